@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transforms for folders of images that nobody has checked, and for kNN evaluation."""
+from __future__ import annotations
+
+import logging
+from typing import Any, Optional
+
+import mmcv
+import numpy as np
+import torch
+from mmcv.image import io as mmcv_io
+from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmengine import fileio
+from mmengine.logging import print_log
+from mmpretrain.registry import TRANSFORMS
+from torch.utils.data import get_worker_info
+
+# One slot for the main process and one for each loader worker: no two processes write the same.
+_SLOTS = 256
+
+_DECODERS = ('cv2', 'pillow', 'tifffile')
+
+
+class _SharedCount:
+    """A count that the main process and its loader workers share.
+
+    Every copy counts into the same memory: forked and spawned workers by the way torch passes
+    shared tensors on, deep copies (mmengine's ``get_subset`` makes one) because a tensor's own
+    deep copy would leave shared memory.
+    """
+
+    def __init__(self) -> None:
+        self._slots = torch.zeros(_SLOTS, dtype=torch.int64, device='cpu').share_memory_()
+
+    def __deepcopy__(self, memo: dict) -> _SharedCount:
+        return self
+
+    def __setstate__(self, state: dict) -> None:
+        # Plain pickle brings values without the sharing.
+        self._slots = state['_slots'].share_memory_()
+
+    def increase(self) -> int:
+        worker = get_worker_info()
+        self._slots[0 if worker is None else 1 + worker.id % (_SLOTS - 1)] += 1
+        return self.value
+
+    @property
+    def value(self) -> int:
+        return int(self._slots.sum())
+
+
+@TRANSFORMS.register_module()
+class LoadImageOrSkip(LoadImageFromFile):
+    """mmcv's ``LoadImageFromFile`` for folders in which some images may be broken.
+
+    An image that cannot be read (missing, no permission) or decoded (empty, cut off, not an image)
+    is skipped: the transform returns None, whereupon mmengine's data set in training mode takes
+    another image at random, with that image's own ``sample_idx``. Each time a warning names the
+    file, the reason and the number of loads skipped so far, in all worker processes together; a
+    file is tried, and counted, again whenever the sampler asks for it. A data set with
+    ``test_mode=True`` stops with mmengine's error instead, right after the warning.
+
+    What the decoder accepts is used. OpenCV accepts a JPEG that is cut off and fills the rest with
+    grey; ``imdecode_backend='pillow'`` refuses it.
+
+    **Required Keys:** ``img_path``. **Added Keys:** ``img`` (H, W, 3) BGR, ``img_shape`` and
+    ``ori_shape`` (H, W).
+
+    Args:
+        to_float32 (bool): float32 instead of uint8 pixels. Defaults to False.
+        color_type (str): Flag of :func:`mmcv.imfrombytes`. Defaults to 'color'.
+        imdecode_backend (str): Decoder of :func:`mmcv.imfrombytes`: 'cv2', 'pillow' or 'tifffile'.
+            mmcv's fourth, 'turbojpeg', has to be switched on in each worker process and would
+            fail for every image where it is not. Defaults to 'cv2'.
+        backend_args (dict, optional): Arguments of mmengine's file backend. Defaults to None: by
+            the path's prefix.
+
+    Raises:
+        ValueError: If the decoder or the colour type is unknown: no image would load with it.
+        ImportError: If the decoder is not installed.
+    """
+
+    def __init__(self,
+                 to_float32: bool = False,
+                 color_type: str = 'color',
+                 imdecode_backend: str = 'cv2',
+                 *,
+                 backend_args: Optional[dict] = None) -> None:
+        super().__init__(to_float32, color_type, imdecode_backend, backend_args=backend_args)
+        if imdecode_backend not in _DECODERS:
+            raise ValueError(f'imdecode_backend {imdecode_backend!r} is not supported: choose one '
+                             f'of {_DECODERS}.')
+        if imdecode_backend == 'tifffile' and mmcv_io.tifffile is None:
+            raise ImportError("imdecode_backend='tifffile' needs `pip install tifffile`.")
+        if color_type not in mmcv_io.imread_flags:
+            raise ValueError(f'color_type {color_type!r} is unknown: choose one of '
+                             f'{list(mmcv_io.imread_flags)}.')
+        self._skipped = _SharedCount()
+
+    @property
+    def num_skipped(self) -> int:
+        """Loads skipped so far, in this process and in every loader worker."""
+        return self._skipped.value
+
+    def transform(self, results: dict) -> Optional[dict]:
+        """Load the image, or return None if it is broken."""
+        path = results['img_path']
+        try:
+            content = fileio.get(path, backend_args=self.backend_args)
+        except OSError as error:
+            return self._skip(path, error)
+        try:
+            img = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Decoders meet arbitrary bytes with arbitrary exceptions (cv2.error, SyntaxError,
+            # struct.error); settings that are wrong for every image are refused in __init__.
+            return self._skip(path, error)
+        if img is None:
+            return self._skip(path, 'not an image that the decoder knows')
+        if self.to_float32:
+            img = img.astype(np.float32)
+        results['img'] = img
+        results['img_shape'] = results['ori_shape'] = img.shape[:2]
+        return results
+
+    def _skip(self, path: Any, reason: Any) -> None:
+        if isinstance(reason, Exception):
+            reason = f'{type(reason).__name__}: {str(reason).strip()}'
+        print_log(
+            f'Skipped an image that cannot be loaded ({self._skipped.increase()} loads skipped so '
+            f'far): {path}: {reason}',
+            logger='current',
+            level=logging.WARNING)
+
+
+@TRANSFORMS.register_module()
+class MarkReference(BaseTransform):
+    """Mark the samples whose features and labels a kNN evaluation looks its neighbours up in.
+
+    Goes into the pipeline of the reference split; the split that is evaluated has no such key.
+    ``PackInputs(meta_keys=('sample_idx', 'reference'))`` carries it to the data sample of the one
+    and leaves it out for the other.
+
+    **Added Keys:** ``reference`` (True).
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Set ``reference``."""
+        results['reference'] = True
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'
