@@ -19,13 +19,14 @@ CPU_BLOCK_ELEMENTS = 2**18
 MIN_CPU_BLOCK_CLASSES = 256
 
 
-def dead_norm(dtype: torch.dtype) -> float:
+def dead_norm(dtype: torch.dtype, temperature: float) -> float:
     """Norm up to which a vector of this dtype counts as zero.
 
-    The gradient of a cosine grows as 1 / norm. float16 ends at 65504, which 2 / (temperature *
-    norm) passes at temperature 0.2 for norms below 1.5e-4; the other types have room to spare.
+    The gradient of a loss is at most 2 / (temperature * norm) long. For float16, which ends at
+    65504, this rule keeps it below 1e4: at temperature 0.2 norms up to 1e-3 are dead. The other
+    types have room to spare.
     """
-    return 1e-3 if dtype == torch.float16 else 1e-12
+    return 2e-4 / temperature if dtype == torch.float16 else 1e-12
 
 
 def inverse_norms(rows: Tensor, dead: float) -> Tensor:
@@ -69,12 +70,13 @@ class _Block:
 
 
 def _blocks(class_weights: Tensor, inverse: Tensor, targets: Tensor, size: int,
-            fill_inverse: bool) -> Iterator[_Block]:
+            dead: float | None = None) -> Iterator[_Block]:
+    """Walk over (C, d) class weights; with ``dead`` given, fill ``inverse`` (C,) on the way."""
     for start in range(0, len(class_weights), size):
         weights = class_weights[start:start + size].to(inverse.dtype)
         block_inverse = inverse[start:start + size]
-        if fill_inverse:
-            block_inverse.copy_(inverse_norms(weights, dead_norm(class_weights.dtype)))
+        if dead is not None:
+            block_inverse.copy_(inverse_norms(weights, dead))
         yield _Block(start, weights, block_inverse, targets)
 
 
@@ -117,6 +119,16 @@ def _remove_radial(grad: Tensor, unit: Tensor) -> Tensor:
     return grad.addcmul_(unit, (grad * unit).sum(dim=1, keepdim=True), value=-1)
 
 
+def _own_unit_weights(class_weights: Tensor, inverse: Tensor, targets: Tensor) -> Tensor:
+    """(B, d) unit class weights of the targets; nan for a target that is no class.
+
+    Indexing with such a target would abort a CUDA process, or need a wait for the GPU to find out.
+    """
+    own = targets.clamp(0, len(class_weights) - 1)
+    scale = inverse.index_select(0, own).masked_fill_(own != targets, torch.nan)
+    return class_weights.index_select(0, own).to(inverse.dtype).mul_(scale[:, None])
+
+
 class BlockwiseCosineSoftmax(torch.autograd.Function):
     """Losses and hits of :func:`pic_plugin.models.cosine_softmax_loss.cosine_softmax`."""
 
@@ -129,14 +141,16 @@ class BlockwiseCosineSoftmax(torch.autograd.Function):
         dtype = torch.float32 if dtype in half else dtype
         with _autocast_off(features):
             rows = features.to(dtype)
-            scale = inverse_norms(rows, dead_norm(features.dtype)).div_(temperature)[:, None]
+            inverse_rows = inverse_norms(rows, dead_norm(features.dtype, temperature))
+            scale = (inverse_rows / temperature)[:, None]
             queries = rows * scale
             softmax = _OnlineSoftmax(queries, with_mean=train_features)
             inverse = queries.new_empty(len(class_weights))
             size = block_classes(*features.shape, block_elements, features.device)
             keep = train_weights and len(features) * len(class_weights) <= block_elements
             kept: list[Tensor] = []
-            for block in _blocks(class_weights, inverse, targets, size, fill_inverse=True):
+            dead = dead_norm(class_weights.dtype, temperature)
+            for block in _blocks(class_weights, inverse, targets, size, dead):
                 logits = queries @ block.unit.t()
                 softmax.add(logits, block)
                 if keep:
@@ -144,18 +158,16 @@ class BlockwiseCosineSoftmax(torch.autograd.Function):
             maximum, log_total = softmax.maximum[:, 0], softmax.total.log()
             # Both terms are >= 0, where log-sum-exp minus target logit would cancel.
             losses = (maximum - softmax.target_logit) + log_total[:, 0]
-            hits = softmax.target_logit >= maximum
-
+            # All logits of a zero feature are equal: that is no hit.
+            hits = (softmax.target_logit >= maximum) & (inverse_rows > 0)
             grad_features = None
             if softmax.weighted is not None:
-                own = class_weights.index_select(0, targets).to(dtype)
-                own *= inverse.index_select(0, targets)[:, None]
+                own = _own_unit_weights(class_weights, inverse, targets)
                 grad_features = softmax.weighted.div_(softmax.total).sub_(own)
                 grad_features = _remove_radial(grad_features, queries * temperature).mul_(scale)
-        ctx.size, ctx.temperature = size, temperature
-        ctx.feature_dtype = features.dtype
-        ctx.save_for_backward(class_weights, targets, queries, inverse,
-                              softmax.maximum + log_total, grad_features, *kept)
+        ctx.size, ctx.feature_dtype = size, features.dtype
+        for_weights = [class_weights, targets, queries, inverse, softmax.maximum + log_total, *kept]
+        ctx.save_for_backward(grad_features, *(for_weights if train_weights else ()))
         ctx.mark_non_differentiable(hits)
         ctx.set_materialize_grads(False)
         return losses, hits
@@ -168,7 +180,7 @@ class BlockwiseCosineSoftmax(torch.autograd.Function):
         with _autocast_off(grad_losses):
             grad_features = grad_weights = None
             if ctx.needs_input_grad[0]:
-                grad_features = ctx.saved_tensors[5] * grad_losses[:, None]
+                grad_features = ctx.saved_tensors[0] * grad_losses[:, None]
                 grad_features = grad_features.to(ctx.feature_dtype)
             if ctx.needs_input_grad[1]:
                 grad_weights = _class_weight_gradient(ctx, grad_losses)
@@ -176,12 +188,11 @@ class BlockwiseCosineSoftmax(torch.autograd.Function):
 
 
 def _class_weight_gradient(ctx: Any, grad_losses: Tensor) -> Tensor:
-    class_weights, targets, queries, inverse, log_sum_exp, _, *kept = ctx.saved_tensors
+    _, class_weights, targets, queries, inverse, log_sum_exp, *kept = ctx.saved_tensors
     grad_weights = torch.empty(class_weights.shape, dtype=class_weights.dtype,
                                device=class_weights.device)
     pulls = queries * grad_losses[:, None]
-    blocks = _blocks(class_weights, inverse, targets, ctx.size, fill_inverse=False)
-    for i, block in enumerate(blocks):
+    for i, block in enumerate(_blocks(class_weights, inverse, targets, ctx.size)):
         if kept:
             grad = kept[2 * i].t() @ (pulls * (kept[2 * i + 1] - log_sum_exp).exp_())
         else:

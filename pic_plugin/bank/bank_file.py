@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bank on disk: what a checkpoint keeps of it beside its ``.pth``.
+
+A file holds the stored rows of one process and the transition log, in sections. A section is a
+JSON header in one line, the raw little-endian arrays that it announces, and a CRC-32 over both.
+Nothing in it can run code, and nothing is trusted before its checksum was right.
+"""
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO, Dict, Iterator, Tuple, Union
+
+import numpy as np
+
+MAGIC = b'PICBANK1\n'
+MAX_HEADER_BYTES = 2**16
+MAX_SECTION_BYTES = 2**33
+SECTION_STEPS = 2**20  # transitions in a section: 32 MB
+
+Arrays = Dict[str, np.ndarray]
+
+
+class BankFileError(RuntimeError):
+    """A bank file that is missing, damaged or of another run; the message says what to do."""
+
+
+def write_bank(path: Union[str, Path], header: Dict[str, Any], transitions: Arrays,
+               rows: Iterator[Tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
+    """Write a bank file, whole or not at all.
+
+    Args:
+        path (str | Path): File to make. It appears under this name when it is complete and on disk.
+        header (dict): Plain values that identify the bank.
+        transitions (dict): (n, 2, 2) float64 arrays, of :meth:`TransitionLog.state_dict`.
+        rows (Iterator): Chunks of ids (R,) int64, steps (R,) int64 and values (R, P, d) float32.
+
+    Raises:
+        OSError: If the file cannot be written. Nothing is left behind then.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + '.partial')
+    try:
+        with open(partial, 'wb') as file:
+            file.write(MAGIC)
+            _write_section(file, 'header', header, {})
+            for name, array in transitions.items():
+                for start in range(0, max(len(array), 1), SECTION_STEPS):
+                    part = array[start:start + SECTION_STEPS]
+                    _write_section(file, 'transitions', dict(name=name), dict(products=part))
+            for ids, steps, values in rows:
+                _write_section(file, 'rows', {}, dict(ids=ids, steps=steps, values=values))
+            _write_section(file, 'end', {}, {})
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def read_bank(path: Union[str, Path]) -> Iterator[Tuple[str, Dict[str, Any], Arrays]]:
+    """Read a bank file section by section, each one checked.
+
+    Args:
+        path (str | Path): A file that :func:`write_bank` wrote.
+
+    Yields:
+        tuple: Kind ('header' first, then 'transitions' and 'rows'), plain values and arrays.
+
+    Raises:
+        BankFileError: If the file is missing, truncated, damaged or no bank file.
+    """
+    path = Path(path)
+    try:
+        file = open(path, 'rb')
+    except OSError as error:
+        raise BankFileError(
+            f'{path} cannot be read ({error.strerror}). It holds the class weights and momenta '
+            'outside the active set: copy it beside the checkpoint, or resume from another '
+            'checkpoint that has its bank file.') from error
+    with file:
+        try:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise ValueError('it does not begin as a bank file does')
+            kind = ''
+            while kind != 'end':
+                kind, header, arrays = _read_section(file)
+                if kind != 'end':
+                    yield kind, header, arrays
+            if file.read(1):
+                raise ValueError('there is something after its end')
+        except (ValueError, KeyError, TypeError) as error:
+            raise BankFileError(
+                f'{path} is truncated or damaged ({error}). Copy it again, or resume from an '
+                'earlier checkpoint.') from error
+
+
+def _write_section(file: BinaryIO, kind: str, values: Dict[str, Any], arrays: Arrays) -> None:
+    contiguous = {name: np.ascontiguousarray(array, dtype=array.dtype.newbyteorder('<'))
+                  for name, array in arrays.items()}
+    announced = [[name, array.dtype.str, list(array.shape)] for name, array in contiguous.items()]
+    line = json.dumps(dict(kind=kind, values=values, arrays=announced)).encode() + b'\n'
+    if len(line) > MAX_HEADER_BYTES:
+        raise ValueError(f'a section header of {len(line)} bytes is too long.')
+    file.write(line)
+    checksum = zlib.crc32(line)
+    for array in contiguous.values():
+        content = array.reshape(-1).view(np.uint8).data
+        file.write(content)
+        checksum = zlib.crc32(content, checksum)
+    file.write(checksum.to_bytes(4, 'little'))
+
+
+def _read_section(file: BinaryIO) -> Tuple[str, Dict[str, Any], Arrays]:
+    line = file.readline(MAX_HEADER_BYTES)
+    if not line.endswith(b'\n'):
+        raise ValueError('it ends within a section header')
+    checksum = zlib.crc32(line)
+    header = json.loads(line.decode('ascii'))
+    arrays = {}
+    for name, dtype, shape in header['arrays']:
+        if dtype not in ('<i8', '<f4', '<f8') or not all(
+                isinstance(size, int) and 0 <= size < 2**40 for size in shape):
+            raise ValueError('it announces an array of an unknown kind')
+        num_bytes = int(np.dtype(dtype).itemsize) * _product(shape)
+        remaining = os.fstat(file.fileno()).st_size - file.tell()
+        if num_bytes > min(remaining, MAX_SECTION_BYTES):
+            raise ValueError('it ends within an array')
+        content = file.read(num_bytes)
+        checksum = zlib.crc32(content, checksum)
+        arrays[name] = np.frombuffer(content, dtype=dtype).reshape(shape)
+    if file.read(4) != checksum.to_bytes(4, 'little'):
+        raise ValueError('a checksum is wrong')
+    return header['kind'], header['values'], arrays
+
+
+def _product(shape: list) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product

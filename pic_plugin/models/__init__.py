@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The algorithm, its head and its loss."""
+from .cosine_softmax_loss import CosineSoftmaxLoss
+from .pic import PIC
+from .pic_head import PICHead
+
+__all__ = ['PIC', 'CosineSoftmaxLoss', 'PICHead']

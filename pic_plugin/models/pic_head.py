@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Head of PIC: the class weights in the soft-max and the loss over them."""
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+from mmengine.model import BaseModule
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from pic_plugin.bank import InstanceBank
+
+HOOK_LINE = "custom_hooks = [dict(type='InstanceBankHook')]"
+
+
+@MODELS.register_module()
+class PICHead(BaseModule):
+    """Cosine soft-max over the instance classes that were sampled most recently.
+
+    ``weight`` is an ordinary parameter that holds the rows of the active classes; an
+    ``InstanceBankHook`` moves rows between it and the bank of all classes around each step. Memory
+    on the device and the time of a step depend on ``num_negatives`` alone.
+
+    Args:
+        feat_dim (int): d, width of the projected features. Defaults to 128.
+        num_instances (int, optional): N, images in the training data set. Defaults to None: taken
+            from the data set before the first step. Needed for a full soft-max under
+            DistributedDataParallel, which fixes the parameter's size when it wraps the model.
+        num_negatives (int, optional): K, classes in the soft-max, the batch's own included. None or
+            at least N: all instances. Defaults to 65536.
+        loss (dict): Config of the loss. Its module is called with features (B, d), class weights
+            (A, d) and targets (B,), and may have ``with_accuracy`` of the same arguments that
+            gives the top-1 accuracy too.
+        correct_weights (bool): Whether a class that returns to the soft-max is owed the momentum
+            and weight decay of the steps it missed. False leaves rows as they were (the uncorrected
+            variant of the paper's Table 2). Defaults to True.
+        storage (dict): Where the other rows are: ``dict(type='memory')``, or
+            ``dict(type='mmap', path=...)`` for a sparse scratch file of N records (``path``
+            defaults to ``class_weights.bank`` in the work directory).
+        pending_rows (int): Room for classes that are pushed out of the soft-max while the
+            optimizer has not yet applied their gradient; 0 without gradient accumulation. Set
+            automatically before training, except under DistributedDataParallel, where it has to
+            be given: (accumulative_counts - 1) * global batch size. Defaults to 0.
+        init_cfg (dict, optional): mmengine's; the class weights are not subject to it.
+
+    Raises:
+        ValueError: If a size is not positive.
+    """
+
+    def __init__(self,
+                 feat_dim: int = 128,
+                 num_instances: Optional[int] = None,
+                 num_negatives: Optional[int] = 65536,
+                 loss: Optional[dict] = None,
+                 correct_weights: bool = True,
+                 storage: Optional[dict] = None,
+                 pending_rows: int = 0,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg)
+        for name, value, least in (('feat_dim', feat_dim, 1), ('num_instances', num_instances, 1),
+                                   ('num_negatives', num_negatives, 1),
+                                   ('pending_rows', pending_rows, 0)):
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise ValueError(f'{name} must be an integer of at least {least}, not {value!r}.')
+        self.feat_dim = feat_dim
+        self.num_instances = num_instances
+        self.num_negatives = num_negatives
+        self.correct_weights = correct_weights
+        self.pending_rows = pending_rows
+        self.storage = _check_storage(storage or dict(type='memory'))
+        self.loss_module = MODELS.build(loss or dict(type='CosineSoftmaxLoss', temperature=0.2))
+        self.weight = nn.Parameter(torch.zeros(self.num_slots, feat_dim))
+        self._bank: Optional[InstanceBank] = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the soft-max runs over all instances, as far as N is known."""
+        return self.num_negatives is None or (self.num_instances is not None
+                                              and self.num_negatives >= self.num_instances)
+
+    @property
+    def num_slots(self) -> int:
+        """Rows that ``weight`` needs; 0 while that depends on an N that is not known."""
+        if self.is_full:
+            return self.num_instances or 0
+        assert self.num_negatives is not None, 'else the soft-max is full'
+        return self.num_negatives + self.pending_rows
+
+    @property
+    def bank(self) -> InstanceBank:
+        """The bank of all class weights.
+
+        Raises:
+            RuntimeError: If no hook has attached one.
+        """
+        if self._bank is None:
+            raise RuntimeError(
+                'PICHead has no bank of class weights: nothing moves the classes of a batch into '
+                f'the soft-max. Add to your config: {HOOK_LINE}')
+        return self._bank
+
+    def attach(self, bank: InstanceBank) -> None:
+        """Take the bank that the hook keeps in step with this head."""
+        self._bank = bank
+
+    @property
+    def active_ids(self) -> Tensor:
+        """(A,) int64, ids of the classes in the soft-max, in the order of its rows."""
+        return self.bank.active_ids
+
+    @torch.no_grad()
+    def class_weights(self, ids: Union[Tensor, np.ndarray, Sequence[int]]) -> Tensor:
+        """Rows as dense training would hold them after the last optimizer step.
+
+        With several processes all of them have to call this together, with the same ids.
+
+        Args:
+            ids (Tensor): (M,) int64 instance classes: active, stored or never visited.
+
+        Returns:
+            Tensor: (M, d) float32, on the device of ``weight``, detached.
+
+        Raises:
+            ValueError: If an id is outside [0, N).
+        """
+        return self.bank.class_weights(np.array(torch.as_tensor(ids).cpu(), dtype=np.int64),
+                                       self.weight)
+
+    def loss(self, feats: Union[Tensor, Tuple[Tensor, ...]], data_samples: List[Any],
+             train_weights: bool = True) -> Dict[str, Tensor]:
+        """Loss of one view.
+
+        Args:
+            feats (Tensor | tuple): (B, d) projected features, or a tuple that ends with them.
+            data_samples (list[DataSample]): B samples with ``sample_idx``.
+            train_weights (bool): Whether the class weights receive a gradient. Defaults to True.
+
+        Returns:
+            dict[str, Tensor]: ``loss`` and, if the loss module gives it, ``instance_acc``: top-1
+            accuracy among the active classes, percent.
+
+        Raises:
+            RuntimeError: If no hook has attached a bank.
+            ValueError: If the features do not have d columns and one row for each sample.
+        """
+        rows = self.bank.softmax_rows
+        features = feats[-1] if isinstance(feats, (tuple, list)) else feats
+        if features.shape != (len(data_samples), self.feat_dim):
+            raise ValueError(
+                f'PICHead expects projected features of shape ({len(data_samples)}, '
+                f'{self.feat_dim}), (samples, feat_dim), and got {tuple(features.shape)}: set '
+                'out_channels of the neck and feat_dim of the head to the same number.')
+        class_weights = self.weight[rows]
+        if not train_weights:
+            class_weights = class_weights.detach()
+        targets = self.bank.positions(instance_ids(data_samples)).to(features.device)
+        if not hasattr(self.loss_module, 'with_accuracy'):
+            return dict(loss=self.loss_module(features, class_weights, targets))
+        loss, accuracy = self.loss_module.with_accuracy(features, class_weights, targets)
+        return dict(loss=loss, instance_acc=accuracy)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        # A head that is only looked at (evaluation, export) takes the rows that a checkpoint has.
+        saved = state_dict.get(prefix + 'weight')
+        if saved is not None and self._bank is None and saved.shape[1:] == self.weight.shape[1:]:
+            self.weight.data = self.weight.data.new_zeros(saved.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def __repr__(self) -> str:
+        return (f'{type(self).__name__}(feat_dim={self.feat_dim}, num_instances='
+                f'{self.num_instances}, num_negatives={self.num_negatives}, '
+                f'correct_weights={self.correct_weights}, loss={self.loss_module})')
+
+
+def instance_ids(data_samples: Sequence[Any]) -> np.ndarray:
+    """Instance classes of samples: their indices in the training data set.
+
+    Returns:
+        np.ndarray: (B,) int64.
+
+    Raises:
+        ValueError: If a sample has no integer ``sample_idx``.
+    """
+    ids = []
+    for sample in data_samples:
+        sample_idx = getattr(sample, 'sample_idx', None)
+        if sample_idx is None:
+            raise ValueError(
+                'a sample has no sample_idx, so its instance class is unknown: end the pipeline '
+                "with dict(type='PackInputs', meta_keys=('sample_idx', )) and let the data set be "
+                "mmengine's BaseDataset or give sample_idx itself.")
+        if int(sample_idx) != sample_idx:
+            raise ValueError(f'sample_idx must be an integer, not {sample_idx!r}.')
+        ids.append(int(sample_idx))
+    return np.array(ids, dtype=np.int64)
+
+
+def _check_storage(storage: dict) -> dict:
+    storage = {key: value for key, value in storage.items() if key != '_scope_'}
+    unknown = set(storage) - {'type', 'path'}
+    if storage.get('type') not in ('memory', 'mmap') or unknown or (
+            storage['type'] == 'memory' and 'path' in storage):
+        raise ValueError(f"storage {storage} is unknown: choose dict(type='memory') or "
+                         "dict(type='mmap', path=...).")
+    return storage
