@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints with the bank beside them: written atomically, pruned together, resumed exactly."""
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional
+
+import mmengine.dist as dist
+import numpy as np
+import torch
+from mmengine.runner import Runner
+
+from pic_plugin.bank import BankFileError, InstanceBank, read_bank, write_bank
+from pic_plugin.bank.row_store import Rows
+
+KEY = 'pic_bank'
+_BANK_NAME = re.compile(
+    r'(?P<stem>.+)\.(?P<token>[0-9a-f]{12})\.bank-\d+of\d+(?P<partial>\.partial)?')
+_ARRAYS = ('ids', 'stamps', 'active', 'free')
+
+
+class BankCheckpoint:
+    """Saves a bank with the runner's checkpoints and restores it when the runner resumes.
+
+    ``epoch_2.pth`` goes with ``epoch_2.TOKEN.bank-0of1``, one file for each process. The token is
+    new for each save and stands in both, so a file of another save or run is never taken for it,
+    and a checkpoint that is written again under its old name keeps its old bank until the new
+    ``.pth`` is in place.
+
+    Args:
+        runner (Runner): The runner whose ``save_checkpoint`` and ``resume`` are taken over.
+        bank (InstanceBank): The bank.
+    """
+
+    def __init__(self, runner: Runner, bank: InstanceBank) -> None:
+        self.runner = runner
+        self.bank = bank
+        self.restored_sampler_seed: Optional[int] = None
+        self._token: Optional[str] = None
+        self._state: Optional[dict] = None
+        self._resuming = False
+
+    def take_over(self, on_resumed: Callable[[Runner], None]) -> None:
+        """Wrap the runner's ``save_checkpoint`` and ``resume``.
+
+        No hook point would do: those around saving run on the main process only and do not know
+        the file's name, while each process has rows of its own to write beside that file.
+        """
+        save, resume = self.runner.save_checkpoint, self.runner.resume
+        self._on_resumed = on_resumed
+        self.runner.save_checkpoint = lambda *args, **kwargs: self._save(save, *args, **kwargs)
+        self.runner.resume = lambda *args, **kwargs: self._resume(resume, *args, **kwargs)
+        if dist.is_main_process():
+            _mend_last_checkpoint(self.runner)
+        dist.barrier()
+        for hook in self.runner.hooks:
+            if getattr(hook, 'max_keep_ckpts', -1) == 1:
+                self.runner.logger.warning(
+                    'max_keep_ckpts=1: mmengine deletes the old checkpoint before it writes the '
+                    'new one, so a crash in between loses both. Choose max_keep_ckpts=2 or more.')
+
+    def _save(self, save: Callable, out_dir: str, filename: str, *args: Any,
+              save_optimizer: bool = True, **kwargs: Any) -> None:
+        if re.match(r'\w+:', str(out_dir)) and not Path(out_dir).is_absolute():
+            raise ValueError(f'checkpoints go to {out_dir}, but a bank is written beside them in '
+                             'pieces: choose an out_dir on a (shared) file system.')
+        folder = Path(out_dir)
+        final = folder / filename
+        self._token = _agree(os.urandom(6).hex())
+        # Without the optimizer's state (best checkpoints) no run can be continued exactly.
+        with_rows = save_optimizer and not self.bank.is_full
+        if with_rows:
+            _on_all_ranks(lambda: self._write_rows(folder, final.stem))
+        partial = f'{filename}.partial'
+        try:
+            save(str(folder), partial, *args, save_optimizer=save_optimizer, **kwargs)
+            if dist.is_main_process():
+                _publish(folder / partial, final)
+                self._prune(folder, final.stem)
+        except BaseException:
+            (folder / partial).unlink(missing_ok=True)
+            raise
+        finally:
+            self._token = None
+        dist.barrier()
+
+    def _bank_path(self, folder: Path, stem: str, token: str, rank: int, world_size: int) -> Path:
+        return folder / f'{stem}.{token}.bank-{rank}of{world_size}'
+
+    def _write_rows(self, folder: Path, stem: str) -> None:
+        bank = self.bank
+        assert self._token is not None, 'set by _save'
+        folder.mkdir(parents=True, exist_ok=True)
+        path = self._bank_path(folder, stem, self._token, bank.rank, bank.world_size)
+        write_bank(path, dict(self._identity(), token=self._token, rank=bank.rank),
+                   bank.transitions.state_dict(), self._own_rows())
+
+    def _own_rows(self) -> Iterator[Rows]:
+        if self.bank.store is not None:
+            for rows, steps, values in self.bank.store.written():
+                yield rows * self.bank.world_size + self.bank.rank, steps, values
+
+    def _identity(self) -> Dict[str, Any]:
+        bank = self.bank
+        return dict(
+            num_instances=bank.num_instances,
+            num_negatives=None if bank.active_set is None else bank.active_set.num_negatives,
+            num_slots=bank.num_slots,
+            feat_dim=bank.feat_dim,
+            correct=bank.correct,
+            num_states=bank.num_states,
+            seed=bank.seed,
+            step=bank.step,
+            world_size=bank.world_size)
+
+    def _prune(self, folder: Path, stem: str) -> None:
+        """Remove bank files whose checkpoint is gone or has been written again since."""
+        for path in folder.glob('*.bank-*of*'):
+            match = _BANK_NAME.fullmatch(path.name)
+            if match and (match['partial'] or not (folder / f'{match["stem"]}.pth').exists()
+                          or (match['stem'] == stem and match['token'] != self._token)):
+                path.unlink(missing_ok=True)
+
+    def add_state(self, checkpoint: dict) -> None:
+        """Put into a checkpoint what belongs to the bank and is small.
+
+        Raises:
+            RuntimeError: If the checkpoint is saved past the runner's ``save_checkpoint``.
+        """
+        if self._token is None:
+            raise RuntimeError('save with runner.save_checkpoint, called in all processes: it '
+                               'writes the bank of class weights beside the checkpoint.')
+        state = dict(
+            self._identity(),
+            token=self._token,
+            complete='optimizer' in checkpoint,
+            sampler_seed=getattr(self.runner.train_dataloader.sampler, 'seed', None))
+        if self.bank.active_set is not None:
+            state['active_set'] = {
+                name: torch.from_numpy(array.copy())
+                for name, array in self.bank.active_set.state_dict().items()
+            }
+        checkpoint[KEY] = state
+
+    def check_state(self, checkpoint: dict) -> None:
+        """While resuming: refuse a checkpoint that this run cannot continue.
+
+        Raises:
+            ValueError: If it has no bank or one of another shape. Nothing has been loaded then.
+        """
+        if not self._resuming:
+            return
+        state = checkpoint.get(KEY)
+        if not isinstance(state, dict) or not state.get('complete'):
+            raise ValueError(
+                'this checkpoint cannot be resumed: it was saved without an InstanceBankHook or '
+                'without the state of the optimizer. Start from its network alone with '
+                'load_from=CHECKPOINT and resume=False, or resume from another one.')
+        identity = self._identity()
+        for name in ('num_instances', 'num_negatives', 'num_slots', 'feat_dim', 'correct'):
+            if state[name] != identity[name]:
+                raise ValueError(
+                    f'this checkpoint cannot be resumed: it was saved with {name}={state[name]} '
+                    f'and this run has {identity[name]}. {_ADVICE[name]} The checkpoint is left '
+                    'as it is.')
+        self._state = state
+
+    def _resume(self, resume: Callable, filename: str, *args: Any, **kwargs: Any) -> None:
+        self._resuming = True
+        try:
+            resume(filename, *args, **kwargs)
+        finally:
+            self._resuming = False
+        assert self._state is not None, 'check_state has been called while loading'
+        self._restore(Path(filename), self._state)
+        self._on_resumed(self.runner)
+
+    def _restore(self, checkpoint: Path, state: dict) -> None:
+        bank = self.bank
+        bank.seed, bank.step = state['seed'], state['step']
+        if bank.num_states is None:
+            bank.num_states = state['num_states']
+        self.restored_sampler_seed = state['sampler_seed']
+        if bank.active_set is None:
+            return
+        bank.active_set.load_state_dict(
+            {name: state['active_set'][name].cpu().numpy().copy() for name in _ARRAYS})
+        saved_world = state['world_size']
+        for rank in range(saved_world):
+            if saved_world == bank.world_size and rank != bank.rank:
+                continue
+            path = self._bank_path(checkpoint.parent, checkpoint.stem, state['token'], rank,
+                                   saved_world)
+            self._read_rows(path, state)
+
+    def _read_rows(self, path: Path, state: dict) -> None:
+        transitions: Dict[str, List[np.ndarray]] = {}
+        for kind, values, arrays in read_bank(path):
+            if kind == 'header' and (values.get('token') != state['token']
+                                     or values.get('step') != state['step']):
+                raise BankFileError(f'{path} belongs to another checkpoint: copy the bank file '
+                                    'that was saved with this one beside it.')
+            if kind == 'transitions':
+                transitions.setdefault(values['name'], []).append(arrays['products'])
+            if kind == 'rows':
+                own = arrays['ids'] % self.bank.world_size == self.bank.rank
+                if own.any():
+                    self.bank.check_ids(arrays['ids'])
+                    self.bank.put(arrays['ids'][own], arrays['steps'][own], arrays['values'][own])
+        self.bank.transitions.load_state_dict(
+            {name: np.concatenate(parts) for name, parts in transitions.items()})
+
+
+_ADVICE = dict(
+    num_instances='The data set has changed: resume with the one of the saved run, or start anew '
+    'from the network with load_from and resume=False.',
+    num_negatives='Set PICHead(num_negatives=...) as it was.',
+    num_slots='Set accumulative_counts, batch size and PICHead(pending_rows=...) as they were.',
+    feat_dim='Set feat_dim and the neck\'s out_channels as they were.',
+    correct='Set PICHead(correct_weights=...) as it was.')
+
+
+def _agree(value: Any) -> Any:
+    """The main process's value, in all processes."""
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def _on_all_ranks(work: Callable[[], None]) -> None:
+    """Do work that may fail on some processes, and fail on all of them if it does."""
+    error: Optional[BaseException] = None
+    try:
+        work()
+    except Exception as caught:
+        error = caught
+    failures = dist.all_gather_object(None if error is None else repr(error))
+    if error is not None:
+        raise error
+    for rank, failure in enumerate(failures):
+        if failure is not None:
+            raise RuntimeError(f'process {rank} could not write its part of the bank: {failure}')
+
+
+def _publish(partial: Path, final: Path) -> None:
+    """Give a file that is complete its name, on disk before it replaces the old one."""
+    with open(partial, 'rb') as file:
+        os.fsync(file.fileno())
+    os.replace(partial, final)
+    if hasattr(os, 'O_DIRECTORY'):
+        folder = os.open(final.parent, os.O_DIRECTORY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+def _mend_last_checkpoint(runner: Runner) -> None:
+    """Point ``last_checkpoint`` at a checkpoint that is there, after a crash while it was written.
+
+    mmengine writes that file in place, so a crash can leave it empty.
+    """
+    pointer = Path(runner.work_dir) / 'last_checkpoint'
+    if not runner._resume or runner._load_from is not None:
+        return
+    if pointer.exists() and Path(pointer.read_text().strip()).is_file():
+        return
+    complete = [path for path in pointer.parent.glob('*.pth')
+                if re.fullmatch(r'(epoch|iter)_\d+', path.stem) and zipfile.is_zipfile(path)]
+    if not complete:
+        if pointer.exists():
+            pointer.unlink()
+        return
+    newest = max(complete, key=lambda path: int(path.stem.split('_')[1]))
+    runner.logger.warning(f'{pointer} is missing, empty or names a file that is gone; the newest '
+                          f'complete checkpoint is {newest}.')
+    partial = pointer.with_name('last_checkpoint.partial')
+    partial.write_text(str(newest))
+    os.replace(partial, pointer)

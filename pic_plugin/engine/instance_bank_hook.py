@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook that keeps the head's active classes, the optimizer and the stored rows in step."""
+from __future__ import annotations
+
+import random
+from typing import Any, Dict, List, Optional, Tuple
+
+import mmengine.dist as dist
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pic_plugin.bank import InstanceBank, Planes, sgd_transition
+from pic_plugin.models.pic_head import PICHead, instance_ids
+
+from .bank_checkpoint import BankCheckpoint
+from .plain_checkpoint import to_plain_message_hub, with_history_buffers
+from .preflight import check_dataset_ids, check_first_batch, describe_plan, loader_notices
+
+
+@HOOKS.register_module()
+class InstanceBankHook(Hook):
+    """Moves class weights between the head and the bank around each step, and saves both.
+
+    Before a step it gathers the ids of the global batch, brings their rows into the head's
+    parameter and moves the longest-unsampled ones out, each with its row of the optimizer's state.
+    It counts the optimizer steps that were really taken (not those that gradient accumulation
+    postpones or a gradient scaler skips), with the transition each one means for absent rows.
+
+    It also makes checkpoints that a resumed run continues from exactly: the bank is written beside
+    the ``.pth``, which holds plain containers only and appears under its name when it is complete.
+    The random numbers of each epoch are a function of (seed, epoch, rank).
+
+    Args:
+        log_interval (int): Iterations between two updates of the logged scalars (active classes,
+            staleness of returning rows in optimizer steps, mean norm of active class weights).
+            Defaults to 10.
+
+    Raises:
+        ValueError: At the start of training, if the data set's ids may collide, the head's sizes
+            do not fit, or the optimizer is none whose effect on absent rows is known.
+    """
+
+    # Before hooks of NORMAL priority, so that these see the classes of the step.
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(self, log_interval: int = 10) -> None:
+        if log_interval < 1:
+            raise ValueError(f'log_interval must be at least 1 iteration, not {log_interval}.')
+        self.log_interval = log_interval
+        self._restored = False
+        self._checked_batch = False
+
+    def before_run(self, runner: Runner) -> None:
+        """Prepare the head; make the bank; take over how checkpoints are written and resumed."""
+        if isinstance(runner._train_loop, dict) or runner._train_loop is None:
+            return  # testing: the head is only looked at
+        self.head = find_head(runner.model)
+        num_instances = check_dataset_ids(runner.train_dataloader.dataset,
+                                          self.head.num_instances)
+        self.optimizer, accumulative_counts = _find_optimizer(runner, self.head.weight)
+        global_batch = (runner.train_dataloader.batch_size or 1) * dist.get_world_size()
+        _resize_head(self.head, num_instances, (accumulative_counts - 1) * global_batch,
+                     wrapped=is_model_wrapper(runner.model))
+        correct = self.head.correct_weights and not self.head.is_full
+        if correct:
+            _check_optimizer(self.optimizer)
+        self.bank = self._make_bank(runner, num_instances, correct)
+        self.head.attach(self.bank)
+        self.optimizer.register_step_pre_hook(self._before_step)
+        self.optimizer.register_step_post_hook(self._after_step)
+        self.checkpoint = BankCheckpoint(runner, self.bank)
+        self.checkpoint.take_over(on_resumed=self._after_resume)
+        for notice in loader_notices(runner):
+            runner.logger.warning(notice)
+
+    def _make_bank(self, runner: Runner, num_instances: int, correct: bool) -> InstanceBank:
+        path = None
+        if self.head.storage['type'] == 'mmap':
+            path = self.head.storage.get('path') or f'{runner.work_dir}/class_weights.bank'
+            path = f'{path}-{dist.get_rank()}of{dist.get_world_size()}'
+        return InstanceBank(
+            num_instances,
+            self.head.num_negatives,
+            self.head.num_slots,
+            self.head.feat_dim,
+            seed=runner.seed,
+            correct=correct,
+            num_states=1 if type(self.optimizer) is torch.optim.SGD else None,
+            path=path,
+            rank=dist.get_rank(),
+            world_size=dist.get_world_size(),
+            sum_over_ranks=_sum_over_ranks)
+
+    def _after_resume(self, runner: Runner) -> None:
+        self._restored = True
+        _reseed_loader(runner, self.checkpoint.restored_sampler_seed)
+
+    def before_train(self, runner: Runner) -> None:
+        """Fill the head for a training that begins, and say what is about to happen."""
+        if not self._restored:
+            if runner.iter:
+                raise RuntimeError(
+                    f'training continues at iteration {runner.iter}, but the class weights were '
+                    'not restored: resume with resume=True (and load_from=CHECKPOINT), not by '
+                    'loading parts of a checkpoint.')
+            if runner._has_loaded:
+                runner.logger.info('load_from: the class weights start anew; only resume=True '
+                                   'continues with those of the checkpoint.')
+            with torch.no_grad():
+                self.bank.start(self._planes())
+        runner.logger.info(describe_plan(runner, self.head))
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Random numbers that depend on nothing that happened before this epoch."""
+        # Validation, or a run cut in two, would otherwise shift all that come after it.
+        entropy = [runner.seed, runner.epoch, dist.get_rank()]
+        words = np.random.SeedSequence(entropy).generate_state(3)
+        random.seed(int(words[0]))
+        np.random.seed(words[1])
+        torch.manual_seed(int(words[2]))
+
+    def before_train_iter(self, runner: Runner, batch_idx: int,
+                          data_batch: Optional[dict] = None) -> None:
+        """Bring the batch's classes into the soft-max."""
+        if not self._checked_batch:
+            check_first_batch(data_batch, self.head, find_model(runner.model))
+            self._checked_batch = True
+        assert data_batch is not None, 'the train loop passes it'
+        ids = _gather_ids(instance_ids(data_batch['data_samples']))
+        with torch.no_grad():
+            self._staleness = self.bank.sample(ids, self._planes(), self._has_pending_gradient())
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None,
+                         outputs: Optional[dict] = None) -> None:
+        """Log what cannot be seen in the loss."""
+        if batch_idx == 0 or self.every_n_inner_iters(batch_idx, self.log_interval):
+            weights = self.head.weight.detach()[self.bank.softmax_rows]
+            scalars = dict(
+                class_weight_norm=float(weights.norm(dim=1).mean()),
+                active_classes=len(weights),
+                row_staleness=float(self._staleness.mean()) if len(self._staleness) else 0.0)
+            for name, value in scalars.items():
+                runner.message_hub.update_scalar(f'train/{name}', value)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Plain containers only, so that torch loads the file with ``weights_only=True``."""
+        to_plain_message_hub(checkpoint)
+        self.checkpoint.add_state(checkpoint)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Turn the plain containers back; refuse to resume what does not fit."""
+        with_history_buffers(checkpoint)
+        if hasattr(self, 'checkpoint'):
+            self.checkpoint.check_state(checkpoint)
+
+    def _planes(self) -> Planes:
+        weight = self.head.weight
+        state = self.optimizer.state.get(weight, {})
+        return Planes(weight.detach(), [
+            state[name] for name in sorted(state)
+            if isinstance(state[name], Tensor) and state[name].shape == weight.shape
+        ])
+
+    def _has_pending_gradient(self) -> bool:
+        # None after zero_grad, which comes also after a step that the gradient scaler skipped.
+        grad = self.head.weight.grad
+        return grad is not None and bool(grad.any())
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """Before the optimizer makes its momentum buffer: the first step differs."""
+        if not self.bank.correct:
+            self._transition = np.eye(2)
+            return
+        group = next(group for group in optimizer.param_groups
+                     if any(parameter is self.head.weight for parameter in group['params']))
+        first = optimizer.state.get(self.head.weight, {}).get('momentum_buffer') is None
+        self._transition = sgd_transition(
+            float(group['lr']), float(group['momentum']), float(group['dampening']),
+            float(group['weight_decay']), group['nesterov'], first)
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if self.head.weight.grad is None:
+            return  # the optimizer has left the class weights alone
+        # A fused optimizer is called even where the gradient scaler found an overflow.
+        overflow = getattr(optimizer, 'found_inf', None)
+        if overflow is None or not float(overflow):
+            self.bank.record_step(self._transition)
+
+
+def find_model(model: nn.Module) -> nn.Module:
+    """The model without its distributed wrapper."""
+    return model.module if is_model_wrapper(model) else model
+
+
+def find_head(model: nn.Module) -> PICHead:
+    """The model's PICHead.
+
+    Raises:
+        ValueError: If there is not exactly one.
+    """
+    heads = [module for module in model.modules() if isinstance(module, PICHead)]
+    if len(heads) != 1:
+        raise ValueError(f'InstanceBankHook needs a model with one PICHead, this one has '
+                         f'{len(heads)}: use it with model=dict(type="PIC", head=dict('
+                         'type="PICHead"), ...) only.')
+    return heads[0]
+
+
+def _find_optimizer(runner: Runner, weight: nn.Parameter) -> Tuple[Optimizer, int]:
+    """The optimizer that holds a parameter, and over how many iterations it accumulates."""
+    wrappers: Dict[str, Any] = dict(runner.optim_wrapper.items()) if hasattr(
+        runner.optim_wrapper, 'items') else {'': runner.optim_wrapper}
+    for wrapper in wrappers.values():
+        for group in wrapper.optimizer.param_groups:
+            if any(parameter is weight for parameter in group['params']):
+                return wrapper.optimizer, wrapper._accumulative_counts
+    raise ValueError('no optimizer holds the class weights (head.weight): do not freeze the head, '
+                     'and train with DistributedDataParallel or one process; FSDP and DeepSpeed '
+                     'flatten or replace parameters and are not supported.')
+
+
+def _check_optimizer(optimizer: Optimizer) -> None:
+    if type(optimizer) is not torch.optim.SGD:
+        raise ValueError(
+            f'correct_weights=True is exact for torch.optim.SGD only, and the optimizer is '
+            f'{type(optimizer).__name__}: what it does to a class that is not sampled is not '
+            'known. Choose optimizer=dict(type="SGD", ...), or PICHead(num_negatives=None) for a '
+            'soft-max over all instances, or PICHead(correct_weights=False) for uncorrected '
+            'sampling.')
+
+
+def _resize_head(head: PICHead, num_instances: int, pending_rows: int, wrapped: bool) -> None:
+    """Give the head's parameter the number of rows that the data set asks for."""
+    head.num_instances = num_instances
+    if head.is_full:
+        pending_rows = 0
+    if not wrapped:
+        head.pending_rows = max(pending_rows, head.pending_rows)
+        if len(head.weight) != head.num_slots:
+            # The same Parameter object, since the optimizer holds it already.
+            head.weight.data = head.weight.data.new_zeros(head.num_slots, head.feat_dim)
+    elif len(head.weight) < head.num_slots:
+        raise ValueError(
+            f'the head was wrapped for distributed training with {len(head.weight)} rows and needs '
+            f'{head.num_slots}: give PICHead(num_instances={num_instances}), the length of the '
+            'training data set, in the config.')
+    elif pending_rows > head.pending_rows:
+        raise ValueError(
+            f'gradient accumulation with several processes needs PICHead(pending_rows='
+            f'{pending_rows}) or more, (accumulative_counts - 1) * global batch size.')
+
+
+def _gather_ids(ids: np.ndarray) -> np.ndarray:
+    """Ids of the global batch: rank after rank, each in the order of its batch."""
+    if dist.get_world_size() == 1:
+        return ids
+    sizes = torch.cat(dist.all_gather(torch.tensor([len(ids)])))
+    padded = torch.full((int(sizes.max()), ), -1, dtype=torch.int64)
+    padded[:len(ids)] = torch.from_numpy(ids)
+    gathered: List[Tensor] = dist.all_gather(padded)
+    return torch.cat([part[:size] for part, size in zip(gathered, sizes.tolist())]).numpy()
+
+
+def _sum_over_ranks(tensor: Tensor) -> Tensor:
+    dist.all_reduce(tensor)
+    return tensor
+
+
+def _reseed_loader(runner: Runner, sampler_seed: Optional[int]) -> None:
+    """Let sampler and workers of a resumed run draw what the saved run would have drawn.
+
+    A run without a seed in its config has drawn one, which is in the checkpoint; the loader was
+    built before that was read.
+    """
+    loader = runner.train_dataloader
+    if sampler_seed is not None and hasattr(loader.sampler, 'seed'):
+        loader.sampler.seed = sampler_seed
+    keywords = getattr(loader.worker_init_fn, 'keywords', {})
+    if 'seed' in keywords:
+        keywords['seed'] = runner.seed
