@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens around a step: hooks for mmengine's Runner."""
+from .instance_bank_hook import InstanceBankHook
+
+__all__ = ['InstanceBankHook']

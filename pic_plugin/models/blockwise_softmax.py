@@ -146,8 +146,9 @@ class BlockwiseCosineSoftmax(torch.autograd.Function):
             queries = rows * scale
             softmax = _OnlineSoftmax(queries, with_mean=train_features)
             inverse = queries.new_empty(len(class_weights))
-            size = block_classes(*features.shape, block_elements, features.device)
-            keep = train_weights and len(features) * len(class_weights) <= block_elements
+            batch_size, feat_dim = features.shape
+            size = block_classes(batch_size, feat_dim, block_elements, features.device)
+            keep = train_weights and batch_size * len(class_weights) <= block_elements
             kept: list[Tensor] = []
             dead = dead_norm(class_weights.dtype, temperature)
             for block in _blocks(class_weights, inverse, targets, size, dead):

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is checked and said before the first step."""
+from __future__ import annotations
+
+from typing import Any, List, Optional
+
+import numpy as np
+import torch
+from mmengine.dist import get_world_size
+from mmengine.runner import Runner
+from torch import nn
+
+from pic_plugin.models.pic_head import PICHead, instance_ids
+
+NUM_PROBES = 64
+
+
+def check_dataset_ids(dataset: Any, num_instances: Optional[int]) -> int:
+    """Make sure that a sample's id is its index in the training data set.
+
+    Args:
+        dataset: The training data set.
+        num_instances (int, optional): N of the config.
+
+    Returns:
+        int: N.
+
+    Raises:
+        ValueError: If the data set is empty, is larger than N, or gives other ids: those of
+            wrappers that join or repeat data sets collide.
+    """
+    length = len(dataset)
+    if length == 0:
+        raise ValueError('the training data set is empty: check data_root, data_prefix and the '
+                         'extensions of the images.')
+    if num_instances is not None and num_instances < length:
+        raise ValueError(f'num_instances={num_instances}, but the training data set has {length} '
+                         'images: set num_instances to that, or leave it out.')
+    if hasattr(dataset, 'get_data_info'):
+        # Ends of joined data sets are where ids jump; evenly spread probes find repeated ones.
+        ends = np.cumsum([len(part) for part in getattr(dataset, 'datasets', [])])
+        probes = {*np.linspace(0, length - 1, NUM_PROBES).astype(int).tolist(),
+                  *(int(index) for end in ends for index in (end - 1, end) if index < length)}
+        for index in sorted(probes):
+            sample_idx = dataset.get_data_info(index).get('sample_idx')
+            if sample_idx != index:
+                raise ValueError(
+                    f'{type(dataset).__name__} gives image {index} the id {sample_idx}: ids of '
+                    'different images collide, and would be trained as one class. Train on one '
+                    'data set that lists all images (for folders: their common parent as '
+                    'data_root), without ConcatDataset, RepeatDataset or the like.')
+    return num_instances or length
+
+
+def check_first_batch(data_batch: Any, head: PICHead, model: nn.Module) -> None:
+    """Find the usual mistakes in a pipeline before they become obscure errors.
+
+    Raises:
+        ValueError: If the batch does not hold views (B, 3, H, W) and B samples with ids.
+    """
+    if not isinstance(data_batch, dict) or not {'inputs', 'data_samples'} <= set(data_batch):
+        raise ValueError(
+            f"a batch must be a dict of 'inputs' and 'data_samples', not "
+            f'{sorted(data_batch) if isinstance(data_batch, dict) else type(data_batch).__name__}: '
+            "end the pipeline with dict(type='PackInputs', meta_keys=('sample_idx', )) and set "
+            "collate_fn=dict(type='default_collate').")
+    samples = data_batch['data_samples']
+    ids = instance_ids(samples)
+    inputs = data_batch['inputs']
+    views = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+    for i, view in enumerate(views):
+        if not torch.is_tensor(view) or view.dim() != 4 or len(view) != len(samples):
+            seen = tuple(view.shape) if torch.is_tensor(view) else type(view).__name__
+            raise ValueError(
+                f'view {i} of the first batch is {seen}, expected ({len(samples)}, channels, '
+                "height, width): set collate_fn=dict(type='default_collate'), give all images of a "
+                'view one size (RandomResizedCrop), and let MultiView alone make several views.')
+    num_update_views = getattr(model, 'num_update_views', 1)
+    if num_update_views > len(views):
+        raise ValueError(f'num_update_views={num_update_views}, but the pipeline makes '
+                         f'{len(views)} views: lower it, or add views with MultiView.')
+    head.bank.check_ids(ids)
+
+
+def loader_notices(runner: Runner) -> List[str]:
+    """What about the data loader will surprise."""
+    notices = []
+    loader = runner.train_dataloader
+    if getattr(loader, 'persistent_workers', False):
+        notices.append('persistent_workers=True: their random numbers are not saved, so a resumed '
+                       'run draws other augmentations than one that was not interrupted.')
+    length, world_size = len(loader.dataset), get_world_size()
+    if length % world_size and getattr(loader.sampler, 'round_up', True) is False:
+        notices.append(f'round_up=False: {length} images do not divide among {world_size} '
+                       'processes, and those with fewer batches make the others wait for ever. '
+                       'Set round_up=True.')
+    return notices
+
+
+def describe_plan(runner: Runner, head: PICHead) -> str:
+    """What the run is about to do, and what memory the class weights take."""
+    bank, loader = head.bank, runner.train_dataloader
+    sampler = loader.sampler
+    num_active = head.num_instances if bank.active_set is None else bank.active_set.num_negatives
+    device = 4 * head.weight.numel()
+    # Stored rows hold weight, momentum and a step; pages of rows never visited are not taken.
+    host = 0 if bank.is_full else -(-bank.num_instances // bank.world_size) * (
+        8 * head.feat_dim + 8)
+    window = getattr(sampler, 'window_size', None)
+    lines = [
+        f'PIC: {head.num_instances:,} instances, soft-max over '
+        + ('all of them.' if bank.is_full else f'the {num_active:,} sampled most recently, '
+           f'{"with" if bank.correct else "WITHOUT"} weight-update correction.'),
+        f'Scheduler: {type(sampler).__name__}'
+        + ('' if window is None else f', window {window:,} images, stride {sampler.stride:,}')
+        + f'; batch {loader.batch_size} on each of {get_world_size()} processes.',
+        f'Class weights: {_megabytes(device)} on {head.weight.device} (gradient and momentum: as '
+        f'much again each), up to {_megabytes(host)} in {head.storage["type"]} on the host for '
+        'each process, as rows are visited.',
+        f'An untrained soft-max over all active classes has a loss of about '
+        f'{np.log(max(num_active or 1, 1)):.2f}.'
+    ]
+    return '\n'.join(lines)
+
+
+def _megabytes(num_bytes: float) -> str:
+    return f'{num_bytes / 1e6:,.1f} MB'
