@@ -4,7 +4,12 @@
 ``custom_imports = dict(imports=['pic_plugin'], allow_failed_imports=False)`` in a config registers
 everything below in mmpretrain's registries.
 """
-from . import datasets, engine, evaluation, models
+from .dependencies import check_dependencies
 from .version import __version__
+
+# Before the imports below, which would fail on a wrong version with a message of their own.
+check_dependencies()
+
+from . import datasets, engine, evaluation, models  # noqa: E402
 
 __all__ = ['__version__', 'datasets', 'engine', 'evaluation', 'models']

@@ -45,6 +45,7 @@ class ActiveSet:
         self.stamps = np.zeros(num_slots, dtype=np.int64)  # when it was last sampled
         self.active = np.zeros(num_slots, dtype=bool)  # in the soft-max; else parked or free
         self._clock = 0
+        self._head, self._tail = 0, 0  # the part of the queue that is in use
         self._rebuild()
 
     def __len__(self) -> int:

@@ -190,7 +190,8 @@ def _decode_rows(name: str, content: bytes) -> np.ndarray:
                 raise ValueError(f'{name} is a {picture.mode} picture of width {picture.width}, '
                                  f'expected RGB of width {SIDE**2}.')
             return np.asarray(picture).reshape(-1, SIDE, SIDE, 3)
-    except (OSError, SyntaxError) as error:  # Pillow reports broken PNG chunks as SyntaxError
+    # Pillow reports broken PNG chunks as SyntaxError.
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f'{name} cannot be decoded: {error}') from error
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens around a step: hooks for mmengine's Runner."""
+from .compare_with_untrained_hook import CompareWithUntrainedHook
 from .instance_bank_hook import InstanceBankHook
 
-__all__ = ['InstanceBankHook']
+__all__ = ['CompareWithUntrainedHook', 'InstanceBankHook']

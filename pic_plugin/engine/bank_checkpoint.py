@@ -75,17 +75,20 @@ class BankCheckpoint:
         if with_rows:
             _on_all_ranks(lambda: self._write_rows(folder, final.stem))
         partial = f'{filename}.partial'
-        try:
+
+        def write() -> None:
             save(str(folder), partial, *args, save_optimizer=save_optimizer, **kwargs)
             if dist.is_main_process():
                 _publish(folder / partial, final)
                 self._prune(folder, final.stem)
+
+        try:
+            _on_all_ranks(write)
         except BaseException:
             (folder / partial).unlink(missing_ok=True)
             raise
         finally:
             self._token = None
-        dist.barrier()
 
     def _bank_path(self, folder: Path, stem: str, token: str, rank: int, world_size: int) -> Path:
         return folder / f'{stem}.{token}.bank-{rank}of{world_size}'
@@ -174,8 +177,9 @@ class BankCheckpoint:
             resume(filename, *args, **kwargs)
         finally:
             self._resuming = False
-        assert self._state is not None, 'check_state has been called while loading'
-        self._restore(Path(filename), self._state)
+        state = self._state
+        assert state is not None, 'check_state has been called while loading'
+        _on_all_ranks(lambda: self._restore(Path(filename), state))
         self._on_resumed(self.runner)
 
     def _restore(self, checkpoint: Path, state: dict) -> None:
@@ -242,7 +246,7 @@ def _on_all_ranks(work: Callable[[], None]) -> None:
         raise error
     for rank, failure in enumerate(failures):
         if failure is not None:
-            raise RuntimeError(f'process {rank} could not write its part of the bank: {failure}')
+            raise RuntimeError(f'process {rank} could not save or restore: {failure}')
 
 
 def _publish(partial: Path, final: Path) -> None:

@@ -195,7 +195,7 @@ class InstanceBankHook(Hook):
 
 def find_model(model: nn.Module) -> nn.Module:
     """The model without its distributed wrapper."""
-    return model.module if is_model_wrapper(model) else model
+    return getattr(model, 'module') if is_model_wrapper(model) else model
 
 
 def find_head(model: nn.Module) -> PICHead:
@@ -284,3 +284,7 @@ def _reseed_loader(runner: Runner, sampler_seed: Optional[int]) -> None:
     keywords = getattr(loader.worker_init_fn, 'keywords', {})
     if 'seed' in keywords:
         keywords['seed'] = runner.seed
+    iterator = getattr(runner.train_loop, 'dataloader_iterator', None)
+    if iterator is not None:
+        # Workers of an iteration-based loop start with it and have fetched with the old seed.
+        runner.train_loop.dataloader_iterator = type(iterator)(loader)

@@ -27,10 +27,10 @@ _NO_NEIGHBOUR = -2**63
 # Enough rows to keep a matrix product busy; more would only shrink the blocks of references.
 _MAX_QUERY_BLOCK = 1024
 
-# Working memory, bytes. Of a pair: similarity (4), key (8), and temporaries of the key's making and
-# of topk (12). Of a neighbour: old and new keys and their union for the merge, then similarity
-# and label in 8 bytes each.
-_BYTES_PER_PAIR = 24
+# Working memory, bytes. Of a pair: similarity (4), key (8) and a temporary (4), times 2.5: glibc's
+# allocator was seen to hold on to 1.6 times what is in use. Of a neighbour: old and new keys
+# and their union for the merge, then similarity and label in 8 bytes each.
+_BYTES_PER_PAIR = 40
 _BYTES_PER_NEIGHBOUR = 64
 
 
@@ -47,7 +47,10 @@ def normalise(features: Tensor) -> Tensor:
         at most 2^-11 of itself moves a similarity by about 2^-11 / sqrt(d): far less than the
         temperature resolves.
     """
-    return F.normalize(features.float(), dim=1).half()
+    features = features.float()
+    # The squares of very large or small components would leave float32's range.
+    largest = features.abs().amax(dim=1, keepdim=True)
+    return F.normalize(features / largest.clamp_min(torch.finfo(torch.float32).tiny), dim=1).half()
 
 
 def knn_predict(queries: Tensor,
@@ -88,7 +91,7 @@ def knn_predict(queries: Tensor,
 
     Raises:
         ValueError: If shapes do not fit, a k is outside of 1 to N, or the temperature or the
-            memory is not positive.
+            memory is not positive, or ``positions`` leave a query fewer than max(topk) references.
     """
     parts = [references] if isinstance(references, Tensor) else list(references)
     if positions is None:
@@ -104,6 +107,9 @@ def knn_predict(queries: Tensor,
         keys = _nearest_keys(
             block.to(device, torch.float32), _blocks(parts, positions, reference_block), max(topk))
         similarity, position = _decode(keys if merge is None else merge(keys))
+        if (position >= len(labels)).any():
+            raise ValueError(f'fewer than {max(topk)} references were compared, or a position is '
+                             f'beyond the {len(labels)} labels: check positions and merge.')
         predicted.append(
             classes[_vote(similarity, label_idx[position], topk, temperature, len(classes))])
     if not predicted:
@@ -193,8 +199,8 @@ def _nearest_keys(queries: Tensor, blocks: Iterator[tuple[Tensor, Tensor]], k: i
     """(B, d) float32 -> (B, k) int64, descending; _NO_NEIGHBOUR where there are fewer than k."""
     nearest = queries.new_full((len(queries), k), _NO_NEIGHBOUR, dtype=torch.int64)
     for references, positions in blocks:
-        similarity = queries @ references.to(queries.device).float().T
-        keys = _encode(similarity, positions.to(queries.device))
+        references = references.to(queries.device).float()
+        keys = _encode(queries @ references.T, positions.to(queries.device))
         if keys.shape[1] > k:
             keys = keys.topk(k, dim=1, sorted=False).values
         nearest = torch.cat((nearest, keys), dim=1).topk(k, dim=1).values
@@ -206,7 +212,10 @@ def _encode(similarity: Tensor, positions: Tensor) -> Tensor:
     # A negative float's bits grow with its magnitude, so all but the sign are flipped to make
     # integers order as the floats do; adding zero turns -0.0, which equals 0.0, into it.
     bits = similarity.add_(0.0).view(torch.int32)
-    bits ^= (bits >> 31) & 0x7fffffff
+    flipped = bits >> 31
+    flipped &= 0x7fffffff
+    bits ^= flipped
+    del flipped
     keys = bits.long()
     keys <<= 32
     keys |= _LOW_BITS - positions

@@ -10,6 +10,7 @@ writes ``data/cifar10/train/<class>/<index>.png`` and ``data/cifar10/test/<class
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Optional, Union
@@ -76,7 +77,7 @@ def _expected(splits: dict[str, Split]) -> Iterator[tuple[str, np.ndarray]]:
 
 def _with_progress(splits: dict[str, Split]) -> Iterator[tuple[str, np.ndarray]]:
     total = sum(len(split.labels) for split in splits.values())
-    bar = ProgressBar(total)
+    bar = ProgressBar(total, file=sys.stdout)
     for done, item in enumerate(_expected(splits), start=1):
         yield item
         if done % IMAGES_PER_UPDATE == 0 or done == total:

@@ -229,7 +229,7 @@ def simulate(precision: str,
 
 
 def zero_vector_table() -> None:
-    print("\nOne feature of a batch of 128 is zero: loss, largest element of the features' gradient")
+    print("\nOne of 128 features is zero: loss, largest element of the features' gradient")
     print(f'{"formula":34} {"loss":>8} {"float32":>10} {"in float16":>10}')
     generator = torch.Generator().manual_seed(0)
     w = torch.randn(640, FEAT_DIM, generator=generator)

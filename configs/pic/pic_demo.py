@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Demo: a small ResNet on the 5,000 CIFAR-10 images of this package, in minutes on a CPU.
+
+It ends with the k-nearest-neighbour accuracy on 1,000 other images, of the trained network beside
+the untrained one. Small images and few of them ask for other values than the authors' ImageNet
+setting (pic_resnet50_4xb64-coslr-200e_in1k.py); a comment says where and why.
+"""
+default_scope = 'mmpretrain'
+custom_imports = dict(imports=['pic_plugin'], allow_failed_imports=False)
+
+# Model
+model = dict(
+    type='PIC',
+    data_preprocessor=dict(
+        type='SelfSupDataPreprocessor',
+        mean=[125.3, 123.0, 113.9],
+        std=[63.0, 62.1, 66.7],
+        to_rgb=True),
+    # A quarter of ResNet-18's width, for a CPU; a 3x3 stem without pooling, for 32x32 pixels.
+    backbone=dict(type='ResNet_CIFAR', depth=18, stem_channels=16, base_channels=16),
+    # BatchNorm inside the projection (the authors have none): a short training at a high learning
+    # rate is better with it.
+    neck=dict(
+        type='NonLinearNeck',
+        in_channels=128,
+        hid_channels=512,
+        out_channels=128,
+        with_last_bn=False,
+        norm_cfg=dict(type='BN1d')),
+    # 5,000 classes are few enough for a soft-max over all of them.
+    head=dict(type='PICHead', feat_dim=128, num_negatives=None))
+
+# Data
+train_pipeline = [
+    dict(type='NumpyToPIL', to_rgb=True),
+    dict(type='torchvision/RandomResizedCrop', size=32, scale=(0.2, 1.0)),
+    dict(
+        type='RandomApply',
+        prob=0.8,
+        transforms=[
+            dict(
+                type='torchvision/ColorJitter',
+                brightness=0.4,
+                contrast=0.4,
+                saturation=0.4,
+                hue=0.1)
+        ]),
+    dict(type='torchvision/RandomGrayscale', p=0.2),
+    dict(type='PILToNumpy', to_bgr=True),
+    # No blur: it would leave little of 32x32 pixels.
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackInputs', meta_keys=('sample_idx', )),
+]
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=1,
+    # New workers in each epoch draw random numbers that depend on the epoch alone, so that a
+    # resumed run is exactly the run that was not interrupted.
+    persistent_workers=False,
+    # 5,000 is 39 batches and 8 images: no step on these 8.
+    drop_last=True,
+    collate_fn=dict(type='default_collate'),
+    # A fifth of the images, each of which is visited 8 times in close succession: of so few images
+    # the authors' tenth would be 4 batches.
+    sampler=dict(type='SlidingWindowSampler', window_size=1024, stride=128),
+    dataset=dict(
+        type='ImageGrid',
+        img_file='cifar10_train_5000.webp',
+        with_label=False,
+        pipeline=train_pipeline))
+
+# Evaluation: labels are used here alone.
+pack_labelled = dict(type='PackInputs', meta_keys=('sample_idx', 'reference'))
+val_dataloader = dict(
+    batch_size=250,
+    num_workers=0,
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='ConcatDataset',
+        datasets=[
+            dict(
+                type='ImageGrid',
+                img_file='cifar10_train_5000.webp',
+                pipeline=[dict(type='MarkReference'), pack_labelled]),
+            dict(type='ImageGrid', img_file='cifar10_test_1000.webp', pipeline=[pack_labelled]),
+        ]))
+val_evaluator = dict(type='KNNMetric', topk=(20, 200))
+val_cfg = dict()
+
+# Schedule: 24 passes are 120,000 images. The learning rate is 8 times the authors' for this batch,
+# and the weight decay 5 times: there are only 936 steps.
+train_cfg = dict(by_epoch=True, max_epochs=24, val_interval=8)
+optim_wrapper = dict(
+    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.12, momentum=0.9, weight_decay=5e-4))
+param_scheduler = [
+    # 5 % of the training.
+    dict(
+        type='LinearLR',
+        start_factor=0.01,
+        by_epoch=True,
+        begin=0,
+        end=1.2,
+        convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=0.0,
+        by_epoch=True,
+        begin=1.2,
+        end=24,
+        convert_to_iter_based=True),
+]
+
+# Running
+custom_hooks = [dict(type='InstanceBankHook'), dict(type='CompareWithUntrainedHook')]
+default_hooks = dict(
+    logger=dict(type='LoggerHook', interval=13),
+    # Two are kept, so that there is always a whole one.
+    checkpoint=dict(type='CheckpointHook', interval=4, max_keep_ckpts=2))
+visualizer = dict(
+    type='UniversalVisualizer',
+    vis_backends=[
+        dict(type='LocalVisBackend'),
+        # For curves: pip install tensorboard, and
+        # dict(type='TensorboardVisBackend'),
+    ])
+randomness = dict(seed=0)

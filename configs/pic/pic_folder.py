@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ResNet-50 on a folder of your own images: flat or nested, no labels, no list. Copy and adapt.
+
+One GPU, or for a first try a CPU. What to set is at the top; the rest is the authors' ImageNet
+setting (pic_resnet50_4xb64-coslr-200e_in1k.py), but for float32 (``--amp`` trains in mixed
+precision, on a GPU only).
+"""
+default_scope = 'mmpretrain'
+custom_imports = dict(imports=['pic_plugin'], allow_failed_imports=False)
+
+# Every image in this folder and the folders in it. An image's class is its place in the sorted
+# list of files: to resume, leave the folder as it is.
+data_root = 'data/images'
+image_size = 224
+batch_size = 64
+# 0.03 for each 256 images of a batch.
+learning_rate = 0.0075
+max_epochs = 200
+warmup_epochs = 5
+# Images that are visited again and again before others come, and by how many they move on. The
+# authors' are a tenth of their images and an eighth of that; the demo's a fifth and an eighth. With
+# fewer images than window_size it becomes their number: choose a smaller one, else every image
+# returns only once an epoch. Both at least a few batches.
+window_size = 131072
+stride = 16384
+
+# Model
+model = dict(
+    type='PIC',
+    data_preprocessor=dict(
+        type='SelfSupDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        to_rgb=True),
+    # For ResNet-18: depth=18 here and in_channels=512 below.
+    backbone=dict(type='ResNet', depth=50, zero_init_residual=True),
+    neck=dict(type='MoCoV2Neck', in_channels=2048, hid_channels=2048, out_channels=128),
+    # With fewer images than num_negatives the soft-max runs over all of them.
+    head=dict(type='PICHead', feat_dim=128, num_negatives=65536))
+
+# Data
+train_pipeline = [
+    dict(type='LoadImageOrSkip'),
+    dict(type='NumpyToPIL', to_rgb=True),
+    dict(type='torchvision/RandomResizedCrop', size=image_size, scale=(0.2, 1.0)),
+    dict(
+        type='RandomApply',
+        prob=0.8,
+        transforms=[
+            dict(
+                type='torchvision/ColorJitter',
+                brightness=0.4,
+                contrast=0.4,
+                saturation=0.4,
+                hue=0.1)
+        ]),
+    dict(type='torchvision/RandomGrayscale', p=0.2),
+    dict(type='PILToNumpy', to_bgr=True),
+    dict(type='GaussianBlur', magnitude_range=(0.1, 2.0), magnitude_std='inf', prob=0.5),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackInputs', meta_keys=('sample_idx', )),
+]
+train_dataloader = dict(
+    batch_size=batch_size,
+    num_workers=4,
+    # New workers in each epoch draw random numbers that depend on the epoch alone: exact resume.
+    persistent_workers=False,
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='SlidingWindowSampler', window_size=window_size, stride=stride),
+    dataset=dict(
+        type='CustomDataset',
+        data_root=data_root,
+        with_label=False,
+        extensions=('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp'),
+        pipeline=train_pipeline))
+
+# Schedule
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='SGD', lr=learning_rate, momentum=0.9, weight_decay=1e-4))
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=0.01,
+        by_epoch=True,
+        begin=0,
+        end=warmup_epochs,
+        convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=1e-6,
+        by_epoch=True,
+        begin=warmup_epochs,
+        end=max_epochs,
+        convert_to_iter_based=True),
+]
+auto_scale_lr = dict(base_batch_size=64)
+
+# Running
+custom_hooks = [dict(type='InstanceBankHook')]
+default_hooks = dict(
+    logger=dict(type='LoggerHook', interval=50),
+    # Two are kept, so that there is always a whole one.
+    checkpoint=dict(type='CheckpointHook', interval=5, max_keep_ckpts=2))

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ResNet-50 on ImageNet-1K, 400 epochs, one view.
+
+Only the length differs from the 200 epochs that this starts from, and with it the warm-up: a
+fortieth of the epochs.
+"""
+_base_ = 'pic_resnet50_4xb64-coslr-200e_in1k.py'
+
+train_cfg = dict(max_epochs=400)
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=0.01,
+        by_epoch=True,
+        begin=0,
+        end=10,
+        convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=1e-6,
+        by_epoch=True,
+        begin=10,
+        end=400,
+        convert_to_iter_based=True),
+]

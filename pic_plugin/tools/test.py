@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluate a checkpoint with a config, as mmpretrain's test tool does.
+
+    mim test pic_plugin pic_demo.py --checkpoint work_dirs/pic_demo/epoch_10.pth
+    python -m pic_plugin.tools.test pic_demo.py work_dirs/pic_demo/epoch_10.pth
+
+A config that evaluates only during training is evaluated with its validation settings.
+"""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Optional
+
+import mmengine
+from mmengine.config import Config
+
+from pic_plugin.tools import config_file
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog='test', description='Evaluate a checkpoint.', allow_abbrev=False)
+    parser.add_argument('config', help='path, or name of a config of pic_plugin')
+    parser.add_argument('checkpoint', help='file or address of a checkpoint')
+    parser.add_argument('--out', help='file for the metrics: .json, .yaml or .pkl')
+    config_file.add_common_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
+    """Take the command line into a config.
+
+    Args:
+        cfg (Config): From :func:`config_file.read_config`; changed in place.
+        args (Namespace): From :func:`parse_args`.
+
+    Returns:
+        Config: ``cfg``.
+
+    Raises:
+        FileNotFoundError: If the checkpoint is a file that does not exist.
+        ValueError: If the config has nothing to evaluate, or ``--out`` another ending.
+    """
+    config_file.check_checkpoint(args.checkpoint)
+    if args.out and not args.out.endswith(('.json', '.yaml', '.yml', '.pkl')):
+        raise ValueError(f'--out {args.out}: the name must end in .json, .yaml or .pkl.')
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if cfg.get('test_dataloader') is None:
+        if cfg.get('val_dataloader') is None:
+            raise ValueError(f'{cfg.filename} has neither a test_dataloader nor a val_dataloader: '
+                             'there is nothing to evaluate.')
+        cfg.test_dataloader = deepcopy(cfg.val_dataloader)
+        cfg.test_evaluator = deepcopy(cfg.val_evaluator)
+        cfg.test_cfg = dict()
+    config_file.complete_dataloaders(cfg, pin_memory=not args.no_pin_memory,
+                                     persistent_workers=True)
+    return cfg
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Command line entry."""
+    args = parse_args(argv)
+    with config_file.explained_errors('test'):
+        cfg = merge_args(config_file.read_config(args), args)
+    config_file.announce('test', cfg)
+    runner = config_file.build_runner(cfg)
+    with config_file.explained_unpickling('test'):
+        metrics = runner.test()
+    if args.out and runner.rank == 0:
+        mmengine.dump(metrics, args.out)
+
+
+if __name__ == '__main__':
+    main()

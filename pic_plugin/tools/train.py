@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train with a config, as mmpretrain's train tool does.
+
+    mim train pic_plugin pic_demo.py
+    python -m pic_plugin.tools.train pic_demo.py --work-dir work_dirs/demo
+    torchrun --nproc_per_node 4 -m pic_plugin.tools.train CONFIG --launcher pytorch
+
+CONFIG is a path, or the file name of a config that comes with pic_plugin. It needs no
+``custom_imports``: this tool imports pic_plugin itself.
+"""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Optional
+
+from mmengine.config import Config
+
+from pic_plugin.tools import config_file
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog='train', description='Train with a config.', allow_abbrev=False)
+    parser.add_argument('config', help='path, or name of a config of pic_plugin')
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='continue from a checkpoint, by itself from the newest one in the '
+                        'work folder')
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+    parser.add_argument('--no-validate', action='store_true', help='do not evaluate meanwhile')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help="scale the learning rate by the batch size over the config's "
+                        'auto_scale_lr.base_batch_size')
+    parser.add_argument('--no-persistent-workers', action='store_true',
+                        help='start new data workers in each epoch')
+    config_file.add_common_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
+    """Take the command line into a config.
+
+    Args:
+        cfg (Config): From :func:`config_file.read_config`; changed in place.
+        args (Namespace): From :func:`parse_args`.
+
+    Returns:
+        Config: ``cfg``.
+
+    Raises:
+        FileNotFoundError: If ``--resume`` names a file that does not exist.
+        ValueError: If the config has nothing to train, or an option does not fit it.
+    """
+    missing = [key for key in ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+               if cfg.get(key) is None]
+    if missing:
+        raise ValueError(f'{cfg.filename} has no {", ".join(missing)}: it is no training config.')
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.amp:
+        wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+        if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+            raise ValueError(f'--amp replaces OptimWrapper, and {cfg.filename} has {wrapper}: set '
+                             'optim_wrapper in the config.')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None
+        if args.resume != 'auto':
+            config_file.check_checkpoint(args.resume)
+            cfg.load_from = args.resume
+    if args.auto_scale_lr:
+        if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
+            raise ValueError('--auto-scale-lr needs the batch size that the learning rate is meant '
+                             'for: set auto_scale_lr = dict(base_batch_size=...) in the config.')
+        cfg.auto_scale_lr.enable = True
+    config_file.complete_dataloaders(cfg, pin_memory=not args.no_pin_memory,
+                                     persistent_workers=not args.no_persistent_workers)
+    return cfg
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Command line entry."""
+    args = parse_args(argv)
+    with config_file.explained_errors('train'):
+        cfg = merge_args(config_file.read_config(args), args)
+    config_file.announce('train', cfg)
+    runner = config_file.build_runner(cfg)
+    with config_file.explained_unpickling('train'):
+        runner.train()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every pre-training config: the values it resolves to, and a training of two steps."""
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.runner import Runner
+from mmpretrain.registry import DATASETS
+from PIL import Image
+
+import pic_plugin  # noqa: F401
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+NAMES = sorted(path.stem for path in (CONFIGS / 'pic').glob('*.py'))
+
+IN1K = dict(
+    lr=0.03, momentum=0.9, weight_decay=1e-4, max_epochs=200, warmup=5, eta_min=1e-6, batch=64,
+    window=131072, stride=16384, num_negatives=65536, num_instances=1281167, temperature=0.2,
+    feat_dim=128, num_update_views=1, neck='MoCoV2Neck', hidden=2048, wrapper='AmpOptimWrapper')
+CIFAR = dict(
+    lr=0.12, momentum=0.9, weight_decay=5e-4, batch=128, num_negatives=None, num_instances=None,
+    temperature=0.2, feat_dim=128, num_update_views=1, neck='NonLinearNeck', wrapper='OptimWrapper')
+EXPECTED = {
+    'pic_demo': dict(
+        CIFAR, max_epochs=24, warmup=1.2, eta_min=0.0, window=1024, stride=128, hidden=512),
+    'pic_folder': dict(IN1K, lr=0.0075, num_instances=None, wrapper='OptimWrapper'),
+    'pic_resnet18_1xb128-coslr-200e_cifar10': dict(
+        CIFAR, max_epochs=200, warmup=5, eta_min=1e-6, window=5120, stride=640, hidden=2048),
+    'pic_resnet50_4xb64-coslr-200e_in1k': IN1K,
+    'pic_resnet50_4xb64-coslr-400e_in1k': dict(IN1K, max_epochs=400, warmup=10),
+    'pic_resnet50_4xb64-coslr-1600e_in1k': dict(IN1K, max_epochs=1600, warmup=40),
+    'pic_resnet50_4xb64-mcrop-coslr-200e_in1k': IN1K,
+}
+ONE_CROP = [(224, (0.2, 1.0), 1)]
+# (pixels, area, number) of each group of views.
+CROPS = {
+    'pic_demo': [(32, (0.2, 1.0), 1)],
+    'pic_folder': ONE_CROP,
+    'pic_resnet18_1xb128-coslr-200e_cifar10': [(32, (0.2, 1.0), 1)],
+    'pic_resnet50_4xb64-coslr-200e_in1k': ONE_CROP,
+    'pic_resnet50_4xb64-coslr-400e_in1k': ONE_CROP,
+    'pic_resnet50_4xb64-coslr-1600e_in1k': ONE_CROP,
+    'pic_resnet50_4xb64-mcrop-coslr-200e_in1k': [(160, (0.14, 1.0), 1), (96, (0.08, 0.14), 3)],
+}
+# Keys of mmengine 0.x and mmcv 1.x configs, which a Runner ignores.
+OLD_KEYS = {'optimizer', 'optimizer_config', 'lr_config', 'runner', 'checkpoint_config',
+            'log_config', 'evaluation', 'data', 'dist_params', 'workflow', 'fp16'}
+
+
+def load(name):
+    return Config.fromfile(CONFIGS / 'pic' / f'{name}.py')
+
+
+def crops(pipeline, number=1):
+    """(pixels, area, number of views) of the crops of a pipeline."""
+    found = []
+    for transform in pipeline:
+        if transform['type'] == 'MultiView':
+            for part, count in zip(transform['transforms'], transform['num_views']):
+                found += crops(part, count)
+        elif transform['type'] == 'torchvision/RandomResizedCrop':
+            found.append((transform['size'], tuple(transform['scale']), number))
+    return found
+
+
+def resolved(cfg):
+    """The values of EXPECTED, as a config has them."""
+    warmup, cosine = cfg.param_scheduler
+    assert (warmup.type, cosine.type) == ('LinearLR', 'CosineAnnealingLR')
+    assert (warmup.start_factor, warmup.begin) == (0.01, 0)
+    assert warmup.by_epoch and warmup.convert_to_iter_based
+    assert cosine.by_epoch and cosine.convert_to_iter_based
+    assert (cosine.begin, cosine.end) == (warmup.end, cfg.train_cfg.max_epochs)
+    optimizer, sampler = cfg.optim_wrapper.optimizer, cfg.train_dataloader.sampler
+    assert (optimizer.type, sampler.type) == ('SGD', 'SlidingWindowSampler')
+    assert 'paramwise_cfg' not in cfg.optim_wrapper, 'weight decay is on everything'
+    head = cfg.model.head
+    return dict(
+        lr=optimizer.lr,
+        momentum=optimizer.momentum,
+        weight_decay=optimizer.weight_decay,
+        max_epochs=cfg.train_cfg.max_epochs,
+        warmup=warmup.end,
+        eta_min=cosine.eta_min,
+        batch=cfg.train_dataloader.batch_size,
+        window=sampler.window_size,
+        stride=sampler.stride,
+        num_negatives=head.num_negatives,
+        num_instances=head.get('num_instances'),
+        temperature=head.get('loss', dict(temperature=0.2))['temperature'],
+        feat_dim=head.feat_dim,
+        num_update_views=cfg.model.get('num_update_views', 1),
+        neck=cfg.model.neck.type,
+        hidden=cfg.model.neck.hid_channels,
+        wrapper=cfg.optim_wrapper.type)
+
+
+def test_every_config_has_expectations():
+    assert NAMES == sorted(EXPECTED) == sorted(CROPS)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_resolved_values(name):
+    cfg = load(name)
+    assert resolved(cfg) == EXPECTED[name]
+    assert crops(cfg.train_dataloader.dataset.pipeline) == CROPS[name]
+    assert cfg.train_dataloader.persistent_workers is False, 'resume would not be exact'
+    assert cfg.default_hooks.checkpoint.max_keep_ckpts >= 2
+    assert cfg.custom_imports == dict(imports=['pic_plugin'], allow_failed_imports=False)
+    if 'in1k' in name:
+        assert cfg.model.backbone == dict(
+            type='ResNet', depth=50, norm_cfg=dict(type='BN'), zero_init_residual=True)
+        assert (cfg.optim_wrapper.loss_scale, cfg.optim_wrapper.dtype) == ('dynamic', 'float16')
+        assert cfg.auto_scale_lr.base_batch_size == 4 * cfg.train_dataloader.batch_size
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_no_key_that_a_runner_ignores(name):
+    cfg = load(name)
+    assert not OLD_KEYS & set(cfg)
+    # Beyond what a Runner takes there are only variables of the config itself.
+    variables = {'custom_imports', 'auto_scale_lr', 'train_pipeline', 'pack_labelled', 'after_crop',
+                 'data_root', 'image_size', 'batch_size', 'learning_rate', 'max_epochs',
+                 'warmup_epochs', 'window_size', 'stride'}
+    known = set(inspect.signature(Runner).parameters) | variables
+    assert set(cfg) <= known
+
+
+def test_mixed_precision_arguments_exist():
+    # It is built on a GPU only, so that test_trains replaces it.
+    given = load('pic_resnet50_4xb64-coslr-200e_in1k').optim_wrapper
+    known = {*inspect.signature(AmpOptimWrapper).parameters,
+             *inspect.signature(OptimWrapper).parameters}
+    assert set(given) - {'type'} <= known
+
+
+def test_folder_is_read_flat_and_nested(tmp_path):
+    files = ['a.jpg', 'b.JPEG', 'cat/c.PNG', 'cat/old/d.webp']
+    for file in [*files, 'cat/notes.txt']:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    cfg = load('pic_folder').train_dataloader.dataset
+    cfg.update(data_root=str(tmp_path), pipeline=[])
+    dataset = DATASETS.build(cfg)
+    found = {str(Path(dataset.get_data_info(i)['img_path']).relative_to(tmp_path))
+             for i in range(len(dataset))}
+    assert found == set(files)
+
+
+@pytest.fixture(scope='module')
+def image_folder(tmp_path_factory):
+    """``train`` and ``test``, each with two folders of 4 PNG and 4 JPEG files."""
+    root = tmp_path_factory.mktemp('images')
+    rng = np.random.default_rng(0)
+    for split in ('train', 'test'):
+        for label in ('cat', 'dog'):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for i in range(4):
+                pixels = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f'{i}.png')
+                # The name of ImageNet's files.
+                Image.fromarray(pixels).save(folder / f'{i}.JPEG')
+    return root
+
+
+def shrink(cfg, folder, work_dir):
+    """Two steps with 4 images each, on a CPU; pipelines, network and head stay what they are."""
+    cfg.work_dir = str(work_dir)
+    cfg.train_dataloader.update(batch_size=4, num_workers=0, pin_memory=False)
+    cfg.train_dataloader.sampler.update(window_size=4, stride=2)
+    dataset = cfg.train_dataloader.dataset
+    if dataset.type == 'ImageGrid':
+        dataset.indices = 8
+    else:
+        dataset.data_root = str(folder if dataset.get('data_prefix') else folder / 'train')
+        dataset.indices = 8
+    if cfg.get('val_dataloader'):
+        cfg.val_dataloader.num_workers = 0
+        for part in cfg.val_dataloader.dataset.datasets:
+            if part.type == 'ImageGrid':
+                part.indices = 8
+            else:
+                part.data_root = str(folder)
+                part.indices = 8
+        cfg.val_evaluator.topk = 3
+    if cfg.model.head.get('num_instances'):
+        cfg.model.head.num_instances = 8
+    if cfg.model.head.num_negatives:
+        cfg.model.head.num_negatives = 6
+    if cfg.optim_wrapper.type == 'AmpOptimWrapper':
+        # mmengine's has no loss scaling in float16 on a CPU.
+        cfg.optim_wrapper.type = 'OptimWrapper'
+        del cfg.optim_wrapper.dtype, cfg.optim_wrapper.loss_scale
+    cfg.train_cfg.max_epochs = 1
+    cfg.default_hooks.logger.interval = 1
+    # Hundreds of MB for each ResNet-50; tests/engine save and load.
+    cfg.default_hooks.checkpoint.save_last = False
+    cfg.randomness = dict(seed=0)
+    return cfg
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_trains(name, image_folder, work_dir, monkeypatch):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    cfg = shrink(load(name), image_folder, work_dir)
+    lr = cfg.optim_wrapper.optimizer.lr
+    runner = Runner.from_cfg(cfg)
+    learning_rates, losses, views = [], [], []
+    step = runner.model.train_step
+
+    def train_step(data, optim_wrapper):
+        learning_rates.append(optim_wrapper.optimizer.param_groups[0]['lr'])
+        inputs = data['inputs'] if isinstance(data['inputs'], list) else [data['inputs']]
+        views.append([tuple(view.shape) for view in inputs])
+        logs = step(data, optim_wrapper)
+        losses.append(logs['loss'].item())
+        return logs
+
+    monkeypatch.setattr(runner.model, 'train_step', train_step)
+    runner.train()
+    assert len(losses) == 2 and np.isfinite(losses).all()
+    # The schedule reaches the optimizer, and warm-up starts at a hundredth.
+    assert learning_rates[0] == pytest.approx(lr / 100)
+    expected = [(4, 3, size, size) for size, _, count in CROPS[name] for _ in range(count)]
+    assert views == [expected, expected]
+    weights = runner.model.head.class_weights(range(8))
+    assert torch.isfinite(weights).all() and weights.shape == (8, 128)

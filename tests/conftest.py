@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share: one thread, free work folders, and a summary of the groups that ran."""
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported, and for the processes that tests start.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+torch.set_num_threads(1)
+# A first example compiles and imports: its time says nothing.
+settings.register_profile('pic_plugin', deadline=None)
+settings.load_profile('pic_plugin')
+
+TESTS = Path(__file__).resolve().parent
+# Set by .ci/run where mim is installed on purpose: there, its absence is a failure.
+MIM_REQUIRED = os.environ.get('PIC_PLUGIN_REQUIRE_MIM') == '1'
+NOT_RUN = pytest.StashKey[str]()
+
+
+@pytest.fixture
+def work_dir(tmp_path):
+    """A folder for one Runner. What mmengine keeps for the whole process is forgotten afterwards.
+
+    Otherwise a second Runner of the same second would take over the first one's logger and
+    message hub.
+    """
+    from mmengine.logging import MessageHub, MMLogger
+    from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
+    managers = (MMLogger, MessageHub, Visualizer, DefaultScope)
+    before = [dict(manager._instance_dict) for manager in managers]
+    yield tmp_path / 'work_dir'
+    for manager, instances in zip(managers, before):
+        manager._instance_dict.clear()
+        manager._instance_dict.update(instances)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the tests of mim, and say so, where mim is neither installed nor required."""
+    if MIM_REQUIRED or importlib.util.find_spec('mim') is not None:
+        return
+    need_mim = [item for item in items if item.get_closest_marker('mim')]
+    if need_mim:
+        items[:] = [item for item in items if item not in need_mim]
+        config.hook.pytest_deselected(items=need_mim)
+        config.stash[NOT_RUN] = (f'{len(need_mim)} tests of mim not run: openmim is not installed '
+                                 'here (.ci/run runs them in an environment that has it)')
+
+
+def group(nodeid: str) -> str:
+    """Folder of a test below tests/, or its module if it lies there directly."""
+    path = Path(nodeid.split('::')[0])
+    parts = path.parts[1:] if path.parts[:1] == (TESTS.name,) else path.parts
+    return parts[0] if parts else str(path)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say how many tests of each group ran."""
+    counts: Counter = Counter()
+    for outcome in ('passed', 'failed', 'error', 'skipped'):
+        for report in terminalreporter.stats.get(outcome, []):
+            counts[group(report.nodeid), outcome] += 1
+    terminalreporter.section('groups')
+    terminalreporter.write_line(f'torch {torch.__version__}, {torch.get_num_threads()} thread')
+    for name in sorted({name for name, _ in counts}):
+        outcomes = ', '.join(f'{number} {outcome}' for (key, outcome), number in counts.items()
+                             if key == name)
+        terminalreporter.write_line(f'{name}: {outcomes}')
+    if NOT_RUN in config.stash:
+        terminalreporter.write_line(config.stash[NOT_RUN])

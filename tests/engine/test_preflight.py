@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mistakes in a config end a run before its first step, in words; a sound one says its plan."""
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import ConcatDataset, RepeatDataset
+from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
+from toy_training import ToyImages, make_config, train
+
+from pic_plugin.engine import instance_bank_hook, preflight
+
+PIXELS = dict(type='ToyPixels')
+PACK = dict(type='PackInputs', meta_keys=('sample_idx', ))
+TOY = dict(type='ToyImages', pipeline=[PIXELS, PACK])
+
+
+def build(work_dir, loader=None, model=None, **kwargs):
+    """A runner of one epoch, with changes to its data loader and its model."""
+    config = make_config(work_dir, max_epochs=1, **kwargs)
+    config['train_dataloader'].update(loader or {})
+    config['model'].update(model or {})
+    return Runner.from_cfg(Config(config))
+
+
+def messages_of(runner, monkeypatch):
+    """What a run logs."""
+    messages = []
+    for level in ('info', 'warning'):
+        monkeypatch.setattr(runner.logger, level, messages.append)
+    runner.train()
+    return messages
+
+
+def assert_stops_before_the_first_step(runner, error, match):
+    with pytest.raises(error, match=match):
+        runner.train()
+    assert runner.iter == 0
+    assert not runner.optim_wrapper.optimizer.state
+
+
+def test_empty_data_set(work_dir):
+    empty = dict(TOY, num_images=0, serialize_data=False)
+    loader = dict(dataset=empty, sampler=dict(type='DefaultSampler'))
+    with pytest.raises(ValueError, match='data set is empty: check data_root'):
+        build(work_dir, loader, param_scheduler=None).train()
+    with pytest.raises(ValueError, match='data set is empty'):
+        build(work_dir, dict(dataset=empty)).train()
+
+
+def toy_images(num_images):
+    return ToyImages(num_images, pipeline=[])
+
+
+@pytest.mark.parametrize('wrapper', [
+    lambda: ConcatDataset([toy_images(7), toy_images(2000)]),
+    lambda: ConcatDataset([toy_images(2000), toy_images(1)]),
+    lambda: ConcatDataset([toy_images(1), toy_images(1), toy_images(1)]),
+    lambda: RepeatDataset(toy_images(50), times=2),
+    lambda: RepeatDataset(toy_images(1), times=2),
+])
+def test_wrappers_whose_ids_collide(wrapper):
+    dataset = wrapper()
+    with pytest.raises(ValueError, match=f'{type(dataset).__name__} gives image .* would be '
+                                         'trained as one class.*parent as data_root'):
+        preflight.check_dataset_ids(dataset, None)
+
+
+def test_plain_data_sets_are_accepted():
+    assert preflight.check_dataset_ids(toy_images(1000), None) == 1000
+    assert preflight.check_dataset_ids(range(1000), 1200) == 1200
+
+
+def test_run_on_wrapper_stops(work_dir):
+    concat = dict(type='ConcatDataset', datasets=[TOY, TOY])
+    assert_stops_before_the_first_step(
+        build(work_dir, dict(dataset=concat)), ValueError, 'image 50 the id 0: ids of different')
+
+
+def test_num_instances_too_small(work_dir):
+    runner = build(work_dir, head=dict(num_instances=49))
+    assert_stops_before_the_first_step(runner, ValueError,
+                                       'num_instances=49, .* has 50 images: set num_instances')
+
+
+def test_num_instances_of_the_data_set_or_more(work_dir):
+    assert train(work_dir, max_epochs=1).model.head.num_instances == 50
+    assert train(work_dir, max_epochs=1, head=dict(num_instances=60)).model.head.num_instances == 60
+
+
+def test_missing_sample_idx(work_dir):
+    runner = build(work_dir, pipeline=[PIXELS, dict(type='PackInputs', meta_keys=())])
+    assert_stops_before_the_first_step(runner, ValueError, "no sample_idx.*meta_keys=.'sample_idx'")
+
+
+def test_pseudo_collate(work_dir):
+    runner = build(work_dir, dict(collate_fn=dict(type='pseudo_collate')))
+    assert_stops_before_the_first_step(runner, ValueError,
+                                       r'view 0 .* \(3, 2, 2\), expected \(8,.*default_collate')
+
+
+def test_batch_without_samples(work_dir):
+    runner = build(work_dir, pipeline=[PIXELS])
+    assert_stops_before_the_first_step(runner, ValueError, 'end the pipeline with .*PackInputs')
+
+
+def zeros(shape):
+    return torch.zeros(shape) if isinstance(shape, tuple) else shape
+
+
+def make_batch(views, num_samples=4):
+    return dict(inputs=views, data_samples=[
+        DataSample(metainfo=dict(sample_idx=i)) for i in range(num_samples)])
+
+
+@pytest.mark.parametrize('views, match', [
+    ([np.zeros((4, 3, 2, 2))], 'view 0 .* ndarray, expected'),
+    ([(4, 3, 2, 2), (3, 3, 2, 2)], r'view 1 .*\(3, 3, 2, 2\), expected \(4,'),
+    ([(4, 3, 2, 2), (4, 3, 2)], r'view 1 .*\(4, 3, 2\).*one size'),
+    ([[(4, 3, 2, 2)], (4, 3, 2, 2)], 'view 0 .* list.*MultiView alone'),
+])
+def test_views_that_differ(work_dir, views, match):
+    runner = train(work_dir, max_epochs=1)
+    batch = make_batch([zeros(view) for view in views])
+    with pytest.raises(ValueError, match=match):
+        preflight.check_first_batch(batch, runner.model.head, runner.model)
+    preflight.check_first_batch(make_batch(torch.zeros(4, 3, 2, 2)), runner.model.head,
+                                runner.model)
+
+
+MULTI_VIEW = dict(type='MultiView', num_views=[2], transforms=[[PIXELS]])
+
+
+def test_num_update_views_too_large(work_dir):
+    runner = build(work_dir, pipeline=[MULTI_VIEW, PACK], model=dict(num_update_views=3))
+    assert_stops_before_the_first_step(runner, ValueError,
+                                       'num_update_views=3, but the pipeline makes 2 views')
+
+
+def test_several_views_are_accepted(work_dir):
+    runner = build(work_dir, pipeline=[MULTI_VIEW, PACK], model=dict(num_update_views=2))
+    runner.train()
+    assert runner.iter == 7  # 50 images in batches of 8
+
+
+def test_no_hook(work_dir):
+    runner = build(work_dir, custom_hooks=[])
+    assert_stops_before_the_first_step(
+        runner, RuntimeError, r"custom_hooks = \[dict\(type='InstanceBankHook'\)\]")
+
+
+@pytest.mark.parametrize('options, match', [
+    (dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1))),
+     'exact for torch.optim.SGD only.*AdamW.*correct_weights=False'),
+    (dict(head=dict(num_negatives=7)), '8 instances does not fit num_negatives=7'),
+])
+def test_sizes_and_optimizer(work_dir, options, match):
+    assert_stops_before_the_first_step(build(work_dir, **options), ValueError, match)
+
+
+def test_plan_is_said_once(work_dir, monkeypatch):
+    messages = messages_of(build(work_dir), monkeypatch)
+    plan, = [text for text in messages if 'soft-max over the' in str(text)]
+    assert '50 instances' in plan and 'the 16 sampled most recently' in plan
+    assert 'with weight-update correction' in plan
+    assert 'SlidingWindowSampler, window 20 images, stride 5; batch 8 on each of 1' in plan
+    assert 'MB on cpu' in plan and 'in memory on the host' in plan
+    assert f'a loss of about {np.log(16):.2f}' in plan
+    assert not [text for text in messages if 'persistent' in str(text) or 'round_up' in str(text)
+                or 'max_keep_ckpts' in str(text)]
+
+
+@pytest.mark.parametrize('head, expected', [
+    (dict(num_negatives=None), ['all of them', 'up to 0.0 MB', f'about {np.log(50):.2f}']),
+    (dict(correct_weights=False), ['WITHOUT weight-update correction']),
+    (dict(storage=dict(type='mmap')), ['in mmap on the host']),
+])
+def test_plan_of_variants(work_dir, monkeypatch, head, expected):
+    plan, = [text for text in messages_of(build(work_dir, head=head), monkeypatch)
+             if 'soft-max over ' in str(text) and 'PIC: ' in str(text)]
+    for text in expected:
+        assert text in plan
+
+
+def test_memory_in_the_plan(work_dir):
+    runner = train(work_dir, max_epochs=1)
+    head, bank = runner.model.head, runner.model.head.bank
+    bank.num_instances, head.num_instances, head.feat_dim = 1_000_000, 1_000_000, 128
+    # 1e6 rows of 128 float32 weights and momenta and one int64
+    assert 'up to 1,032.0 MB in memory' in preflight.describe_plan(runner, head)
+
+
+def test_persistent_workers_are_noticed(work_dir):
+    notices = [preflight.loader_notices(build(work_dir, dict(num_workers=1, persistent_workers=on)))
+               for on in (False, True)]
+    assert notices[0] == []
+    assert ['persistent_workers=True' in text for text in notices[1]] == [True]
+
+
+@pytest.mark.parametrize('round_up, world_size, noticed', [(False, 3, True), (False, 2, False),
+                                                           (True, 3, False)])
+def test_uneven_ranks_are_noticed(work_dir, monkeypatch, round_up, world_size, noticed):
+    # Which processes there are; test_distributed.py starts real ones.
+    monkeypatch.setattr(preflight, 'get_world_size', lambda: world_size)
+    sampler = dict(type='SlidingWindowSampler', window_size=20, stride=5, round_up=round_up)
+    notices = preflight.loader_notices(build(work_dir, dict(sampler=sampler)))
+    assert ['round_up=False: 50 images' in text for text in notices] == [True] * noticed
+
+
+def test_notices_are_logged(work_dir, monkeypatch):
+    monkeypatch.setattr(instance_bank_hook, 'loader_notices', lambda runner: ['mind the gap'])
+    assert messages_of(build(work_dir), monkeypatch).count('mind the gap') == 1
+
+
+@pytest.mark.parametrize('max_keep_ckpts, warned', [(1, True), (2, False), (-1, False)])
+def test_single_keep_is_warned_of(work_dir, monkeypatch, max_keep_ckpts, warned):
+    hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1,
+                                 max_keep_ckpts=max_keep_ckpts))
+    messages = messages_of(build(work_dir, default_hooks=hooks), monkeypatch)
+    assert len([text for text in messages if 'Choose max_keep_ckpts=2' in str(text)]) == warned
+
+
+def test_hook_arguments():
+    with pytest.raises(ValueError, match='log_interval must be at least 1 iteration, not 0'):
+        instance_bank_hook.InstanceBankHook(log_interval=0)

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run that was cut, killed or moved goes on as if nothing had been, or says why it cannot."""
+import hashlib
+import os
+import random
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+from mmengine.runner import Runner
+from toy_training import (assert_equal, bank_paths, read_checkpoint, snapshot,
+                          start_process, train, train_and_die)
+
+from pic_plugin.bank import BankFileError
+
+KEEP_TWO = dict(checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2))
+
+
+def hash_files(folder):
+    """Checkpoints, banks and what points at them; not the logs, which a failing run writes too."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in folder.iterdir() if path.is_file() and path.suffix != '.py'}
+
+
+def move_checkpoint(source, folder, name='epoch_2'):
+    """A work directory as it was after a checkpoint."""
+    folder.mkdir()
+    for path in [source / f'{name}.pth', *bank_paths(source / f'{name}.pth')]:
+        shutil.copy(path, folder)
+    (folder / 'last_checkpoint').write_text(str(folder / f'{name}.pth'))
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+    """The work directory of a run of two epochs; never written to again."""
+    folder = tmp_path_factory.mktemp('saved')
+    train(folder, max_epochs=2, seed=3)
+    return folder
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    move_checkpoint(saved, tmp_path / 'copy')
+    return tmp_path / 'copy'
+
+
+VARIANTS = dict(
+    plain=dict(),
+    worker=dict(num_workers=1),
+    validation=dict(validate=True),
+    mmap=dict(head=dict(storage=dict(type='mmap'))),
+    full=dict(head=dict(num_negatives=None)),
+    uncorrected=dict(head=dict(correct_weights=False)),
+    # 48 / 8 = 6 batches, an optimizer step for every 3
+    accumulation=dict(num_images=48, accumulate=3),
+    adam=dict(
+        head=dict(correct_weights=False),
+        optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.01))))
+
+
+@pytest.mark.parametrize('seed', [None, 5])
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_two_epochs_and_two_are_four(tmp_path, variant, seed):
+    options = VARIANTS[variant]
+    whole = train(tmp_path / 'whole', seed=seed, **options)
+    move_checkpoint(tmp_path / 'whole', tmp_path / 'part')
+    part = train(tmp_path / 'part', seed=seed, resume=True, **options)
+    if variant != 'adam':
+        assert_equal(snapshot(part), snapshot(whole))
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(part.model.state_dict()[name], value), name
+    every = range(whole.model.head.num_instances)
+    assert torch.equal(part.model.head.class_weights(every),
+                       whole.model.head.class_weights(every))
+    assert part.losses == whole.losses[-len(part.losses):]
+    assert len(part.losses) == len(whole.losses) // 2
+
+
+def test_run_of_two_epochs_is_prolonged(tmp_path, saved):
+    whole = train(tmp_path / 'whole', seed=3)
+    part = train(tmp_path / 'part', seed=3, resume=True, load_from=str(saved / 'epoch_2.pth'))
+    assert_equal(snapshot(part), snapshot(whole))
+    assert_equal(read_checkpoint(tmp_path / 'part/epoch_4.pth'),
+                 read_checkpoint(tmp_path / 'whole/epoch_4.pth'))
+
+
+def test_other_seed_in_config_does_not_matter(tmp_path, saved, copy):
+    whole = train(tmp_path / 'whole', seed=3)
+    part = train(copy, seed=4, resume=True)
+    assert_equal(snapshot(part), snapshot(whole))
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+@pytest.mark.parametrize('seed', [None, 5])
+@pytest.mark.parametrize('iteration', [5, 10])  # in the first pass of the loader, and the second
+def test_iteration_based_loop(tmp_path, monkeypatch, num_workers, seed, iteration):
+    # mmengine sleeps for 2 s between epochs of this loop.
+    monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda seconds: None)
+    options = dict(
+        seed=seed,
+        num_workers=num_workers,
+        augment=False,  # random numbers of the skipped iterations are not drawn again
+        train_cfg=dict(by_epoch=False, max_iters=20),
+        param_scheduler=[dict(type='CosineAnnealingLR', T_max=20, by_epoch=False)],
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=3),
+            checkpoint=dict(type='CheckpointHook', interval=5, by_epoch=False)))
+    whole = train(tmp_path / 'whole', **options)
+    move_checkpoint(tmp_path / 'whole', tmp_path / 'part', f'iter_{iteration}')
+    part = train(tmp_path / 'part', resume=True, **options)
+    assert_equal(snapshot(part), snapshot(whole))
+    assert part.losses == whole.losses[iteration:]
+
+
+# What is killed, at which time of reaching it: the second save, or step 9 of 7 in an epoch.
+@pytest.mark.parametrize('stage, count', [
+    ('bank section', 2), ('bank replace', 2), ('checkpoint half', 2), ('checkpoint replace', 2),
+    ('prune', 2), ('last_checkpoint', 3), ('checkpoint half', 1), ('step', 9)
+])
+def test_killed_at_any_stage(tmp_path, killed_reference, stage, count):
+    options = dict(seed=7, max_epochs=4, default_hooks=KEEP_TWO)
+    process = start_process(train_and_die, tmp_path, stage, count, options)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    runner = train(tmp_path, resume=True, **options)
+    assert_equal(snapshot(runner), killed_reference)
+    files = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert {'epoch_3.pth', 'epoch_4.pth', 'last_checkpoint'} <= files
+    assert len([name for name in files if '.bank-' in name]) == 2
+    assert not [name for name in files if name.endswith('.partial')]
+
+
+def test_killed_at_random_moments(tmp_path, killed_reference):
+    options = dict(seed=7, max_epochs=4, default_hooks=KEEP_TWO)
+    moments = random.Random(0)
+    killed = 0
+    for _ in range(6):
+        process = start_process(train_and_die, tmp_path, 'nothing', 0, dict(options, resume=True))
+        deadline = time.monotonic() + 60
+        while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0.05, 0.5))
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+    assert killed
+    runner = train(tmp_path, resume=True, **options)
+    final = read_checkpoint(tmp_path / 'epoch_4.pth')
+    assert_equal(snapshot(runner), killed_reference)
+    assert_equal({name: final[name] for name in runner.model.state_dict()},
+                 {name: killed_reference[name] for name in runner.model.state_dict()})
+
+
+@pytest.fixture(scope='module')
+def killed_reference(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('reference')
+    return snapshot(train(folder, seed=7, max_epochs=4, default_hooks=KEEP_TWO))
+
+
+@pytest.mark.parametrize('content', [None, '', '/gone/epoch_2.pth'])
+def test_last_checkpoint_is_mended(copy, content):
+    pointer = copy / 'last_checkpoint'
+    pointer.unlink()
+    if content is not None:
+        pointer.write_text(content)
+    (copy / 'epoch_9.pth').write_bytes(b'not a checkpoint')
+    (copy / 'other.pth').write_bytes((copy / 'epoch_2.pth').read_bytes())
+    runner = train(copy, max_epochs=3, resume=True)
+    assert len(runner.losses) == 7  # one epoch of 50 images in batches of 8
+    assert pointer.read_text() == str(copy / 'epoch_3.pth')
+
+
+def test_resume_in_an_empty_folder_starts_anew(tmp_path):
+    tmp_path.joinpath('last_checkpoint').write_text('')
+    assert len(train(tmp_path, max_epochs=1, resume=True).losses) == 7
+
+
+def test_checkpoint_runs_no_code(saved):
+    checkpoint = torch.load(saved / 'epoch_2.pth', weights_only=True)
+    assert checkpoint['message_hub']['log_scalars']['train/loss']['values'].dtype == torch.float64
+    if hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):
+        assert not torch.serialization.get_unsafe_globals_in_checkpoint(saved / 'epoch_2.pth')
+    assert (saved / 'last_checkpoint').read_text() == str(saved / 'epoch_2.pth')
+
+
+def test_banks_are_pruned_with_their_checkpoints(tmp_path):
+    foreign = ['notes.bank-0of1', 'a.bank-of.txt', 'weights.0123.bank-0of1', 'class_weights.bank']
+    for name in foreign:
+        (tmp_path / name).write_text('mine')
+    train(tmp_path, max_epochs=4, default_hooks=KEEP_TWO)
+    assert all((tmp_path / name).read_text() == 'mine' for name in foreign)
+    kept = {path.name for path in tmp_path.iterdir() if path.is_file()} - set(foreign)
+    assert {name.split('.')[0] for name in kept if '.bank-' in name} == {'epoch_3', 'epoch_4'}
+    assert len([name for name in kept if '.bank-' in name]) == 2
+    assert {name for name in kept if name.endswith('.pth')} == {'epoch_3.pth', 'epoch_4.pth'}
+
+
+def test_best_checkpoint_has_no_bank_and_is_not_resumed(tmp_path):
+    best = dict(checkpoint=dict(type='CheckpointHook', interval=1, save_best='toy/score',
+                                rule='greater'))
+    train(tmp_path, max_epochs=2, validate=True, default_hooks=best)
+    paths = list(tmp_path.glob('best_*.pth'))
+    assert len(paths) == 1 and not bank_paths(paths[0])
+    # The best checkpoint's epoch was saved twice, under one name.
+    assert [len(bank_paths(tmp_path / f'epoch_{epoch}.pth')) for epoch in (1, 2)] == [1, 1]
+    before = hash_files(tmp_path)
+    with pytest.raises(ValueError, match='without the state of the optimizer.*load_from'):
+        train(tmp_path, validate=True, resume=True, load_from=str(paths[0]))
+    assert hash_files(tmp_path) == before
+    runner = train(tmp_path, max_epochs=3, validate=True, resume=True)
+    assert len(runner.losses) == 7
+
+
+def test_load_from_starts_class_weights_anew(tmp_path, saved):
+    runner = train(tmp_path / 'new', max_epochs=1, load_from=str(saved / 'epoch_2.pth'))
+    assert len(runner.losses) == 7 and runner.model.head.bank.step == 7
+
+
+def damage_nothing_is_there(path):
+    path.unlink()
+
+
+def damage_end(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def damage_half(path):
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+def damage_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) * 2 // 3] ^= 4
+    path.write_bytes(content)
+
+
+def damage_header(path):
+    path.write_bytes(path.read_bytes().replace(b'"step": 14', b'"step": 15', 1))
+
+
+def damage_all(path):
+    path.write_bytes(b'')
+
+
+@pytest.mark.parametrize('damage', [
+    damage_nothing_is_there, damage_end, damage_half, damage_bit, damage_header, damage_all
+])
+def test_damaged_bank_is_named(copy, damage):
+    path, = bank_paths(copy / 'epoch_2.pth')
+    damage(path)
+    before = hash_files(copy)
+    with pytest.raises(BankFileError) as error:
+        train(copy, resume=True)
+    assert str(path) in str(error.value)
+    assert hash_files(copy) == before
+
+
+def test_bank_of_another_run_is_named(tmp_path, copy):
+    train(tmp_path / 'other', max_epochs=2)
+    path, = bank_paths(copy / 'epoch_2.pth')
+    shutil.copy(bank_paths(tmp_path / 'other/epoch_2.pth')[0], path)
+    with pytest.raises(BankFileError, match='another checkpoint') as error:
+        train(copy, resume=True)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize('name, options', [
+    ('num_instances', dict(num_images=51)),
+    ('num_negatives', dict(head=dict(num_negatives=17))),
+    ('num_negatives', dict(head=dict(num_negatives=None))),
+    ('feat_dim', dict(feat_dim=6)),
+    ('correct', dict(head=dict(correct_weights=False))),
+    ('num_slots', dict(accumulate=2)),
+])
+@pytest.mark.parametrize('by_path', [False, True])
+def test_changed_run_is_refused(copy, name, options, by_path):
+    before = hash_files(copy)
+    where = dict(load_from=str(copy / 'epoch_2.pth')) if by_path else {}
+    with pytest.raises(ValueError, match=f'cannot be resumed.*{name}=') as error:
+        train(copy, resume=True, **where, **options)
+    assert 'BankFileError' not in repr(error.value)
+    assert hash_files(copy) == before
+
+
+def test_remote_folder_is_refused(tmp_path):
+    runner = train(tmp_path, max_epochs=1)
+    with pytest.raises(ValueError, match='s3:.*out_dir on a'):
+        runner.save_checkpoint('s3://bucket/run', 'epoch_1.pth')
+
+
+def test_saving_past_the_runner_is_refused(tmp_path):
+    runner = train(tmp_path, max_epochs=1)
+    with pytest.raises(RuntimeError, match='save with runner.save_checkpoint'):
+        Runner.save_checkpoint(runner, str(tmp_path), 'epoch_1.pth')
+
+
+def test_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    runner = train(tmp_path, max_epochs=1)
+    before = hash_files(tmp_path)
+
+    def full_disk(descriptor):
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'fsync', full_disk)
+        with pytest.raises(OSError, match='No space'):
+            runner.save_checkpoint(str(tmp_path), 'epoch_1.pth')
+    assert hash_files(tmp_path) == before
+    assert torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['meta']['epoch'] == 1

@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training through the real Runner that takes a second, and all of its state to compare."""
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import traceback
+import uuid
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
+from torch import nn
+
+import pic_plugin  # noqa: F401
+from pic_plugin.bank import read_bank
+from pic_plugin.datasets import SlidingWindowSampler
+
+FEAT_DIM = 8
+
+
+@MODELS.register_module()
+class ToyBackbone(nn.Module):
+    """(B, 3, 2, 2) to a tuple of (B, 16)."""
+
+    def __init__(self, dropout=0.1):
+        super().__init__()
+        self.linear = nn.Linear(12, 16)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, images):
+        return (self.dropout(self.linear(images.flatten(1)).relu()), )
+
+
+@MODELS.register_module()
+class ToyNeck(nn.Module):
+    """A tuple of (B, 16) to a tuple of (B, d)."""
+
+    def __init__(self, out_channels=FEAT_DIM):
+        super().__init__()
+        self.linear = nn.Linear(16, out_channels)
+
+    def forward(self, features):
+        return (self.linear(features[-1]), )
+
+
+@DATASETS.register_module()
+class ToyImages(BaseDataset):
+    """N images of noise."""
+
+    def __init__(self, num_images=50, **kwargs):
+        self.num_images = num_images
+        super().__init__(**kwargs)
+
+    def load_data_list(self):
+        return [dict(key=key, gt_label=key % 3) for key in range(self.num_images)]
+
+
+@TRANSFORMS.register_module()
+class ToyPixels:
+    """Pixels of an image, augmented with draws from all three random generators."""
+
+    def __init__(self, augment=True):
+        self.augment = augment
+
+    def __call__(self, results):
+        image = np.random.RandomState(results['key']).rand(2, 2, 3)
+        if self.augment:
+            image = image * random.uniform(0.9, 1.1) + np.random.uniform(0, 0.1) + (
+                0.1 * torch.rand(2, 2, 3).numpy())
+        results['img'] = image.astype(np.float32)
+        return results
+
+
+@METRICS.register_module()
+class ToyMetric(BaseMetric):
+    """Draws random numbers, as real evaluations may."""
+
+    default_prefix = 'toy'
+
+    def process(self, data_batch, data_samples):
+        self.results += [random.random() + float(torch.rand(1)) for _ in data_samples]
+
+    def compute_metrics(self, results):
+        return dict(score=float(np.mean(results)))
+
+
+@HOOKS.register_module()
+class RecordLoss(Hook):
+    """Keeps the loss of each iteration as ``runner.losses``."""
+
+    def before_train(self, runner):
+        runner.losses = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        runner.losses.append(outputs['loss'].item())
+
+
+@DATA_SAMPLERS.register_module()
+class AllRanksSampler(SlidingWindowSampler):
+    """What several ranks draw, in the order of their global batches, for one process."""
+
+    def __init__(self, *args, num_ranks, batch_size, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.num_ranks, self.batch_size = num_ranks, batch_size
+
+    def __iter__(self):
+        parts = []
+        for rank in range(self.num_ranks):
+            part = SlidingWindowSampler(self.dataset, self.window_size, self.stride, self.seed)
+            part.rank, part.world_size = rank, self.num_ranks
+            part.set_epoch(self.epoch)
+            parts.append(list(part))
+        for start in range(0, len(parts[0]), self.batch_size):
+            for part in parts:
+                yield from part[start:start + self.batch_size]
+
+
+def make_config(work_dir, max_epochs=4, num_images=50, batch_size=8, num_workers=0, seed=None,
+                augment=True, validate=False, accumulate=1, feat_dim=FEAT_DIM, head=None,
+                pipeline=None, **overrides):
+    """Config of a toy training; ``overrides`` replace top-level keys."""
+    pipeline = pipeline or [
+        dict(type='ToyPixels', augment=augment),
+        dict(type='PackInputs', meta_keys=('sample_idx', ))
+    ]
+    dataset = dict(type='ToyImages', num_images=num_images, pipeline=pipeline)
+    collate = dict(type='default_collate')
+    config = dict(
+        default_scope='mmpretrain',
+        experiment_name=uuid.uuid4().hex,
+        work_dir=str(work_dir),
+        model=dict(
+            type='PIC',
+            backbone=dict(type='ToyBackbone', dropout=0.1 if augment else 0.0),
+            neck=dict(type='ToyNeck', out_channels=feat_dim),
+            head=dict(dict(type='PICHead', feat_dim=feat_dim, num_negatives=16), **(head or {}))),
+        train_dataloader=dict(
+            dataset=dataset,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            sampler=dict(type='SlidingWindowSampler', window_size=20, stride=5),
+            collate_fn=collate),
+        train_cfg=dict(by_epoch=True, max_epochs=max_epochs),
+        optim_wrapper=dict(
+            optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-3),
+            accumulative_counts=accumulate),
+        param_scheduler=[
+            # The end is given, since mmengine's saved schedulers keep that of the saved run.
+            dict(type='CosineAnnealingLR', T_max=4, end=4, by_epoch=True,
+                 convert_to_iter_based=True)
+        ],
+        custom_hooks=[dict(type='InstanceBankHook'), dict(type='RecordLoss')],
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=3),
+            checkpoint=dict(type='CheckpointHook', interval=1)),
+        log_level='WARNING',
+        randomness=dict(seed=seed))
+    if validate:
+        config.update(
+            val_dataloader=dict(
+                dataset=dataset, batch_size=10, num_workers=0, collate_fn=collate,
+                sampler=dict(type='DefaultSampler', shuffle=False)),
+            val_cfg=dict(),
+            val_evaluator=dict(type='ToyMetric'))
+    config.update(overrides)
+    return config
+
+
+def train(work_dir, **kwargs):
+    """Train and return the runner."""
+    torch.set_num_threads(1)
+    runner = Runner.from_cfg(Config(make_config(work_dir, **kwargs)))
+    runner.train()
+    return runner
+
+
+def snapshot(runner):
+    """Everything that training has made, as a flat dict of arrays."""
+    model = getattr(runner.model, 'module', runner.model)
+    head, bank = model.head, model.head.bank
+    state = dict(model.state_dict(), active_ids=head.active_ids, step=bank.step,
+                 class_weights=head.class_weights(range(bank.num_instances)))
+    state.update({
+        f'momentum {i}': value['momentum_buffer']
+        for i, value in runner.optim_wrapper.optimizer.state_dict()['state'].items()
+    })
+    if bank.store is not None:
+        for name, parts in zip(('rows', 'steps', 'values'), zip(*bank.store.written())):
+            state[f'stored {name}'] = np.concatenate(parts)
+    state.update(bank.transitions.state_dict())
+    if bank.active_set is not None:
+        state.update(bank.active_set.state_dict())
+    return {name: np.asarray(value) for name, value in state.items()}
+
+
+def read_checkpoint(path):
+    """Everything in a checkpoint and its bank files that a run goes on from, as a flat dict."""
+    path = Path(path)
+    checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    bank = checkpoint['pic_bank']
+    state = dict(checkpoint['state_dict'], step=bank['step'], **bank.get('active_set', {}))
+    state.update({
+        f'momentum {i}': value['momentum_buffer']
+        for i, value in checkpoint['optimizer']['state'].items()
+    })
+    for bank_path in bank_paths(path):
+        assert bank['token'] in bank_path.name
+        for i, (kind, _, arrays) in enumerate(read_bank(bank_path)):
+            state.update({f'{kind} {i} {name}': value for name, value in arrays.items()})
+    return {name: np.asarray(value) for name, value in state.items()}
+
+
+def bank_paths(checkpoint):
+    """Bank files beside a checkpoint, in the order of their ranks."""
+    checkpoint = Path(checkpoint)
+    return sorted(checkpoint.parent.glob(f'{checkpoint.stem}.*.bank-*'))
+
+
+def assert_equal(state, expected):
+    """Bit for bit."""
+    assert state.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(state[name], expected[name], err_msg=name)
+
+
+def start_process(target, *args):
+    """A process forked from a server that has imported everything, so that it starts at once."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['toy_training'])
+    process = context.Process(target=target, args=args)
+    process.start()
+    return process
+
+
+def train_and_die(work_dir, stage, count, kwargs):
+    """Train, and be killed at the ``count``-th time that a stage is reached."""
+    reached = [0]
+
+    def die_if_due():
+        reached[0] += 1
+        if reached[0] == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _STAGES[stage](die_if_due)
+    train(work_dir, **kwargs)
+
+
+def _before_replace(suffix):
+    def patch(die_if_due):
+        replace = os.replace
+
+        def replacement(source, target):
+            if suffix in Path(target).name:
+                die_if_due()
+            replace(source, target)
+
+        os.replace = replacement
+
+    return patch
+
+
+def _in_bank_section(die_if_due):
+    from pic_plugin.bank import bank_file
+    write = bank_file._write_section
+
+    def replacement(file, kind, *args):
+        write(file, kind, *args)
+        if kind == 'rows':
+            file.flush()
+            die_if_due()
+
+    bank_file._write_section = replacement
+
+
+def _in_checkpoint(die_if_due):
+    from mmengine.fileio import LocalBackend
+    put = LocalBackend.put
+
+    def replacement(self, obj, filepath):
+        put(self, bytes(obj)[:len(obj) // 2], filepath)
+        die_if_due()
+        put(self, obj, filepath)
+
+    LocalBackend.put = replacement
+
+
+def _before_prune(die_if_due):
+    from pic_plugin.engine.bank_checkpoint import BankCheckpoint
+    prune = BankCheckpoint._prune
+
+    def replacement(self, *args):
+        die_if_due()
+        prune(self, *args)
+
+    BankCheckpoint._prune = replacement
+
+
+def _in_last_checkpoint(die_if_due):
+    import mmengine.hooks.checkpoint_hook as module
+
+    def replacement(path, mode='r'):
+        file = open(path, mode)
+        if Path(path).name == 'last_checkpoint' and mode == 'w':
+            die_if_due()  # emptied, not written
+        return file
+
+    module.open = replacement
+
+
+def _in_step(die_if_due):
+    step = torch.optim.SGD.step
+
+    def replacement(self, *args, **kwargs):
+        die_if_due()
+        return step(self, *args, **kwargs)
+
+    torch.optim.SGD.step = replacement
+
+
+_STAGES = {
+    'bank section': _in_bank_section,
+    'bank replace': _before_replace('.bank-'),
+    'checkpoint half': _in_checkpoint,
+    'checkpoint replace': _before_replace('.pth'),
+    'prune': _before_prune,
+    'last_checkpoint': _in_last_checkpoint,
+    'step': _in_step,
+    'nothing': lambda die_if_due: None,
+}
+
+
+def run_ranks(work, world_size, *args):
+    """Run ``work(*args)`` in real processes joined by gloo; what each returned, by rank."""
+    context = multiprocessing.get_context('forkserver')
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    pipes, processes = [], []
+    for rank in range(world_size):
+        ours, theirs = context.Pipe(duplex=False)
+        processes.append(start_process(_rank_main, theirs, work, rank, world_size, port, args))
+        theirs.close()
+        pipes.append(ours)
+    results = []
+    for pipe in pipes:
+        # A hang is a failure: the others wait for a process that has given up.
+        results.append(pipe.recv() if pipe.poll(60) else 'no answer')
+    for process in processes:
+        process.kill()
+        process.join()
+    return results
+
+
+def _rank_main(pipe, work, rank, world_size, port, args):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size),
+                      MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    # mmengine's launcher calls it even where the backend is gloo and no GPU is there.
+    torch.cuda.set_device = lambda device: None
+    try:
+        result = work(*args)
+    except Exception:
+        result = traceback.format_exc()
+    pipe.send(result)
+    signal.pause()  # the others may still need this process
+
+
+def train_rank(work_dir, kwargs):
+    """In one of several processes: train; losses and final state."""
+    runner = train(
+        work_dir,
+        launcher='pytorch',
+        env_cfg=dict(dist_cfg=dict(backend='gloo')),
+        model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None),
+        **kwargs)
+    return runner.losses, snapshot(runner)
+
+
+def train_on_full_disk(name, full_rank, work_dir, kwargs):
+    """In one of several processes: train, where one of them cannot write its files."""
+    from pic_plugin.engine import bank_checkpoint
+
+    def fail(*args):
+        raise OSError(28, 'No space left on device')
+
+    if os.environ['RANK'] == str(full_rank):
+        setattr(bank_checkpoint, name, fail)
+    return train_rank(work_dir, kwargs)

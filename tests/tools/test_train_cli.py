@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of train and test: real runs of a tiny config, and every error in one line."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+from mmengine.utils import digit_version
+
+from pic_plugin.tools import config_file
+from pic_plugin.tools import test as test_tool
+from pic_plugin.tools import train as train_tool
+
+TINY = Path(__file__).with_name('tiny_config.py')
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*command, cwd):
+    """Run Python with the checkout importable; stdout and stderr together."""
+    env = dict(os.environ, PYTHONPATH=str(ROOT))
+    return subprocess.run([sys.executable, *map(str, command)], cwd=cwd, env=env, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A folder where the tiny config was trained as ``python -m`` does it, and the output."""
+    folder = tmp_path_factory.mktemp('trained')
+    result = run('-m', 'pic_plugin.tools.train', TINY, cwd=folder)
+    assert result.returncode == 0, result.stdout
+    return folder, result.stdout
+
+
+@pytest.fixture
+def checkpoint(trained):
+    return trained[0] / 'work_dirs' / 'tiny_config' / 'epoch_2.pth'
+
+
+def merged(*argv, tool=train_tool, config=TINY):
+    args = tool.parse_args([str(config), *map(str, argv)])
+    return tool.merge_args(config_file.read_config(args), args)
+
+
+def test_train_writes_below_the_name_of_the_config(trained, checkpoint):
+    assert checkpoint.is_file()
+    assert 'knn/top1_k5' in trained[1]
+
+
+def test_as_a_script_with_options(tmp_path):
+    result = run(train_tool.__file__, TINY, '--work-dir', 'out', '--no-validate', '--launcher',
+                 'none', '--cfg-options', 'train_cfg.max_epochs=1', cwd=tmp_path)
+    assert result.returncode == 0, result.stdout
+    assert (tmp_path / 'out' / 'epoch_1.pth').is_file()
+    assert not (tmp_path / 'out' / 'epoch_2.pth').exists()
+    assert 'Epoch(val)' not in result.stdout
+
+
+def test_two_processes_through_torchrun(tmp_path):
+    result = run('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', '-m',
+                 'pic_plugin.tools.train', TINY, '--launcher', 'pytorch', '--work-dir', 'out',
+                 '--cfg-options', 'train_cfg.max_epochs=1', cwd=tmp_path)
+    assert result.returncode == 0, result.stdout
+    assert 'Epoch(train) [1][3/3]' in result.stdout  # 40 images, 2 processes with 8 each
+    assert result.stdout.count('train: ') == 1  # said by one process
+
+
+@pytest.mark.parametrize('newest', [True, False])
+def test_resume_continues(trained, checkpoint, work_dir, newest):
+    """From the newest checkpoint in the work folder, or from the one that is given."""
+    if newest:
+        shutil.copytree(checkpoint.parent, work_dir)
+        (work_dir / 'last_checkpoint').write_text(str(work_dir / checkpoint.name))
+    train_tool.main([str(TINY), '--work-dir', str(work_dir), '--no-validate', '--resume',
+                     *([] if newest else [str(checkpoint)]),
+                     '--cfg-options', 'train_cfg.max_epochs=3'])
+    log = max(work_dir.glob('*/*.log'), key=os.path.getmtime).read_text()
+    assert 'Epoch(train) [3][5/5]' in log and 'Epoch(train) [2]' not in log
+    assert torch.load(work_dir / 'epoch_3.pth')['meta']['iter'] == 15
+
+
+def test_test_tool_gives_what_validation_gave(trained, checkpoint, work_dir, tmp_path):
+    metrics = tmp_path / 'metrics.json'
+    test_tool.main([str(TINY), str(checkpoint), '--work-dir', str(work_dir), '--out',
+                    str(metrics)])
+    value = json.loads(metrics.read_text())['knn/top1_k5']
+    assert f'knn/top1_k5: {value:.4f}' in trained[1]
+
+
+@pytest.mark.skipif(digit_version(torch.__version__) < digit_version('2.6'),
+                    reason='torch before 2.6 loads any object')
+@pytest.mark.parametrize('tool', [train_tool, test_tool])
+def test_a_checkpoint_with_objects_names_the_opt_in(tmp_path, work_dir, checkpoint, tool):
+    old = tmp_path / 'old.pth'
+    content = torch.load(checkpoint)
+    content['message_hub'] = dict(log_scalars=dict(loss=HistoryBuffer()))
+    torch.save(content, old)
+    options = [str(old)] if tool is test_tool else ['--resume', str(old)]
+    with pytest.raises(SystemExit, match='the checkpoint holds Python objects.*'
+                       'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'):
+        tool.main([str(TINY), *options, '--work-dir', str(work_dir)])
+
+
+@pytest.mark.parametrize('argv, message', [
+    (['pic_dmeo.py'], 'train: there is no config pic_dmeo.py: the nearest names are pic_demo.py'),
+    ([str(TINY), '--resume', 'gone.pth'], 'train: there is no checkpoint gone.pth.'),
+    ([str(TINY.parent)], f'train: {TINY.parent} is a folder'),
+])
+def test_a_wrong_input_ends_in_one_line(monkeypatch, argv, message, tmp_path):
+    (tmp_path / 'pic_demo.py').write_text('')
+    monkeypatch.setattr(config_file, 'config_folders', lambda: [tmp_path])
+    with pytest.raises(SystemExit) as error:
+        train_tool.main(argv)
+    assert str(error.value).startswith(message) and '\n' not in str(error.value)
+
+
+def test_a_config_that_needs_pkg_resources_says_what_to_install(tmp_path, monkeypatch):
+    config = tmp_path / 'inherits.py'
+    config.write_text("_base_ = 'mmpretrain::_base_/default_runtime.py'\n")
+    monkeypatch.setitem(sys.modules, 'pkg_resources', None)
+    with pytest.raises(SystemExit, match="pip install 'setuptools<82'"):
+        train_tool.main([str(config)])
+
+
+def test_find_config(tmp_path):
+    for name in ('pic/pic_demo.py', 'benchmarks/linear.py', 'benchmarks/inat/linear.py'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('')
+    demo = tmp_path / 'pic' / 'pic_demo.py'
+    for name in ('pic_demo.py', 'pic_demo', 'pic/pic_demo.py', 'configs/pic/pic_demo.py', demo):
+        assert config_file.find_config(str(name), [tmp_path]) == demo
+    with pytest.raises(ValueError, match='2 configs are named linear.py'):
+        config_file.find_config('linear.py', [tmp_path])
+    with pytest.raises(FileNotFoundError, match='there are linear.py, pic_demo.py'):
+        config_file.find_config('?', [tmp_path])
+    with pytest.raises(FileNotFoundError, match='has no configs of its own'):
+        config_file.find_config('zzz', [])
+
+
+def test_config_folders(tmp_path):
+    package = tmp_path / 'pic_plugin'
+    (tmp_path / 'configs').mkdir()
+    assert config_file.config_folders(package) == []  # site-packages/configs is not ours
+    (tmp_path / 'setup.py').write_text('')
+    assert config_file.config_folders(package) == [tmp_path / 'configs']
+    (package / '.mim' / 'configs').mkdir(parents=True)
+    assert config_file.config_folders(package) == [package / '.mim' / 'configs']
+    (package / '.mim' / 'configs').rmdir()
+    (package / '.mim' / 'configs').symlink_to(tmp_path / 'gone')
+    assert config_file.config_folders(package) == [tmp_path / 'configs']
+
+
+def test_options_reach_the_config(checkpoint):
+    cfg = merged('--amp', '--auto-scale-lr', '--resume', checkpoint, '--work-dir', 'here')
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+    assert cfg.auto_scale_lr == dict(base_batch_size=16, enable=True)
+    assert (cfg.resume, cfg.load_from, cfg.work_dir) == (True, str(checkpoint), 'here')
+    assert merged('--resume').load_from is None
+
+
+def test_without_options_the_config_is_only_completed():
+    cfg, plain = merged(), Config.fromfile(TINY)
+    for name in ('train_dataloader', 'val_dataloader'):
+        loader = cfg[name]
+        assert loader.pop('collate_fn') == dict(type='default_collate')
+        assert loader.pop('persistent_workers') is False  # no workers
+        assert loader.pop('pin_memory') is torch.cuda.is_available()
+    assert (cfg.pop('launcher'), cfg.pop('work_dir')) == ('none', 'work_dirs/tiny_config')
+    assert cfg.to_dict() == plain.to_dict()
+
+
+def test_dataloaders_keep_what_the_config_says():
+    options = ('--cfg-options', 'train_dataloader.num_workers=2', 'val_dataloader.num_workers=2',
+               'val_dataloader.persistent_workers=False', 'val_dataloader.pin_memory=True')
+    cfg = merged(*options)
+    assert cfg.train_dataloader.persistent_workers is True
+    assert cfg.val_dataloader.persistent_workers is False
+    assert cfg.val_dataloader.pin_memory is True
+    cfg = merged('--no-persistent-workers', '--no-pin-memory', *options)
+    assert cfg.train_dataloader.persistent_workers is False
+    assert cfg.val_dataloader.pin_memory is False
+
+
+def test_scope_of_an_inherited_collate_function_is_dropped():
+    cfg = merged('--cfg-options', 'train_dataloader.collate_fn.type=default_collate',
+                 'train_dataloader.collate_fn._scope_=mmpretrain')
+    assert cfg.train_dataloader.collate_fn == dict(type='default_collate')
+
+
+def test_options_that_do_not_fit_the_config():
+    with pytest.raises(ValueError, match='--amp replaces OptimWrapper, and .* has ApexOptimWrap'):
+        merged('--amp', '--cfg-options', 'optim_wrapper.type=ApexOptimWrapper')
+    with pytest.raises(ValueError, match='auto_scale_lr = dict'):
+        merged('--auto-scale-lr', '--cfg-options', 'auto_scale_lr.base_batch_size=0')
+    with pytest.raises(ValueError, match=r'must end in \.json'):
+        merged(TINY, '--out', 'metrics.txt', tool=test_tool)
+
+
+def test_configs_without_anything_to_do(tmp_path):
+    config = tmp_path / 'empty.py'
+    config.write_text('model = dict()\n')
+    with pytest.raises(ValueError, match='has no train_dataloader, train_cfg, optim_wrapper'):
+        merged(config=config)
+    with pytest.raises(ValueError, match='nothing to evaluate'):
+        merged(TINY, tool=test_tool, config=config)
+    with pytest.raises(FileNotFoundError, match=r'no checkpoint gone\.pth'):
+        merged('gone.pth', tool=test_tool)
+
+
+def test_local_rank_reaches_the_environment_only_when_given(monkeypatch):
+    monkeypatch.setattr(os, 'environ', {})
+    merged()
+    assert os.environ == {}
+    merged('--local-rank', '3')
+    merged('--local_rank', '4')
+    assert os.environ == {'LOCAL_RANK': '3'}
+
+
+def test_common_arguments_are_those_of_both_tools():
+    for tool, required in ((train_tool, ['a']), (test_tool, ['a', 'b'])):
+        args = tool.parse_args(required)
+        assert isinstance(args, Namespace)
+        assert {'work_dir', 'cfg_options', 'launcher', 'local_rank'} <= set(vars(args))
