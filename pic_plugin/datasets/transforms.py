@@ -60,8 +60,8 @@ class LoadImageOrSkip(LoadImageFromFile):
     file is tried, and counted, again whenever the sampler asks for it. A data set with
     ``test_mode=True`` stops with mmengine's error instead, right after the warning.
 
-    What the decoder accepts is used. OpenCV accepts a JPEG that is cut off and fills the rest with
-    grey; ``imdecode_backend='pillow'`` refuses it.
+    A file that is cut off is broken. What the decoder accepts is used: most formats have no checksum,
+    so bytes that were changed inside of a JPEG, for instance, decode to wrong pixels.
 
     **Required Keys:** ``img_path``. **Added Keys:** ``img`` (H, W, 3) BGR, ``img_shape`` and
     ``ori_shape`` (H, W).
@@ -108,7 +108,8 @@ class LoadImageOrSkip(LoadImageFromFile):
         try:
             content = fileio.get(path, backend_args=self.backend_args)
         except OSError as error:
-            return self._skip(path, error)
+            self._count_skipped(path, error)
+            return None
         try:
             img = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
         except MemoryError:
@@ -116,16 +117,18 @@ class LoadImageOrSkip(LoadImageFromFile):
         except Exception as error:
             # Decoders meet arbitrary bytes with arbitrary exceptions (cv2.error, SyntaxError,
             # struct.error); settings that are wrong for every image are refused in __init__.
-            return self._skip(path, error)
+            self._count_skipped(path, error)
+            return None
         if img is None:
-            return self._skip(path, 'not an image that the decoder knows')
+            self._count_skipped(path, 'not an image that the decoder knows')
+            return None
         if self.to_float32:
             img = img.astype(np.float32)
         results['img'] = img
         results['img_shape'] = results['ori_shape'] = img.shape[:2]
         return results
 
-    def _skip(self, path: Any, reason: Any) -> None:
+    def _count_skipped(self, path: Any, reason: Any) -> None:
         if isinstance(reason, Exception):
             reason = f'{type(reason).__name__}: {str(reason).strip()}'
         print_log(

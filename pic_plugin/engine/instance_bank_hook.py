@@ -195,7 +195,8 @@ class InstanceBankHook(Hook):
 
 def find_model(model: nn.Module) -> nn.Module:
     """The model without its distributed wrapper."""
-    return getattr(model, 'module') if is_model_wrapper(model) else model
+    wrapped: Any = model
+    return wrapped.module if is_model_wrapper(model) else model
 
 
 def find_head(model: nn.Module) -> PICHead:

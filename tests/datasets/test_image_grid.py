@@ -69,11 +69,11 @@ def test_indices_keep_each_tile_with_its_label(picture, serialize, lazy):
         assert (sample['gt_label'], sample['sample_idx']) == (number // 4, i)
 
 
-@pytest.mark.parametrize('start', ['fork', 'spawn'])
-def test_loader_workers(picture, start):
+@pytest.mark.parametrize('start, num_workers', [('fork', 2), ('spawn', 1)])
+def test_loader_workers(picture, start, num_workers):
     path, pixels = picture
     dataset = ImageGrid(str(path), tile_size=8, classes=['a', 'b'], pipeline=[PACK])
-    loader = DataLoader(dataset, batch_size=5, num_workers=2, collate_fn=pseudo_collate,
+    loader = DataLoader(dataset, batch_size=5, num_workers=num_workers, collate_fn=pseudo_collate,
                         multiprocessing_context=start)
     seen = []
     for batch in loader:

@@ -4,8 +4,17 @@ import shutil
 
 import numpy as np
 import pytest
-from toy_training import (assert_equal, bank_paths, make_config, read_checkpoint, run_ranks,
-                          snapshot, train, train_on_full_disk, train_rank)
+from toy_training import (
+    assert_equal,
+    bank_paths,
+    make_config,
+    read_checkpoint,
+    run_ranks,
+    snapshot,
+    train,
+    train_on_full_disk,
+    train_rank,
+)
 
 OPTIONS = dict(seed=11, augment=False, batch_size=4)
 STORED = ('stored rows', 'stored steps', 'stored values')  # each process stores its own classes

@@ -10,8 +10,15 @@ import time
 import pytest
 import torch
 from mmengine.runner import Runner
-from toy_training import (assert_equal, bank_paths, read_checkpoint, snapshot,
-                          start_process, train, train_and_die)
+from toy_training import (
+    assert_equal,
+    bank_paths,
+    read_checkpoint,
+    snapshot,
+    start_process,
+    train,
+    train_and_die,
+)
 
 from pic_plugin.bank import BankFileError
 

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sampled class weights with lazy SGD against dense torch.optim.SGD on all N rows."""
+import math
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pic_plugin.bank import InstanceBank, Planes, initial_rows, sgd_transition
+
+D, STEPS = 6, 120
+
+
+def learning_rate(step):
+    """Warm-up and cosine, as in pre-training."""
+    return 0.3 * min((step + 1) / 10, 0.5 * (1 + math.cos(math.pi * step / STEPS)))
+
+
+def cosine_loss(features, weights, targets):
+    return F.cross_entropy(F.normalize(features) @ F.normalize(weights).t() / 0.2, targets)
+
+
+class Dense:
+    """The oracle: float64, all N rows in the optimizer, recency as an ordered dict."""
+
+    def __init__(self, num_instances, num_negatives, options):
+        start = initial_rows(np.arange(num_instances), D, seed=3)
+        self.weight = torch.nn.Parameter(torch.from_numpy(start).double())
+        self.optimizer = torch.optim.SGD([self.weight], lr=1.0, **options)
+        self.recent = OrderedDict() if num_negatives < num_instances else OrderedDict.fromkeys(
+            range(num_instances))
+        self.num_negatives = num_negatives
+
+    def sample(self, ids):
+        for i in ids.tolist():
+            self.recent[i] = None
+            self.recent.move_to_end(i)
+        while len(self.recent) > self.num_negatives:
+            self.recent.popitem(last=False)
+        active = list(self.recent)
+        return active, torch.tensor([active.index(i) for i in ids.tolist()])
+
+
+class Sampled:
+    """The bank, driven as the hook drives it."""
+
+    def __init__(self, num_instances, num_negatives, options, room):
+        num_slots = min(num_instances, num_negatives + room)
+        if num_negatives < num_instances:
+            num_slots = num_negatives + room
+        self.weight = torch.nn.Parameter(torch.zeros(num_slots, D))
+        self.optimizer = torch.optim.SGD([self.weight], lr=1.0, **options)
+        self.bank = InstanceBank(num_instances, num_negatives, num_slots, D, seed=3, num_states=1)
+        with torch.no_grad():
+            self.bank.start(self.planes())
+
+    def planes(self):
+        buffer = self.optimizer.state.get(self.weight, {}).get('momentum_buffer')
+        return Planes(self.weight.detach(), [] if buffer is None else [buffer])
+
+    def sample(self, ids):
+        with torch.no_grad():
+            self.bank.sample(ids, self.planes(), pending=self.weight.grad is not None)
+
+    def step(self):
+        group = self.optimizer.param_groups[0]
+        first = self.optimizer.state.get(self.weight, {}).get('momentum_buffer') is None
+        transition = sgd_transition(group['lr'], group['momentum'], group['dampening'],
+                                    group['weight_decay'], group['nesterov'], first)
+        self.optimizer.step()
+        self.bank.record_step(transition)
+
+
+OPTIONS = [
+    dict(momentum=0.9, weight_decay=1e-2),
+    dict(momentum=0.9, weight_decay=0.0),
+    dict(momentum=0.0, weight_decay=1e-2),
+    dict(momentum=0.9, weight_decay=1e-2, dampening=0.5),
+    dict(momentum=0.9, weight_decay=1e-2, nesterov=True),
+]
+
+
+@pytest.mark.parametrize('options', OPTIONS, ids=str)
+@pytest.mark.parametrize('num_negatives', [8, 17, 40, 64])
+@pytest.mark.parametrize('accumulate', [1, 3])
+def test_equals_dense_sgd_on_all_rows(options, num_negatives, accumulate):
+    num_instances, batch = 40, 7
+    rng = np.random.default_rng(5)
+    dense = Dense(num_instances, num_negatives, options)
+    sampled = Sampled(num_instances, num_negatives, options, room=(accumulate - 1) * batch)
+    everyone = np.arange(num_instances)
+    for step in range(STEPS):
+        ids = rng.integers(0, num_instances - 3, batch)  # repeats; three classes are never visited
+        features = torch.from_numpy(rng.normal(size=(batch, D)))
+        active, targets = dense.sample(ids)
+        sampled.sample(ids)
+        assert sorted(active) == sorted(sampled.bank.active_ids.tolist())
+
+        expected = cosine_loss(features, dense.weight[active], targets)
+        loss = cosine_loss(features.float(), sampled.weight[sampled.bank.softmax_rows],
+                           sampled.bank.positions(ids))
+        # float32 against float64 over up to 120 steps of a training that amplifies roundings.
+        torch.testing.assert_close(loss.double(), expected, rtol=2e-3, atol=2e-3)
+        expected.backward()
+        loss.backward()
+        if (step + 1) % accumulate:
+            continue
+        for trained in (dense, sampled):
+            trained.optimizer.param_groups[0]['lr'] = learning_rate(step)
+            torch.nn.utils.clip_grad_norm_([trained.weight], 1.0)
+            # A gradient scaler that found an overflow skips the step and clears the gradient.
+            if step % 13 != 2:
+                trained.step() if trained is sampled else trained.optimizer.step()
+            trained.optimizer.zero_grad()
+        rows = sampled.bank.class_weights(everyone, sampled.weight).double()
+        error = (rows - dense.weight.detach()).norm() / dense.weight.detach().norm()
+        assert error < 2e-3
+
+
+def test_without_correction_rows_stay_as_they_left():
+    bank_rows = []
+    for correct in (True, False):
+        sampled = Sampled(30, 5, OPTIONS[0], room=0)
+        sampled.bank.correct = correct
+        for first in (0, 5, 10, 15):
+            ids = np.arange(first, first + 5)
+            sampled.sample(ids)
+            loss = cosine_loss(torch.ones(5, D), sampled.weight[:5], sampled.bank.positions(ids))
+            loss.backward()
+            sampled.optimizer.param_groups[0]['lr'] = 0.1
+            sampled.step()
+            sampled.optimizer.zero_grad()
+            if first == 0:
+                left = sampled.weight.detach().clone()
+                order = sampled.bank.active_ids.numpy()
+                bank_rows.append((left, order))
+        returned = sampled.bank.class_weights(order, sampled.weight)
+        assert torch.equal(returned, bank_rows[-1][0]) == (not correct)
