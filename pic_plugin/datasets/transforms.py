@@ -60,8 +60,8 @@ class LoadImageOrSkip(LoadImageFromFile):
     file is tried, and counted, again whenever the sampler asks for it. A data set with
     ``test_mode=True`` stops with mmengine's error instead, right after the warning.
 
-    A file that is cut off is broken. What the decoder accepts is used: most formats have no checksum,
-    so bytes that were changed inside of a JPEG, for instance, decode to wrong pixels.
+    A file that is cut off is broken. What the decoder accepts is used: most formats have no
+    checksum, so bytes that were changed inside of a JPEG, for instance, decode to wrong pixels.
 
     **Required Keys:** ``img_path``. **Added Keys:** ``img`` (H, W, 3) BGR, ``img_shape`` and
     ``ori_shape`` (H, W).

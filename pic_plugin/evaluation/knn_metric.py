@@ -132,8 +132,9 @@ class KNNMetric(BaseMetric):
         finite = feats.isfinite().all(dim=1)
         if not finite.all():
             sample = data_samples[int(finite.logical_not().nonzero()[0])]
-            raise ValueError(f'the feature of sample {sample.get("sample_idx", "?")} is not finite: '
-                             'the network gives no usable features; look at its losses and inputs.')
+            raise ValueError(
+                f'the feature of sample {sample.get("sample_idx", "?")} is not finite: the network '
+                'gives no usable features; look at its losses and inputs.')
         table = torch.tensor([[
             int(bool(sample.get('reference', False))),
             int(sample.get('sample_idx', -1)),
@@ -222,9 +223,9 @@ class KNNMetric(BaseMetric):
 def _label(sample: dict) -> int:
     label = sample.get('gt_label')
     if label is None:
-        raise ValueError('kNN evaluation needs labels of both splits, but a sample has no gt_label: '
-                         'use a data set with labels, for CustomDataset folders by class and '
-                         'with_label=True.')
+        raise ValueError('kNN evaluation needs labels of both splits, but a sample has no '
+                         'gt_label: use a data set with labels, for CustomDataset folders by class '
+                         'and with_label=True.')
     label = torch.as_tensor(label)
     if label.numel() != 1:
         raise ValueError(f'kNN evaluation needs one label a sample, not {label.numel()} '

@@ -59,7 +59,8 @@ def png(images):
 
 def make_files(layout, batches=None):
     """{file name: content} of a package."""
-    batches = {name: make_batch(i) for i, name in enumerate(BATCHES)} if batches is None else batches
+    if batches is None:
+        batches = {name: make_batch(i) for i, name in enumerate(BATCHES)}
     if layout == 'python':
         return {name: python2_pickle(*batch) for name, batch in batches.items()}
     if layout == 'binary':
@@ -89,7 +90,7 @@ def unpack(folder, files):
     return folder
 
 
-def assert_read(splits, batches=BATCHES):
+def assert_read(splits):
     expected = [make_batch(i) for i in range(6)]
     for split, parts in (('train', expected[:5]), ('test', expected[5:])):
         images, labels = splits[split]

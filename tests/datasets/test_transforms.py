@@ -4,6 +4,7 @@ import copy
 import itertools
 import pickle
 import re
+from types import SimpleNamespace
 
 import cv2
 import mmcv
@@ -17,7 +18,7 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import TRANSFORMS
 from torch.utils.data import DataLoader
 
-from pic_plugin.datasets import LoadImageOrSkip, MarkReference
+from pic_plugin.datasets import LoadImageOrSkip, MarkReference, transforms
 
 NUMBERS = itertools.count()
 BROKEN = {2: b'', 5: b'this is text', 7: b'\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR', 10: None}
@@ -65,7 +66,7 @@ def test_broken_images_are_skipped_counted_and_their_ids_never_used(images, star
         for batch in loader:
             for image, sample in zip(batch['inputs'], batch['data_samples']):
                 i = sample.sample_idx
-                assert image[:, 0, 0].tolist() == [10 * i, 20 * i, 5 * i], 'another image has the id'
+                assert image[:, 0, 0].tolist() == [10 * i, 20 * i, 5 * i], 'id of another'
                 ids.append(i)
         assert len(ids) == 12
         assert not set(ids) & set(BROKEN)
@@ -80,7 +81,8 @@ def test_broken_images_are_skipped_counted_and_their_ids_never_used(images, star
     if start is None:
         assert counts == list(range(1, len(warnings) + 1))
     reasons = {int(i): reason for _, i, reason in warnings}
-    assert 'FileNotFoundError' in reasons[10] and 'not an image that the decoder knows' in reasons[5]
+    assert 'FileNotFoundError' in reasons[10]
+    assert 'not an image that the decoder knows' in reasons[5]
 
 
 @pytest.mark.parametrize('start', ['fork', 'spawn'])
@@ -96,6 +98,16 @@ def test_copies_count_into_one_number(images, start):
     assert counted == subset.pipeline.transforms[0].num_skipped >= 1
     dataset[5]
     assert subset.pipeline.transforms[0].num_skipped > counted
+
+
+def test_processes_do_not_write_to_the_same_number(monkeypatch):
+    """Adding one to a shared number is not atomic: counts of two workers could be lost."""
+    transform = LoadImageOrSkip()
+    for worker in (None, SimpleNamespace(id=0), SimpleNamespace(id=1)):
+        monkeypatch.setattr(transforms, 'get_worker_info', lambda worker=worker: worker)
+        transform(dict(img_path='/nowhere/01.png'))
+    assert transform.num_skipped == 3
+    assert transform._skipped._slots.unique(return_counts=True)[0].tolist() == [0, 1]
 
 
 def test_plain_pickle_starts_a_count_of_its_own():

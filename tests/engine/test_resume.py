@@ -117,6 +117,9 @@ def test_iteration_based_loop(tmp_path, monkeypatch, num_workers, seed, iteratio
     whole = train(tmp_path / 'whole', **options)
     move_checkpoint(tmp_path / 'whole', tmp_path / 'part', f'iter_{iteration}')
     part = train(tmp_path / 'part', resume=True, **options)
+    for runner in (whole, part):
+        # Or the garbage collector would wait 5 s for workers, some time later.
+        runner.train_loop.dataloader_iterator = None
     assert_equal(snapshot(part), snapshot(whole))
     assert part.losses == whole.losses[iteration:]
 

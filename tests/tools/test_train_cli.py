@@ -128,7 +128,10 @@ def test_a_config_that_needs_pkg_resources_says_what_to_install(tmp_path, monkey
         train_tool.main([str(config)])
 
 
-def test_find_config(tmp_path):
+def test_find_config(tmp_path, monkeypatch):
+    elsewhere = tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)  # a path that exists goes before a name
     for name in ('pic/pic_demo.py', 'benchmarks/linear.py', 'benchmarks/inat/linear.py'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text('')
