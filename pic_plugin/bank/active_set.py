@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which instance classes are in the soft-max, and in which slot of the head's weight each one is."""
+"""Which instance classes are in the soft-max, and in which slot of the head each one is."""
 from __future__ import annotations
 
 from typing import Dict, NamedTuple, Optional

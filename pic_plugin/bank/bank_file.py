@@ -92,7 +92,7 @@ def read_bank(path: Union[str, Path]) -> Iterator[Tuple[str, Dict[str, Any], Arr
                     yield kind, header, arrays
             if file.read(1):
                 raise ValueError('there is something after its end')
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BankFileError(
                 f'{path} is truncated or damaged ({error}). Copy it again, or resume from an '
                 'earlier checkpoint.') from error

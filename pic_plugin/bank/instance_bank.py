@@ -51,7 +51,8 @@ class InstanceBank:
         correct (bool): Whether returning rows are owed the transitions they missed. Defaults to
             True.
         num_states (int, optional): Tensors that the optimizer keeps for each row. Defaults to None:
-            as many as there are when the first row is stored.
+            the momentum buffer if rows are corrected, else as many as there are when the first row
+            is stored.
         path (str | Path, optional): Sparse file for the stored rows. Defaults to None: memory.
         rank (int): This process. Defaults to 0.
         world_size (int): Number of processes. Defaults to 1.
@@ -76,7 +77,7 @@ class InstanceBank:
         self.feat_dim = feat_dim
         self.seed = seed
         self.correct = correct
-        self.num_states = num_states
+        self.num_states = 1 if correct and num_states is None else num_states
         self.path = path
         self.rank, self.world_size = rank, world_size
         self.step = 0  # optimizer steps taken

@@ -134,6 +134,8 @@ class TransitionLog:
         """
         levels = [_Level.from_arrays(state[f'closed_{i}'], state[f'open_{i}'])
                   for i in range(len(state) // 2)]
+        if not levels:
+            raise ValueError('there are no transitions, not even an empty level of them.')
         for lower, upper in zip(levels, levels[1:] + [_Level()]):
             if lower.open_start // RADIX != upper.count:
                 raise ValueError(f'{lower.open_start} steps in closed blocks of {RADIX} do not '

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import mmengine.dist as dist
 import numpy as np
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -37,9 +37,9 @@ class InstanceBankHook(Hook):
     The random numbers of each epoch are a function of (seed, epoch, rank).
 
     Args:
-        log_interval (int): Iterations between two updates of the logged scalars (active classes,
-            staleness of returning rows in optimizer steps, mean norm of active class weights).
-            Defaults to 10.
+        log_interval (int, optional): Iterations between two updates of the logged scalars (active
+            classes, staleness of returning rows in optimizer steps, mean norm of active class
+            weights). Defaults to None: the LoggerHook's interval.
 
     Raises:
         ValueError: At the start of training, if the data set's ids may collide, the head's sizes
@@ -49,8 +49,8 @@ class InstanceBankHook(Hook):
     # Before hooks of NORMAL priority, so that these see the classes of the step.
     priority = 'ABOVE_NORMAL'
 
-    def __init__(self, log_interval: int = 10) -> None:
-        if log_interval < 1:
+    def __init__(self, log_interval: Optional[int] = None) -> None:
+        if log_interval is not None and log_interval < 1:
             raise ValueError(f'log_interval must be at least 1 iteration, not {log_interval}.')
         self.log_interval = log_interval
         self._restored = False
@@ -139,7 +139,9 @@ class InstanceBankHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None,
                          outputs: Optional[dict] = None) -> None:
         """Log what cannot be seen in the loss."""
-        if batch_idx == 0 or self.every_n_inner_iters(batch_idx, self.log_interval):
+        interval = self.log_interval or self._logger_interval(runner)
+        if self.every_n_inner_iters(batch_idx, interval) or self.end_of_epoch(
+                runner.train_dataloader, batch_idx):
             weights = self.head.weight.detach()[self.bank.softmax_rows]
             scalars = dict(
                 class_weight_norm=float(weights.norm(dim=1).mean()),
@@ -147,6 +149,10 @@ class InstanceBankHook(Hook):
                 row_staleness=float(self._staleness.mean()) if len(self._staleness) else 0.0)
             for name, value in scalars.items():
                 runner.message_hub.update_scalar(f'train/{name}', value)
+
+    @staticmethod
+    def _logger_interval(runner: Runner) -> int:
+        return next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 10)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Plain containers only, so that torch loads the file with ``weights_only=True``."""

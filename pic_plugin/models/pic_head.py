@@ -125,8 +125,8 @@ class PICHead(BaseModule):
         Raises:
             ValueError: If an id is outside [0, N).
         """
-        return self.bank.class_weights(np.array(torch.as_tensor(ids).cpu(), dtype=np.int64),
-                                       self.weight)
+        wanted = torch.as_tensor(ids, dtype=torch.int64).cpu().numpy()
+        return self.bank.class_weights(wanted, self.weight)
 
     def loss(self, feats: Union[Tensor, Tuple[Tensor, ...]], data_samples: List[Any],
              train_weights: bool = True) -> Dict[str, Tensor]:

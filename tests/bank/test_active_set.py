@@ -21,13 +21,11 @@ class ListOracle:
 
     def update(self, ids, pending):
         """Classes that enter and that leave their slots."""
+        entering = set(ids) - set(self.slot_of)
+        self.parked -= set(ids)
+        leaving = set()
         if not pending:
-            self.parked -= set(ids)
-        leaving = set() if pending else set(self.parked)
-        entering = set(ids) - set(self.recent) - self.parked - set()
-        if not pending:
-            entering -= set(self.slot_of)
-        self.parked -= leaving | set(ids)
+            leaving, self.parked = self.parked, set()
         for i in ids:
             self.recent = [j for j in self.recent if j != i] + [i]
         pushed_out = self.recent[:-self.num_negatives]

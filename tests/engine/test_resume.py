@@ -142,6 +142,19 @@ def test_killed_at_any_stage(tmp_path, killed_reference, stage, count):
     assert not [name for name in files if name.endswith('.partial')]
 
 
+def test_killed_while_a_checkpoint_is_written_again(tmp_path, killed_reference):
+    best = dict(KEEP_TWO['checkpoint'], save_best='toy/score', rule='greater')
+    options = dict(seed=7, max_epochs=4, validate=True, default_hooks=dict(checkpoint=best))
+    # Written are epoch_1, the best and, with that in its message hub, epoch_1 again.
+    process = start_process(train_and_die, tmp_path, 'checkpoint half', 3, options)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_1.pth')
+    runner = train(tmp_path, resume=True, **options)
+    assert len(runner.losses) == 21  # the last 3 epochs, of 7 batches
+    assert_equal(snapshot(runner), killed_reference)
+
+
 def test_killed_at_random_moments(tmp_path, killed_reference):
     options = dict(seed=7, max_epochs=4, default_hooks=KEEP_TWO)
     moments = random.Random(0)
@@ -306,16 +319,24 @@ def test_saving_past_the_runner_is_refused(tmp_path):
         Runner.save_checkpoint(runner, str(tmp_path), 'epoch_1.pth')
 
 
-def test_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize('count', [0, 1])  # of files that still fit: the bank, the checkpoint
+def test_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch, count):
     runner = train(tmp_path, max_epochs=1)
     before = hash_files(tmp_path)
+    sync, calls = os.fsync, []
 
     def full_disk(descriptor):
-        raise OSError(28, 'No space left on device')
+        calls.append(descriptor)
+        if len(calls) > count:
+            raise OSError(28, 'No space left on device')
+        sync(descriptor)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, 'fsync', full_disk)
         with pytest.raises(OSError, match='No space'):
             runner.save_checkpoint(str(tmp_path), 'epoch_1.pth')
-    assert hash_files(tmp_path) == before
-    assert torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['meta']['epoch'] == 1
+    after = hash_files(tmp_path)
+    assert before.items() <= after.items()
+    assert len(after) - len(before) == count
+    runner.save_checkpoint(str(tmp_path), 'epoch_1.pth')
+    assert len(bank_paths(tmp_path / 'epoch_1.pth')) == 1

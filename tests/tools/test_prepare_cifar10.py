@@ -127,7 +127,7 @@ def test_killed_run_leaves_no_half_folder_and_is_continued(tmp_path, source):
     killed = subprocess.run(
         [sys.executable, '-c', KILLED_WHILE_WRITING, str(source), str(out), str(SIZE)],
         env={**os.environ, 'PYTHONPATH': str(Path(pic_plugin.__file__).parents[1])},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not out.exists() and len(list((tmp_path / 'cifar10.partial').rglob('*.png'))) == 30
     assert prepare_cifar10(source, out, SIZE) is True

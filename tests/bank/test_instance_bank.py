@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bank by itself; the trainings that it is for are in test_dense_oracle.py and tests/engine."""
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from pic_plugin.bank import InstanceBank, Planes, initial_rows, sgd_transition
+
+D, SEED = 4, 9
+STEP = sgd_transition(0.1, 0.9, weight_decay=0.1)
+DTYPES = [torch.float64, torch.float32, torch.float16]
+
+
+def make(num_instances=20, num_negatives=4, room=0, num_states=1, dtype=torch.float32, **kwargs):
+    """A bank and the planes of a head that has been trained with ``num_states`` states."""
+    kept_states = kwargs.pop('kept_states', num_states)
+    num_slots = num_instances if num_negatives is None else min(num_negatives + room, 10**4)
+    bank = InstanceBank(num_instances, num_negatives, num_slots, D, SEED, num_states=kept_states,
+                        **kwargs)
+    planes = Planes(torch.ones(num_slots, D, dtype=dtype),
+                    [torch.zeros(num_slots, D, dtype=dtype) for _ in range(num_states)])
+    bank.start(planes)
+    return bank, planes
+
+
+def arange(start, stop):
+    return np.arange(start, stop, dtype=np.int64)
+
+
+@pytest.mark.parametrize('num_negatives', [None, 20, 25])
+def test_full_softmax(num_negatives):
+    bank, planes = make(num_negatives=num_negatives)
+    planes = Planes(planes.weight[:20], planes.states)
+    assert bank.is_full and bank.softmax_rows == slice(0, 20)
+    assert torch.equal(planes.weight, torch.from_numpy(initial_rows(arange(0, 20), D, SEED)))
+    assert len(bank.sample(np.array([3, 3, 19]), planes)) == 0
+    bank.record_step(STEP)
+    assert bank.step == 1 and bank.store is None and len(bank.transitions) == 0
+    assert bank.active_ids.tolist() == list(range(20))
+    assert bank.positions(np.array([3, 19])).tolist() == [3, 19]
+    assert torch.equal(bank.class_weights(np.array([5, 2]), planes.weight), planes.weight[[5, 2]])
+
+
+@pytest.mark.parametrize('path', [None, 'rows.bank'])
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@pytest.mark.parametrize('num_states', [0, 1, 2])
+def test_uncorrected_rows_return_as_they_left(tmp_path, dtype, num_states, path):
+    path = path and tmp_path / path
+    bank, planes = make(correct=False, num_states=num_states, dtype=dtype, path=path)
+    bank.sample(arange(0, 4), planes)
+    bank.record_step(STEP)
+    for tensor in (planes.weight, *planes.states):
+        tensor.normal_()
+    left = [tensor.float().clone() for tensor in (planes.weight, *planes.states)]
+    where = bank.active_set.slots_of(arange(0, 4))
+    assert bank.sample(arange(4, 8), planes).tolist() == [1] * 4  # initial rows: one step missed
+    for tensor in planes.states:
+        assert not tensor.any()
+    bank.record_step(STEP)
+    assert bank.sample(arange(0, 4), planes).tolist() == [1] * 4
+    back = bank.active_set.slots_of(arange(0, 4))
+    for tensor, before in zip((planes.weight, *planes.states), left):
+        assert torch.equal(tensor[back].float(), before[where])
+    assert (path is None) or path.exists()
+
+
+def test_states_that_are_made_later_begin_at_zero():
+    bank, planes = make(correct=False, num_states=0, kept_states=2)
+    bank.sample(arange(0, 4), planes)
+    bank.record_step(STEP)
+    bank.sample(arange(4, 8), planes)  # stored while there were no states
+    planes = Planes(planes.weight, [torch.ones_like(planes.weight) for _ in range(2)])
+    bank.sample(arange(0, 4), planes)
+    assert all(not state.any() for state in planes.states)
+
+
+def test_corrected_row_is_owed_what_it_missed():
+    bank, planes = make()
+    bank.sample(arange(0, 4), planes)
+    bank.record_step(STEP)
+    planes.weight.normal_()
+    planes.states[0].normal_()
+    slot = int(bank.active_set.slots_of(np.array([2]))[0])
+    row = torch.stack([planes.weight[slot], planes.states[0][slot]]).double().numpy()
+    bank.sample(arange(4, 8), planes)
+    for _ in range(3):
+        bank.record_step(STEP)
+    expected = np.linalg.matrix_power(STEP, 3) @ row
+    np.testing.assert_allclose(bank.class_weights(np.array([2]), planes.weight)[0], expected[0],
+                               rtol=1e-6)  # float32
+    assert bank.sample(np.array([2]), planes).tolist() == [3]
+    slot = int(bank.active_set.slots_of(np.array([2]))[0])
+    np.testing.assert_allclose(planes.weight[slot], expected[0], rtol=1e-6)
+    np.testing.assert_allclose(planes.states[0][slot], expected[1], rtol=1e-6)
+    fresh = np.linalg.matrix_power(STEP, 4) @ np.stack(
+        [initial_rows(np.array([15]), D, SEED)[0].astype(float), np.zeros(D)])
+    np.testing.assert_allclose(bank.class_weights(np.array([15]), planes.weight)[0], fresh[0],
+                               rtol=1e-6)
+
+
+def test_corrected_bank_knows_the_momentum_before_a_row_is_stored():
+    bank, planes = make(num_states=1, kept_states=None)
+    bank.sample(arange(0, 2), planes)
+    bank.record_step(STEP)
+    bank.sample(arange(2, 4), planes)  # nothing has left yet
+    fresh = STEP @ np.stack([initial_rows(np.array([3]), D, SEED)[0].astype(float), np.zeros(D)])
+    slot = int(bank.active_set.slots_of(np.array([3]))[0])
+    np.testing.assert_allclose(planes.states[0][slot], fresh[1], rtol=1e-6)
+
+
+def test_rows_that_leave_before_the_first_step_are_not_stored():
+    bank, planes = make()
+    bank.sample(arange(0, 4), planes)
+    bank.sample(arange(4, 8), planes)
+    assert bank.store is None
+    assert torch.equal(bank.class_weights(arange(0, 20), planes.weight),
+                       torch.from_numpy(initial_rows(arange(0, 20), D, SEED)))
+
+
+def test_rows_with_pending_gradients_stay_in_their_slots():
+    bank, planes = make(room=4)
+    bank.sample(arange(0, 4), planes)
+    bank.record_step(STEP)
+    planes.weight[:4] = torch.arange(4.0)[:, None]
+    bank.sample(arange(4, 6), planes, pending=True)
+    assert sorted(bank.active_ids.tolist()) == [2, 3, 4, 5]
+    assert bank.softmax_rows.tolist() == [2, 3, 4, 5] and bank.store is None
+    assert bank.positions(np.array([4, 2])).tolist() == [
+        bank.active_ids.tolist().index(4), bank.active_ids.tolist().index(2)]
+    planes.weight[0] = 7  # the step moves a parked row too
+    bank.record_step(STEP)
+    assert bank.class_weights(np.array([0]), planes.weight)[0, 0] == 7
+    bank.sample(np.array([5]), planes)
+    assert (bank.store.read(np.array([0, 1]))[0] == 2).all()
+    assert bank.class_weights(np.array([0]), planes.weight)[0, 0] == 7
+    assert not planes.weight[:2].any()
+
+
+@pytest.mark.parametrize('num_negatives', [None, 4])
+@pytest.mark.parametrize('ids', [[0, 20], [-1, 3]])
+def test_ids_outside(num_negatives, ids):
+    bank, planes = make(num_negatives=num_negatives)
+    before = planes.weight.clone()
+    for call in (lambda: bank.sample(np.array(ids), planes),
+                 lambda: bank.class_weights(np.array(ids), planes.weight)):
+        with pytest.raises(ValueError, match=r'lie outside the 20 instances \[0, 20\)'):
+            call()
+    assert torch.equal(planes.weight, before)
+
+
+class SumOverThreads:
+    """What all-reduce does, for as many threads as there are ranks."""
+
+    def __init__(self, world_size):
+        self.barrier = threading.Barrier(world_size, timeout=30)
+        self.parts = [None] * world_size
+
+    def of_rank(self, rank):
+
+        def all_reduce(tensor):
+            self.parts[rank] = tensor.clone()
+            self.barrier.wait()
+            total = torch.stack(self.parts).sum(dim=0)
+            self.barrier.wait()
+            return tensor.copy_(total)
+
+        return all_reduce
+
+
+def noisy_training(**kwargs):
+    """Planes, class weights and staleness of a training in which noise is the gradient."""
+    rng = np.random.default_rng(0)
+    bank, planes = make(num_negatives=6, **kwargs)
+    staleness = []
+    for _ in range(25):
+        staleness += bank.sample(rng.integers(0, 20, 5), planes).tolist()
+        noise = torch.from_numpy(rng.normal(size=planes.weight.shape)).float()
+        noise *= torch.from_numpy(bank.active_set.active)[:, None]
+        planes.weight.add_(noise)
+        planes.states[0].sub_(noise)
+        bank.record_step(STEP)
+    return bank, planes, staleness, bank.class_weights(arange(0, 20), planes.weight)
+
+
+@pytest.mark.parametrize('world_size', [2, 3])
+def test_ranks_do_what_one_process_does(world_size):
+    reduce = SumOverThreads(world_size)
+    with ThreadPoolExecutor(world_size) as pool:
+        futures = [
+            pool.submit(noisy_training, rank=rank, world_size=world_size,
+                        sum_over_ranks=reduce.of_rank(rank)) for rank in range(world_size)]
+        ranks = [future.result() for future in futures]
+    _, planes, staleness, rows = noisy_training()
+    assert max(staleness) > 3
+    for rank, (bank, own_planes, own_staleness, own_rows) in enumerate(ranks):
+        assert torch.equal(own_planes.weight, planes.weight)
+        assert torch.equal(own_planes.states[0], planes.states[0])
+        assert own_staleness == staleness and torch.equal(own_rows, rows)
+        stored = np.concatenate([chunk[0] for chunk in bank.store.written()])
+        assert bank.store.num_bytes == -(-20 // world_size) * (8 + 2 * D * 4)
+        assert 0 < len(stored) <= -(-(20 - rank) // world_size)
