@@ -7,7 +7,8 @@ import pytest
 
 from pic_plugin.bank import initial_rows
 
-GOLDEN = [[-0.0069251293, -0.008826918, 0.0078907069], [-0.002684741, -0.00097429345, -0.0045316722]]
+GOLDEN = [[-0.0069251293, -0.008826918, 0.0078907069],
+          [-0.002684741, -0.00097429345, -0.0045316722]]
 
 
 def test_depend_on_seed_and_class_alone():

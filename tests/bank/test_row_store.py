@@ -21,7 +21,7 @@ def test_equals_a_dict(path, num_rows, num_planes):
     store = RowStore(num_rows, num_planes, 5, path)
     assert store.shape == (num_planes, 5)
     expected = {}
-    for step in range(30):
+    for _ in range(30):
         rows = rng.choice(num_rows, min(num_rows, 7), replace=False)
         steps = rng.integers(0, 2**40, len(rows))
         steps[0] = 0  # a step like any other, not "never written"
