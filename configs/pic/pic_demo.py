@@ -17,7 +17,14 @@ model = dict(
         std=[63.0, 62.1, 66.7],
         to_rgb=True),
     # A quarter of ResNet-18's width, for a CPU; a 3x3 stem without pooling, for 32x32 pixels.
-    backbone=dict(type='ResNet_CIFAR', depth=18, stem_channels=16, base_channels=16),
+    backbone=dict(
+        type='ResNet_CIFAR',
+        depth=18,
+        stem_channels=16,
+        base_channels=16,
+        # The authors start the last BatchNorm of a block at zero. In a training this short that
+        # costs accuracy (6 epochs: kNN 32.8 % with, 33.4 % without, one seed).
+        zero_init_residual=False),
     # BatchNorm inside the projection (the authors have none): a short training at a high learning
     # rate is better with it.
     neck=dict(
@@ -88,9 +95,9 @@ val_dataloader = dict(
 val_evaluator = dict(type='KNNMetric', topk=(20, 200))
 val_cfg = dict()
 
-# Schedule: 24 passes are 120,000 images. The learning rate is 8 times the authors' for this batch,
-# and the weight decay 5 times: there are only 936 steps.
-train_cfg = dict(by_epoch=True, max_epochs=24, val_interval=8)
+# Schedule: 40 passes are 200,000 images. The learning rate is 8 times the authors' for this batch,
+# and the weight decay 5 times: there are only 1,560 steps.
+train_cfg = dict(by_epoch=True, max_epochs=40, val_interval=20)
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='SGD', lr=0.12, momentum=0.9, weight_decay=5e-4))
 param_scheduler = [
@@ -100,14 +107,14 @@ param_scheduler = [
         start_factor=0.01,
         by_epoch=True,
         begin=0,
-        end=1.2,
+        end=2,
         convert_to_iter_based=True),
     dict(
         type='CosineAnnealingLR',
         eta_min=0.0,
         by_epoch=True,
-        begin=1.2,
-        end=24,
+        begin=2,
+        end=40,
         convert_to_iter_based=True),
 ]
 
