@@ -2,7 +2,8 @@
 """The bank on disk: what a checkpoint keeps of it beside its ``.pth``.
 
 A file holds the stored rows of one process and the transition log, in sections. A section is a
-JSON header in one line, the raw little-endian arrays that it announces, and a CRC-32 over both.
+JSON header in one line, the raw little-endian arrays that it announces, and a CRC-32 over both;
+the last one says how many there are.
 Nothing in it can run code, and nothing is trusted before its checksum was right.
 """
 from __future__ import annotations
@@ -45,14 +46,11 @@ def write_bank(path: Union[str, Path], header: Dict[str, Any], transitions: Arra
     try:
         with open(partial, 'wb') as file:
             file.write(MAGIC)
-            _write_section(file, 'header', header, {})
-            for name, array in transitions.items():
-                for start in range(0, max(len(array), 1), SECTION_STEPS):
-                    part = array[start:start + SECTION_STEPS]
-                    _write_section(file, 'transitions', dict(name=name), dict(products=part))
-            for ids, steps, values in rows:
-                _write_section(file, 'rows', {}, dict(ids=ids, steps=steps, values=values))
-            _write_section(file, 'end', {}, {})
+            num_sections = 0
+            for section in _sections(header, transitions, rows):
+                _write_section(file, *section)
+                num_sections += 1
+            _write_section(file, 'end', dict(num_sections=num_sections), {})
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -85,17 +83,32 @@ def read_bank(path: Union[str, Path]) -> Iterator[Tuple[str, Dict[str, Any], Arr
         try:
             if file.read(len(MAGIC)) != MAGIC:
                 raise ValueError('it does not begin as a bank file does')
-            kind = ''
+            num_sections = 0
+            kind, values, arrays = _read_section(file)
             while kind != 'end':
-                kind, header, arrays = _read_section(file)
-                if kind != 'end':
-                    yield kind, header, arrays
+                yield kind, values, arrays
+                num_sections += 1
+                kind, values, arrays = _read_section(file)
+            if values['num_sections'] != num_sections:
+                raise ValueError(f'{num_sections} of its sections are there, and it was written '
+                                 f'with {values["num_sections"]}')
             if file.read(1):
                 raise ValueError('there is something after its end')
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BankFileError(
                 f'{path} is truncated or damaged ({error}). Copy it again, or resume from an '
                 'earlier checkpoint.') from error
+
+
+def _sections(header: Dict[str, Any], transitions: Arrays,
+              rows: Iterator[Tuple[np.ndarray, np.ndarray, np.ndarray]]
+              ) -> Iterator[Tuple[str, Dict[str, Any], Arrays]]:
+    yield 'header', header, {}
+    for name, array in transitions.items():
+        for start in range(0, max(len(array), 1), SECTION_STEPS):
+            yield 'transitions', dict(name=name), dict(products=array[start:start + SECTION_STEPS])
+    for ids, steps, values in rows:
+        yield 'rows', {}, dict(ids=ids, steps=steps, values=values)
 
 
 def _write_section(file: BinaryIO, kind: str, values: Dict[str, Any], arrays: Arrays) -> None:

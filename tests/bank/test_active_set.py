@@ -111,6 +111,13 @@ def test_long_training_with_a_restored_twin():
         np.testing.assert_array_equal(twin.state_dict()[name], value)
 
 
+def test_classes_sampled_again_and_again_take_no_memory():
+    active_set = ActiveSet(10, 10)
+    for _ in range(200):  # nothing is pushed out, so old entries are only ever tidied away
+        active_set.update(np.arange(5))
+    assert len(active_set._queue_slots) < 200
+
+
 @pytest.mark.parametrize('ids, pending, message', [
     ([0, 1, 2, 3, 4], False, 'global batch of 5 instances.*num_negatives=4'),
     ([7, 8, 9], True, r'3 classes of this batch find only 2 slots.*pending_rows'),

@@ -111,6 +111,26 @@ def test_something_after_the_end(tmp_path, content):
     assert_refused(tmp_path / 'long.bank', content + content)
 
 
+def test_sections_that_are_missing_or_there_twice(tmp_path, content):
+    file, bounds = io.BytesIO(content), []
+    file.seek(len(bank_file.MAGIC))
+    while not bounds or bounds[-1] < len(content):
+        bounds.append(file.tell())
+        if bounds[-1] < len(content):
+            skip_section(file)
+    assert len(bounds) == 8, 'header, two parts of transitions, three of rows, the end'
+    for start, end in zip(bounds, bounds[1:]):
+        assert_refused(tmp_path / 'lacking.bank', content[:start] + content[end:])
+        assert_refused(tmp_path / 'doubled.bank', content[:end] + content[start:])
+
+
+def skip_section(file):
+    sizes = dict(zip(('<i8', '<f4', '<f8'), (8, 4, 8)))
+    for _, dtype, shape in json.loads(file.readline())['arrays']:
+        file.seek(sizes[dtype] * int(np.prod(shape)), io.SEEK_CUR)
+    file.seek(4, io.SEEK_CUR)
+
+
 @FUZZ
 @given(st.data())
 def test_spliced_content(tmp_path, content, data):
