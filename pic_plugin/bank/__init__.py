@@ -5,9 +5,10 @@ from .bank_file import BankFileError, read_bank, write_bank
 from .initial_rows import initial_rows
 from .instance_bank import InstanceBank, Planes
 from .lazy_sgd import TransitionLog, sgd_transition
+from .row_codec import RowCodec
 from .row_store import RowStore
 
 __all__ = [
-    'ActiveSet', 'BankFileError', 'InstanceBank', 'Planes', 'RowStore', 'TransitionLog',
-    'initial_rows', 'read_bank', 'sgd_transition', 'write_bank'
+    'ActiveSet', 'BankFileError', 'InstanceBank', 'Planes', 'RowCodec', 'RowStore',
+    'TransitionLog', 'initial_rows', 'read_bank', 'sgd_transition', 'write_bank'
 ]

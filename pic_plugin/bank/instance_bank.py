@@ -54,6 +54,7 @@ class InstanceBank:
             the momentum buffer if rows are corrected, else as many as there are when the first row
             is stored.
         path (str | Path, optional): Sparse file for the stored rows. Defaults to None: memory.
+        dtype (str): What stored rows are rounded to, see :class:`RowCodec`. Defaults to 'float32'.
         rank (int): This process. Defaults to 0.
         world_size (int): Number of processes. Defaults to 1.
         sum_over_ranks (Callable, optional): Sums a float32 tensor over the processes. Defaults to
@@ -69,6 +70,7 @@ class InstanceBank:
                  correct: bool = True,
                  num_states: Optional[int] = None,
                  path: Optional[Union[str, Path]] = None,
+                 dtype: str = 'float32',
                  rank: int = 0,
                  world_size: int = 1,
                  sum_over_ranks: Optional[Callable[[Tensor], Tensor]] = None) -> None:
@@ -78,11 +80,11 @@ class InstanceBank:
         self.seed = seed
         self.correct = correct
         self.num_states = 1 if correct and num_states is None else num_states
-        self.path = path
+        self.path, self.dtype = path, dtype
         self.rank, self.world_size = rank, world_size
         self.step = 0  # optimizer steps taken
         self.transitions = TransitionLog()
-        self.store: Optional[RowStore] = None  # made when the first row is stored
+        self.store: Optional[RowStore] = None  # see open_store
         self.active_set: Optional[ActiveSet] = None
         if num_negatives is not None and num_negatives < num_instances:
             self.active_set = ActiveSet(num_negatives, num_slots)
@@ -216,6 +218,29 @@ class InstanceBank:
         for tensor in (planes.weight, *planes.states):
             tensor[cleared] = 0
 
+    def open_store(self) -> None:
+        """Make the store now and not when the first row is stored, so that errors come early.
+
+        Without effect while the number of planes is not known, or if nothing is ever stored.
+
+        Raises:
+            OSError: If its file cannot be made, or another run uses it.
+        """
+        if self.store is None and self.num_states is not None and not self.is_full:
+            num_rows = -(-self.num_instances // self.world_size)
+            self.store = RowStore(num_rows, 1 + self.num_states, self.feat_dim, self.path,
+                                  self.dtype)
+
+    def prefetch(self, ids: np.ndarray) -> None:
+        """Have stored rows read from disk that will be wanted soon; may run in another thread.
+
+        Args:
+            ids (np.ndarray): (R,) int64 classes; those of other processes are passed over.
+        """
+        if self.store is not None:
+            own = ids[ids % self.world_size == self.rank]
+            self.store.prefetch(own // self.world_size)
+
     def put(self, ids: np.ndarray, steps: np.ndarray, values: np.ndarray) -> None:
         """Store rows of classes that this process owns.
 
@@ -225,8 +250,9 @@ class InstanceBank:
             values (np.ndarray): (R, P, d) float32.
         """
         if self.store is None:
-            num_rows = -(-self.num_instances // self.world_size)
-            self.store = RowStore(num_rows, values.shape[1], self.feat_dim, self.path)
+            self.num_states = values.shape[1] - 1
+            self.open_store()
+        assert self.store is not None, 'it has just been opened'
         self.store.write(ids // self.world_size, steps, values)
 
     def _fetch(self, ids: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

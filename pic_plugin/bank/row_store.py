@@ -3,51 +3,57 @@
 from __future__ import annotations
 
 import mmap
-import os
 import sys
 from pathlib import Path
-from typing import Iterator, Optional, Tuple, Union
+from typing import Any, Iterator, Optional, Protocol, Tuple, Union
 
 import numpy as np
 
-CHUNK_ROWS = 4096  # granularity of iteration over the rows that were written
+from .record_file import RecordFile
+from .row_codec import RowCodec
+
+GROUP_ROWS = 4  # rows, about a page of them, that share a bit in the map of what was written
+ITERATION_ROWS = 16384  # rows looked at in one go by written(): 17 MB for d = 128
 
 Rows = Tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class RowStore:
-    """Records of (optimizer step, P x d float32) for N rows; those never written take no memory.
+    """Records of (optimizer step, P x d values) for N rows; those never written take no space.
 
-    Memory and file are the same code over a mapping of N records: an anonymous one, of which the
-    system backs only the pages that were written, or a sparse file.
+    In memory the records are an anonymous mapping, of which the system backs only the pages that
+    were written. On disk they are a sparse file, which grows likewise.
 
     Args:
         num_rows (int): N.
         num_planes (int): P: the class weight and each tensor that the optimizer keeps for it.
         feat_dim (int): d.
-        path (str | Path, optional): File to keep the rows in; replaced if it exists, and removed
-            by :meth:`close`. It is scratch space of one run: checkpoints hold a copy. Defaults to
-            None: memory.
+        path (str | Path, optional): File to keep the rows in; replaced if it exists, locked while
+            it is used, and removed by :meth:`close`. It is scratch space of one run: checkpoints
+            hold a copy. Defaults to None: memory.
+        dtype (str): What values are rounded to, see :class:`RowCodec`. Defaults to 'float32'.
+
+    Raises:
+        ValueError: If the dtype is unknown.
+        OSError: If the file cannot be made, or another run uses it.
     """
 
     def __init__(self,
                  num_rows: int,
                  num_planes: int,
                  feat_dim: int,
-                 path: Optional[Union[str, Path]] = None) -> None:
-        record = np.dtype([('stamp', '<i8'), ('values', '<f4', (num_planes, feat_dim))])
-        self.path = None if path is None else Path(path)
-        self.num_bytes = max(num_rows, 1) * record.itemsize
-        self._mapping = _map(self.num_bytes, self.path)
-        self._records = np.frombuffer(self._mapping, dtype=record)
-        # Reading a page that was never written would make the system allocate it.
-        self._written = np.zeros(-(-max(num_rows, 1) // CHUNK_ROWS), dtype=bool)
-
-    @property
-    def shape(self) -> Tuple[int, int]:
-        """(P, d)."""
-        num_planes, feat_dim = self._records.dtype['values'].shape
-        return num_planes, feat_dim
+                 path: Optional[Union[str, Path]] = None,
+                 dtype: str = 'float32') -> None:
+        self.codec = RowCodec(dtype)
+        record = np.dtype([('stamp', '<i8'), *self.codec.fields(num_planes, feat_dim)])
+        num_rows = max(num_rows, 1)
+        self.num_bytes = num_rows * record.itemsize
+        self.shape = (num_planes, feat_dim)
+        self._records: _Records = (
+            _RecordMemory(num_rows, record) if path is None else
+            RecordFile(num_rows, record, Path(path)))
+        # Reading a page of memory that was never written would make the system allocate it.
+        self._written = np.zeros(-(-num_rows // (8 * GROUP_ROWS)), dtype=np.uint8)
 
     def write(self, rows: np.ndarray, steps: np.ndarray, values: np.ndarray) -> None:
         """Store rows.
@@ -56,10 +62,17 @@ class RowStore:
             rows (np.ndarray): (R,) int64, distinct.
             steps (np.ndarray): (R,) int64, optimizer steps that the values are as of.
             values (np.ndarray): (R, P, d) float32.
+
+        Raises:
+            OSError: If the file cannot take them (full disk).
         """
-        self._records['stamp'][rows] = steps + 1  # 0, a fresh page, means never written
-        self._records['values'][rows] = values
-        self._written[rows // CHUNK_ROWS] = True
+        records = np.empty(len(rows), dtype=self._records.dtype)
+        records['stamp'] = steps + 1  # 0, a fresh page, means never written
+        for name, field in self.codec.encode(values).items():
+            records[name] = field
+        self._records.write(rows, records)
+        groups = rows // GROUP_ROWS
+        np.bitwise_or.at(self._written, groups // 8, (1 << (groups % 8)).astype(np.uint8))
 
     def read(self, rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Look rows up.
@@ -73,33 +86,88 @@ class RowStore:
         """
         steps = np.full(len(rows), -1, dtype=np.int64)
         values = np.zeros((len(rows), *self.shape), dtype=np.float32)
-        there = self._written[rows // CHUNK_ROWS]
-        steps[there] = self._records['stamp'][rows[there]] - 1
-        values[there] = self._records['values'][rows[there]]
+        there = self._maybe_written(rows)
+        records = self._records.read(rows[there])
+        steps[there] = records['stamp'] - 1
+        values[there] = self._decode(records)
         return steps, values
 
+    def prefetch(self, rows: np.ndarray) -> None:
+        """Have the system read what the disk holds of rows that will be wanted; returns at once.
+
+        Args:
+            rows (np.ndarray): (R,) int64.
+        """
+        self._records.prefetch(rows[self._maybe_written(rows)])
+
     def written(self) -> Iterator[Rows]:
-        """All rows that were written, in order: rows (R,), steps (R,), values (R, P, d)."""
-        for chunk in np.flatnonzero(self._written):
-            start = chunk * CHUNK_ROWS
-            records = self._records[start:start + CHUNK_ROWS]
-            inside = np.flatnonzero(records['stamp'])
-            yield start + inside, records['stamp'][inside] - 1, records['values'][inside]
+        """All rows that were written, in order: rows (R,), steps (R,), values (R, P, d) float32."""
+        places = np.arange(8 * GROUP_ROWS)
+        in_go = max(ITERATION_ROWS // len(places), 1)
+        used = np.flatnonzero(self._written)
+        for start in range(0, len(used), in_go):
+            rows = (used[start:start + in_go, None] * len(places) + places).reshape(-1)
+            rows = rows[rows < self._records.num_records]
+            rows = rows[self._maybe_written(rows)]
+            records = self._records.read(rows)
+            inside = records['stamp'] > 0
+            if inside.any():
+                records = records[inside]
+                yield rows[inside], records['stamp'] - 1, self._decode(records)
 
     def close(self) -> None:
         """Give the memory back, or remove the file."""
-        del self._records
+        self._records.close()
+
+    def _maybe_written(self, rows: np.ndarray) -> np.ndarray:
+        groups = rows // GROUP_ROWS
+        return (self._written[groups // 8] >> (groups % 8).astype(np.uint8)) & 1 == 1
+
+    def _decode(self, records: np.ndarray) -> np.ndarray:
+        names = (records.dtype.names or ())[1:]
+        return self.codec.decode({name: records[name] for name in names})
+
+
+class _Records(Protocol):
+    dtype: np.dtype
+    num_records: int
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """(R,) records."""
+
+    def write(self, rows: np.ndarray, records: np.ndarray) -> None:
+        """Replace records."""
+
+    def prefetch(self, rows: np.ndarray) -> None:
+        """Records that will be read."""
+
+    def close(self) -> None:
+        """The end."""
+
+
+class _RecordMemory:
+    """N records in memory that the system backs page by page."""
+
+    def __init__(self, num_records: int, dtype: np.dtype) -> None:
+        self.dtype, self.num_records = dtype, num_records
+        self._mapping = _map_memory(num_records * dtype.itemsize)
+        self._records: Any = np.frombuffer(self._mapping, dtype=dtype)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        return self._records[rows]
+
+    def write(self, rows: np.ndarray, records: np.ndarray) -> None:
+        self._records[rows] = records
+
+    def prefetch(self, rows: np.ndarray) -> None:
+        pass
+
+    def close(self) -> None:
+        self._records = None
         self._mapping.close()
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
 
 
-def _map(num_bytes: int, path: Optional[Path]) -> mmap.mmap:
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, 'w+b') as file:
-            os.truncate(file.fileno(), num_bytes)
-            return mmap.mmap(file.fileno(), num_bytes)
+def _map_memory(num_bytes: int) -> mmap.mmap:
     if not hasattr(mmap, 'MAP_ANONYMOUS'):
         return mmap.mmap(-1, num_bytes)
     # Shared, or each data worker that is forked would cost a copy of every page written since.

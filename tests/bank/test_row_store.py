@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pic_plugin.bank import RowStore
-from pic_plugin.bank.row_store import CHUNK_ROWS
+from pic_plugin.bank.row_store import ITERATION_ROWS
 
 
 @pytest.fixture(params=['memory', 'file'])
@@ -14,7 +14,7 @@ def path(request, tmp_path):
     return None if request.param == 'memory' else tmp_path / 'folder' / 'rows.bank'
 
 
-@pytest.mark.parametrize('num_rows', [1, 100, CHUNK_ROWS, 3 * CHUNK_ROWS + 17])
+@pytest.mark.parametrize('num_rows', [1, 100, ITERATION_ROWS, 3 * ITERATION_ROWS + 17])
 @pytest.mark.parametrize('num_planes', [1, 2, 3])
 def test_equals_a_dict(path, num_rows, num_planes):
     rng = np.random.default_rng(0)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How rows are kept: float32 as they are, or in half the space."""
+from __future__ import annotations
+
+from typing import Dict, List, Tuple
+
+import numpy as np
+
+DTYPES = ('float32', 'float16', 'bfloat16')
+
+Fields = Dict[str, np.ndarray]
+
+# The largest element of a float16 row is put below 2**15, one power of two under the type's end.
+_FLOAT16_EXPONENT = 15
+
+
+class RowCodec:
+    """Turns rows of P x d float32 into what is kept of them, and back.
+
+    ``float16`` rounds each element to 11 bits of the largest one of its row and plane, whose power
+    of two is kept beside it: momentum buffers are far below float16's own range. ``bfloat16``
+    rounds each element to 8 bits of its own magnitude. Both round to nearest even, and encoding
+    what was decoded changes nothing more, so a row that is saved and restored keeps its bits.
+
+    Args:
+        dtype (str): 'float32', 'float16' or 'bfloat16'.
+
+    Raises:
+        ValueError: If the dtype is another one.
+    """
+
+    def __init__(self, dtype: str) -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f'rows cannot be kept as {dtype!r}: choose one of {", ".join(DTYPES)}.')
+        self.dtype = dtype
+
+    def fields(self, num_planes: int, feat_dim: int) -> List[Tuple]:
+        """Fields of a numpy record that holds an encoded row."""
+        code = dict(float32='<f4', float16='<f2', bfloat16='<u2')[self.dtype]
+        fields: List[Tuple] = [('values', code, (num_planes, feat_dim))]
+        if self.dtype == 'float16':
+            fields.append(('exponents', '<i2', (num_planes, )))
+        return fields
+
+    def encode(self, values: np.ndarray) -> Fields:
+        """Rows as they are kept.
+
+        Args:
+            values (np.ndarray): (R, P, d) float32.
+
+        Returns:
+            dict[str, np.ndarray]: ``values`` (R, P, d) in the kept type (bfloat16 as uint16 bits)
+            and, for float16, ``exponents`` (R, P) int16.
+        """
+        if self.dtype == 'float32':
+            return dict(values=values)
+        if self.dtype == 'bfloat16':
+            return dict(values=_to_bfloat16(values))
+        mantissa, exponents = np.frexp(np.abs(values).max(axis=2, initial=0))
+        # A largest element that rounds up to the next power of two belongs to that one: decoded
+        # and encoded again it would else get another exponent.
+        exponents = exponents + (mantissa.astype(np.float16) == 1)
+        scaled = np.ldexp(values, (_FLOAT16_EXPONENT - exponents)[..., None])
+        return dict(values=scaled.astype(np.float16), exponents=exponents.astype(np.int16))
+
+    def decode(self, fields: Fields) -> np.ndarray:
+        """The rows again.
+
+        Args:
+            fields (dict[str, np.ndarray]): Of :meth:`encode`.
+
+        Returns:
+            np.ndarray: (R, P, d) float32.
+        """
+        values = fields['values']
+        if self.dtype == 'float32':
+            return values
+        if self.dtype == 'bfloat16':
+            return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        exponents = fields['exponents'].astype(np.int32) - _FLOAT16_EXPONENT
+        return np.ldexp(values.astype(np.float32), exponents[..., None])
+
+
+def _to_bfloat16(values: np.ndarray) -> np.ndarray:
+    """Upper 16 bits of float32, rounded to nearest even, as uint16."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    rounded = ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype(np.uint16)
+    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
