@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Take the backbone out of a PIC checkpoint, for OpenMMLab, torchvision or timm.
+
+    mim run pic_plugin extract_backbone epoch_200.pth pic_resnet50.pth --format openmmlab
+    python -m pic_plugin.tools.extract_backbone epoch_200.pth pic_resnet50.pth --format timm
+
+writes ``pic_resnet50-xxxxxxxx.pth`` (x: from the file's SHA-256) with entries ``state_dict`` and
+``meta``, plain tensors and values, and prints ``loaded n of n`` for the network that took them.
+"""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+from mmengine.config import Config
+
+from pic_plugin.tools.config_file import explained_errors, find_config
+from pic_plugin.transfer.checkpoint import backbone_of, read_checkpoint, state_dict_of
+from pic_plugin.transfer.export import (
+    FORMATS,
+    backbone_config,
+    export_backbone,
+    file_content,
+    read_training,
+    write_with_hash,
+)
+
+USE = {
+    'openmmlab': "init_cfg=dict(type='Pretrained', checkpoint='{file}', prefix='backbone.')",
+    'torchvision': "torchvision.models.resnet{depth}() with load_state_dict(torch.load('{file}')"
+                   "['state_dict'], strict=False): fc.weight and fc.bias alone are missing",
+    'timm': "timm.create_model('resnet{depth}', num_classes=0, checkpoint_path='{file}')",
+}
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(
+        prog='extract_backbone', description='Take the backbone out of a PIC checkpoint.')
+    parser.add_argument('checkpoint', help='file that training wrote, or convert_official')
+    parser.add_argument('out', help='file to write; digits of its hash are added to the name')
+    parser.add_argument('--format', choices=FORMATS, default='openmmlab', dest='form',
+                        help='names of the weights; default: %(default)s')
+    parser.add_argument('--config', help='config of the training, for a checkpoint that does not '
+                        'hold it')
+    parser.add_argument('--ema', action='store_true', default=None,
+                        help='the averaged weights, where a file has both')
+    args = parser.parse_args(argv)
+    with explained_errors('extract_backbone'):
+        content = read_checkpoint(args.checkpoint)
+        weights = backbone_of(state_dict_of(content, args.checkpoint), args.checkpoint, args.ema)
+        training = read_training(content)
+        if args.config is not None:
+            model = Config.fromfile(find_config(args.config)).model.to_dict()
+            training.update(backbone=model['backbone'],
+                            data_preprocessor=model.get('data_preprocessor'))
+        cfg = backbone_config(training, weights)
+        export = export_backbone(weights, cfg, args.form)
+        file = write_with_hash(
+            file_content(export, training, cfg, Path(args.checkpoint), args.form), args.out)
+    print(f'{export.target}: loaded {export.num_loaded} of {len(weights)}')
+    for check in export.checks:
+        print(check)
+    print(f'{file}: {file.stat().st_size} bytes')
+    print('use: ' + USE[args.form].format(file=file, depth=cfg.get('depth')))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several processes without a GPU, for the train tools of other packages."""
+from __future__ import annotations
+
+from typing import Dict, Optional, Union
+
+import torch.distributed as dist
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch import nn
+
+
+@RUNNERS.register_module()
+class CPURunner(Runner):
+    """mmengine's Runner, able to start with ``--launcher pytorch`` on CPUs.
+
+    mmengine 0.10 asks for a GPU for each process whatever the backend is, and torch's SyncBN runs
+    on GPUs only. On a GPU, and in a single process, it is the Runner itself. Chosen on the command
+    line: ``--cfg-options runner_type=CPURunner``.
+    """
+
+    def setup_env(self, env_cfg: Dict) -> None:
+        """Join the processes through gloo, then do as the Runner does."""
+        if self._on_cpus() and not dist.is_initialized():
+            dist.init_process_group('gloo')
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: Optional[Dict],
+                   model: nn.Module) -> Union[nn.parallel.DistributedDataParallel, nn.Module]:
+        """Wrap without device numbers; BN, of each process for itself, in the place of SyncBN."""
+        if self._on_cpus():
+            self.logger.warning('CPUs have no SyncBN: BN statistics are those of each process.')
+            model = revert_sync_batchnorm(model)
+            wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False,
+                           find_unused_parameters=self.cfg.get('find_unused_parameters', False))
+            model_wrapper_cfg = {**wrapper, **(model_wrapper_cfg or {}), 'device_ids': None}
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def _on_cpus(self) -> bool:
+        return self._launcher != 'none' and get_device() == 'cpu'

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small file of backbone weights for another library, that its network really takes."""
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Optional, Union
+
+import torch
+import torchvision
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from pic_plugin.version import __version__
+
+from .checkpoint import StateDict, resnet_depth
+from .config_text import value_in_config
+
+FORMATS = ('openmmlab', 'torchvision', 'timm')
+# Float32 through 50 and more layers, relative to the largest feature.
+TOLERANCE = 1e-5
+# Of the classifier that the other libraries' networks end with, and PIC's lacks.
+CLASSIFIER = ('fc.weight', 'fc.bias')
+
+
+class Export(NamedTuple):
+    """A backbone, ready to be written."""
+
+    state_dict: StateDict
+    target: str  # the network that took the weights
+    num_loaded: int
+    checks: List[str]  # what else was found to agree
+
+
+def read_training(content: dict) -> Dict[str, Any]:
+    """How a checkpoint was trained, in plain values, as far as mmengine wrote it down.
+
+    Args:
+        content (dict): From :func:`read_checkpoint`.
+
+    Returns:
+        dict: ``backbone`` and ``data_preprocessor`` as in the config (None if unknown), epochs and
+        iterations done, seed, and versions.
+    """
+    meta = content.get('meta')
+    meta = meta if isinstance(meta, dict) else {}
+    text = meta.get('cfg')
+    model = value_in_config(text, 'model') if isinstance(text, str) else None
+    model = model if isinstance(model, dict) else {}
+    known = {key: meta[key] for key in ('epoch', 'iter', 'seed', 'experiment_name', 'time',
+                                        'mmengine_version', 'converted_from')
+             if isinstance(meta.get(key), (str, int, float))}
+    return dict(backbone=model.get('backbone'), data_preprocessor=model.get('data_preprocessor'),
+                **known)
+
+
+def backbone_config(training: dict, weights: StateDict) -> Dict[str, Any]:
+    """Config that builds the backbone: the one it was trained with, or what its weights say.
+
+    Raises:
+        ValueError: If neither tells.
+    """
+    cfg = training['backbone']
+    if isinstance(cfg, dict):
+        cfg = {key: value for key, value in cfg.items()
+               if key not in ('init_cfg', 'pretrained', '_scope_')}
+        return dict(cfg, type=str(cfg['type']).split('.')[-1])
+    depth = resnet_depth(weights)
+    if depth is None:
+        raise ValueError('the checkpoint does not say which backbone it holds, and its weights are '
+                         'not those of a ResNet: give the training config with --config.')
+    return dict(type='ResNet', depth=depth)
+
+
+def take_every_weight(network: nn.Module, weights: StateDict, name: str) -> int:
+    """Load weights, all of them and nothing else.
+
+    Args:
+        network (nn.Module): Gets the weights.
+        weights (dict[str, Tensor]): Names as the network has them.
+        name (str): Of the network, for the message.
+
+    Returns:
+        int: Tensors loaded.
+
+    Raises:
+        ValueError: If a weight of the network is missing (but for a classifier's), one of the
+            file is unused, or a shape differs.
+    """
+    own = network.state_dict()
+    missing = [key for key in own if key not in weights and key not in CLASSIFIER]
+    unused = [key for key in weights if key not in own]
+    other = [f'{key} ({tuple(weights[key].shape)}, in the network {tuple(own[key].shape)})'
+             for key in weights if key in own and weights[key].shape != own[key].shape]
+    if missing or unused or other:
+        faults = [f'{len(keys)} {what}, {keys[0]} first' for keys, what in (
+            (missing, 'missing'), (unused, 'unused'), (other, 'of another shape')) if keys]
+        depth = resnet_depth(weights)
+        hint = f' The weights are those of a ResNet-{depth}.' if depth else ''
+        raise ValueError(f'{name} does not take the weights of this backbone: '
+                         f'{"; ".join(faults)}.{hint}')
+    network.load_state_dict(weights, strict=False)
+    return len(weights)
+
+
+def export_backbone(weights: StateDict, cfg: Dict[str, Any], form: str) -> Export:
+    """Rename the weights for a library and try them in its network.
+
+    Args:
+        weights (dict[str, Tensor]): Without prefix.
+        cfg (dict): Config of the backbone, of mmpretrain.
+        form (str): One of FORMATS. openmmlab: names begin with ``backbone.``, as in a PIC
+            checkpoint, so that one config line fits both. torchvision and timm: their own names.
+
+    Returns:
+        Export: What to write, and what was checked.
+
+    Raises:
+        ValueError: If the library has no such network, or it does not take every weight, or gives
+            other features.
+    """
+    try:
+        network = MODELS.build(cfg)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'the backbone {cfg} cannot be built: {error}') from error
+    name = f'mmpretrain {_describe(cfg)}'
+    num_loaded = take_every_weight(network, weights, name)
+    if form == 'openmmlab':
+        state = OrderedDict((f'backbone.{key}', value) for key, value in weights.items())
+        return Export(state, name, num_loaded, [])
+
+    if cfg['type'] != 'ResNet':
+        raise ValueError(f'--format {form} knows ResNets only, and this backbone is a '
+                         f'{cfg["type"]}: use --format openmmlab, whose names are mmpretrain\'s.')
+    depth = cfg.get('depth')
+    # Names of timm's ResNets are torchvision's.
+    library = 'timm' if form == 'timm' and importlib.util.find_spec('timm') else 'torchvision'
+    other = _build_resnet(library, depth)
+    checks = []
+    if form == 'timm' and library != 'timm':
+        checks.append('timm is not installed here: the names and features were compared with '
+                      "torchvision's network, whose names timm uses")
+    name = f'{library} resnet{depth}'
+    num_loaded = take_every_weight(other, weights, name)
+    difference = _feature_difference(network, other)
+    if not difference < TOLERANCE:
+        raise ValueError(
+            f'{name} takes every weight and gives other features (they differ by {difference:.1e} '
+            f'of the largest): {_describe(cfg)} is another network, whose stride, stem or pooling '
+            'lies elsewhere. Use --format openmmlab.')
+    checks.append(f'features equal to {difference:.1e} of the largest')
+    return Export(OrderedDict(weights), name, num_loaded, checks)
+
+
+def _build_resnet(library: str, depth: Optional[int]) -> nn.Module:
+    name = f'resnet{depth}'
+    try:
+        if library == 'timm':
+            import timm
+            return timm.create_model(name, pretrained=False)
+        return torchvision.models.get_model(name, weights=None)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f'{library} has no {name}.') from error
+
+
+@torch.no_grad()
+def _feature_difference(network: nn.Module, other: nn.Module) -> float:
+    """Largest difference of the last feature maps for a noise image, over the largest feature."""
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    seen: List[Tensor] = []
+    hook = other.layer4.register_forward_hook(  # type: ignore[union-attr]
+        lambda module, inputs, output: seen.append(output))
+    network.eval()
+    other.eval()
+    expected = network(images)
+    expected = expected[-1] if isinstance(expected, (tuple, list)) else expected
+    other(images)
+    hook.remove()
+    if expected.shape != seen[0].shape:
+        return float('inf')
+    return float((expected - seen[0]).abs().max() / expected.abs().max())
+
+
+def _describe(cfg: Dict[str, Any]) -> str:
+    arguments = ', '.join(f'{key}={value!r}' for key, value in cfg.items() if key != 'type')
+    return f'{cfg["type"]}({arguments})'
+
+
+def write_with_hash(content: dict, out: Union[str, Path]) -> Path:
+    """Write ``NAME-xxxxxxxx.pth``, x being the first 8 digits of the file's SHA-256.
+
+    The same content gives the same name: nothing in the file depends on when or where it is
+    written.
+
+    Args:
+        content (dict): Tensors and plain values.
+        out (str | Path): Name without the digits; ``.pth`` may be left out.
+
+    Returns:
+        Path: The file.
+    """
+    out = Path(out).expanduser()
+    name = out.name[:-4] if out.name.endswith('.pth') else out.name
+    # Into memory first: torch writes the name of a file into it.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    digits = hashlib.sha256(buffer.getvalue()).hexdigest()[:8]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    file = out.with_name(f'{name}-{digits}.pth')
+    partial = file.with_name(f'{file.name}.partial')
+    partial.write_bytes(buffer.getvalue())
+    partial.replace(file)
+    return file
+
+
+def file_content(export: Export, training: dict, cfg: Dict[str, Any], source: Path,
+                 form: str) -> dict:
+    """What is written: weights and how they came about.
+
+    Args:
+        export (Export): From :func:`export_backbone`.
+        training (dict): From :func:`read_training`.
+        cfg (dict): Config of the backbone.
+        source (Path): The checkpoint.
+        form (str): One of FORMATS.
+    """
+    meta = dict(training, backbone=cfg, format=form, source=source.name,
+                pic_plugin_version=__version__, method='PIC (arXiv 2006.14618)')
+    # A copy of each: a view of a larger storage would be written with all of it.
+    state = OrderedDict((key, value.detach().clone()) for key, value in export.state_dict.items())
+    return dict(state_dict=state, meta=meta)

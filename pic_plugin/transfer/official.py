@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of the PIC authors' code (github.com/bl0/PIC) as checkpoints of ours.
+
+Theirs hold, below ``model`` and behind DistributedDataParallel's ``module.``, a ResNet with
+torchvision's names as ``encoder.*``, whose classifier is a projection of two layers, ``fc1`` and
+``fc2``, and the class weights of all training images as ``sim_matrix``.
+"""
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Dict, List, NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .checkpoint import StateDict, resnet_depth, unwrap
+
+PROJECTION = {'fc1.weight': 'neck.mlp.0.weight', 'fc1.bias': 'neck.mlp.0.bias',
+              'fc2.weight': 'neck.mlp.2.weight', 'fc2.bias': 'neck.mlp.2.bias'}
+CLASS_WEIGHTS = 'sim_matrix'
+
+
+class Conversion(NamedTuple):
+    """A model of ours that holds the authors' weights."""
+
+    state_dict: StateDict
+    model: Dict[str, Any]  # config
+    num_loaded: int
+    difference: float  # of projected features, relative to the largest
+
+
+def convert_official(state: StateDict, with_class_weights: bool = True) -> Conversion:
+    """Rename the weights, load them into our network and compare it with an independent one.
+
+    Args:
+        state (dict[str, Tensor]): Names as in the file.
+        with_class_weights (bool): Whether to keep the (N, d) class weights, which only a training
+            that goes on needs: 656 MB for ImageNet. Defaults to True.
+
+    Returns:
+        Conversion: Our state dict, its config, and what was checked.
+
+    Raises:
+        ValueError: If it is no checkpoint of a PIC model of theirs, or of a kind that has no
+            counterpart here.
+    """
+    names = unwrap(state)
+    encoder = {name[len('encoder.'):]: value for name, value in names.items()
+               if name.startswith('encoder.')}
+    if not encoder or CLASS_WEIGHTS not in names:
+        raise ValueError(
+            'it is no PIC checkpoint of the authors\' code, which has encoder.* and '
+            f'{CLASS_WEIGHTS} (there are {", ".join(list(names)[:3])}, ...)'
+            + (': it is one of pic_plugin already.' if 'backbone.conv1.weight' in names else '.'))
+    if 'fc1.weight' not in encoder or 'fc2.weight' not in encoder:
+        raise ValueError('its projection is not the two layers fc1 and fc2 (option --mlp-head of '
+                         "the authors' code): a single layer has no counterpart here.")
+    body = {name: value for name, value in encoder.items() if name not in PROJECTION}
+    depth = resnet_depth(body)
+    if depth is None or 'conv1.weight' not in body:
+        raise ValueError('its encoder is no plain ResNet of 18 to 152 layers (a deep stem, '
+                         '`resnet50_d`, has no counterpart here).')
+    base = body['layer1.0.conv1.weight'].shape[0]
+    num_instances, feat_dim = names[CLASS_WEIGHTS].shape
+    hidden, width = encoder['fc1.weight'].shape
+    model = dict(
+        type='PIC',
+        data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[123.675, 116.28, 103.53],
+                               std=[58.395, 57.12, 57.375], to_rgb=True),
+        backbone=dict(type='ResNet', depth=depth, base_channels=base, zero_init_residual=True),
+        neck=dict(type='MoCoV2Neck', in_channels=width, hid_channels=hidden,
+                  out_channels=feat_dim),
+        # A soft-max over all instances, as theirs.
+        head=dict(type='PICHead', feat_dim=feat_dim, num_instances=num_instances,
+                  num_negatives=None))
+
+    converted: StateDict = OrderedDict()
+    for name, value in body.items():
+        converted[f'backbone.{name}'] = value
+    for theirs, ours in PROJECTION.items():
+        converted[ours] = encoder[theirs]
+
+    network = nn.ModuleDict({part: MODELS.build(model[part]) for part in ('backbone', 'neck')})
+    own = network.state_dict()
+    wrong: List[str] = sorted(
+        {name for name in {*own, *converted} if name not in own or name not in converted
+         or own[name].shape != converted[name].shape})
+    if wrong:
+        raise ValueError(f'{len(wrong)} of {len(own)} weights do not fit {model["backbone"]}, '
+                         f'{wrong[0]} first.')
+    network.load_state_dict(converted)
+    difference = _projection_difference(network, encoder)
+    if not difference < 1e-5:
+        raise ValueError(f'the converted network gives other features (they differ by '
+                         f'{difference:.1e} of the largest), although every weight fits: please '
+                         'report it with the options of the training.')
+    if with_class_weights:
+        converted['head.weight'] = names[CLASS_WEIGHTS]
+    return Conversion(converted, model, len(own), difference)
+
+
+@torch.no_grad()
+def _projection_difference(network: nn.ModuleDict, encoder: StateDict) -> float:
+    """Largest difference of projected features to plain torch with the authors' names."""
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    network.eval()
+    ours = network['neck'](network['backbone'](images))[-1]
+    theirs = forward_resnet(encoder, images)
+    theirs = functional.linear(theirs, encoder['fc1.weight'], encoder['fc1.bias']).relu()
+    theirs = functional.linear(theirs, encoder['fc2.weight'], encoder['fc2.bias'])
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+def forward_resnet(weights: StateDict, images: Tensor) -> Tensor:
+    """Pooled features of a ResNet out of its weights alone, in evaluation mode.
+
+    The oracle of the conversion, independent of mmpretrain's network.
+
+    Args:
+        weights (dict[str, Tensor]): torchvision's names.
+        images (Tensor): (B, 3, H, W).
+
+    Returns:
+        Tensor: (B, C).
+    """
+
+    def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
+        kernel = weights[f'{name}.weight']
+        return functional.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return functional.batch_norm(
+            x, weights[f'{name}.running_mean'], weights[f'{name}.running_var'],
+            weights[f'{name}.weight'], weights[f'{name}.bias'])
+
+    x = norm(conv(images, 'conv1', 2), 'bn1').relu()
+    x = functional.max_pool2d(x, 3, 2, 1)
+    for stage in (1, 2, 3, 4):
+        block = 0
+        while f'layer{stage}.{block}.conv1.weight' in weights:
+            name = f'layer{stage}.{block}'
+            # In the middle of three convolutions, in the first of two.
+            strided = 'conv2' if f'{name}.conv3.weight' in weights else 'conv1'
+            stride = 2 if stage > 1 and block == 0 else 1
+            y, layer = x, 1
+            while f'{name}.conv{layer}.weight' in weights:
+                y = norm(conv(y if layer == 1 else y.relu(), f'{name}.conv{layer}',
+                              stride if strided == f'conv{layer}' else 1), f'{name}.bn{layer}')
+                layer += 1
+            if f'{name}.downsample.0.weight' in weights:
+                x = norm(conv(x, f'{name}.downsample.0', stride), f'{name}.downsample.1')
+            x = (x + y).relu()
+            block += 1
+    return x.mean(dim=(2, 3))
+
+
+def file_content(conversion: Conversion, source: str, epoch: Any) -> dict:
+    """A checkpoint as mmengine's, which says by itself what it holds.
+
+    Args:
+        conversion (Conversion): From :func:`convert_official`.
+        source (str): Name of the authors' file.
+        epoch (Any): Theirs; kept if it is a number. With their sliding window it counts windows.
+    """
+    meta = dict(cfg=Config(dict(model=conversion.model)).pretty_text, converted_from=source)
+    if isinstance(epoch, int):
+        meta['epoch'] = epoch
+    state = OrderedDict((name, value.detach().clone())
+                        for name, value in conversion.state_dict.items())
+    return dict(meta=meta, state_dict=state)

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a config of mmseg imports:
+``custom_imports = dict(imports=['pic_plugin.transfer.segmentation'], allow_failed_imports=False)``.
+"""
+from .requirements import check_downstream
+
+check_downstream('mmseg')
+
+from .check_pretrained_hook import CheckPretrainedHook  # noqa: E402
+from .cpu_runner import CPURunner  # noqa: E402
+
+__all__ = ['CPURunner', 'CheckPretrainedHook']
