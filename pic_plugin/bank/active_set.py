@@ -142,6 +142,17 @@ class ActiveSet:
         """(M,) int64: the slot of each class, active or parked, or -1."""
         return np.array([self._slot_of.get(i, -1) for i in ids.tolist()], dtype=np.int64)
 
+    def oldest_ids(self, count: int) -> np.ndarray:
+        """At most ``count`` of the longest-unsampled classes: those that will leave next.
+
+        Fewer where the head of the queue is full of entries that are out of date: for use where a
+        guess will do.
+        """
+        end = min(self._head + 2 * count, self._tail)
+        slots = self._queue_slots[self._head:end]
+        current = self._is_current(slots, self._queue_stamps[self._head:end])
+        return self.ids[slots[current][:count]]
+
     def _oldest(self, count: int) -> np.ndarray:
         """Take the longest-unsampled active classes off the queue: their slots, (count,)."""
         taken = [np.empty(0, dtype=np.int64)]

@@ -16,6 +16,8 @@ from typing import Any, BinaryIO, Dict, Iterator, Tuple, Union
 
 import numpy as np
 
+from .row_codec import RowCodec
+
 MAGIC = b'PICBANK1\n'
 MAX_HEADER_BYTES = 2**16
 MAX_SECTION_BYTES = 2**33
@@ -29,7 +31,8 @@ class BankFileError(RuntimeError):
 
 
 def write_bank(path: Union[str, Path], header: Dict[str, Any], transitions: Arrays,
-               rows: Iterator[Tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
+               rows: Iterator[Tuple[np.ndarray, np.ndarray, np.ndarray]],
+               dtype: str = 'float32') -> None:
     """Write a bank file, whole or not at all.
 
     Args:
@@ -37,6 +40,7 @@ def write_bank(path: Union[str, Path], header: Dict[str, Any], transitions: Arra
         header (dict): Plain values that identify the bank.
         transitions (dict): (n, 2, 2) float64 arrays, of :meth:`TransitionLog.state_dict`.
         rows (Iterator): Chunks of ids (R,) int64, steps (R,) int64 and values (R, P, d) float32.
+        dtype (str): What the values are rounded to, see :class:`RowCodec`. Defaults to 'float32'.
 
     Raises:
         OSError: If the file cannot be written. Nothing is left behind then.
@@ -47,7 +51,7 @@ def write_bank(path: Union[str, Path], header: Dict[str, Any], transitions: Arra
         with open(partial, 'wb') as file:
             file.write(MAGIC)
             num_sections = 0
-            for section in _sections(header, transitions, rows):
+            for section in _sections(header, transitions, rows, RowCodec(dtype)):
                 _write_section(file, *section)
                 num_sections += 1
             _write_section(file, 'end', dict(num_sections=num_sections), {})
@@ -66,7 +70,8 @@ def read_bank(path: Union[str, Path]) -> Iterator[Tuple[str, Dict[str, Any], Arr
         path (str | Path): A file that :func:`write_bank` wrote.
 
     Yields:
-        tuple: Kind ('header' first, then 'transitions' and 'rows'), plain values and arrays.
+        tuple: Kind ('header' first, then 'transitions' and 'rows'), plain values and arrays; those
+            of rows are ids (R,) int64, steps (R,) int64 and values (R, P, d) float32.
 
     Raises:
         BankFileError: If the file is missing, truncated, damaged or no bank file.
@@ -86,6 +91,8 @@ def read_bank(path: Union[str, Path]) -> Iterator[Tuple[str, Dict[str, Any], Arr
             num_sections = 0
             kind, values, arrays = _read_section(file)
             while kind != 'end':
+                if kind == 'rows':
+                    arrays['values'] = RowCodec(values['dtype']).decode(arrays)
                 yield kind, values, arrays
                 num_sections += 1
                 kind, values, arrays = _read_section(file)
@@ -101,14 +108,14 @@ def read_bank(path: Union[str, Path]) -> Iterator[Tuple[str, Dict[str, Any], Arr
 
 
 def _sections(header: Dict[str, Any], transitions: Arrays,
-              rows: Iterator[Tuple[np.ndarray, np.ndarray, np.ndarray]]
+              rows: Iterator[Tuple[np.ndarray, np.ndarray, np.ndarray]], codec: RowCodec
               ) -> Iterator[Tuple[str, Dict[str, Any], Arrays]]:
     yield 'header', header, {}
     for name, array in transitions.items():
         for start in range(0, max(len(array), 1), SECTION_STEPS):
             yield 'transitions', dict(name=name), dict(products=array[start:start + SECTION_STEPS])
     for ids, steps, values in rows:
-        yield 'rows', {}, dict(ids=ids, steps=steps, values=values)
+        yield 'rows', dict(dtype=codec.dtype), dict(ids=ids, steps=steps, **codec.encode(values))
 
 
 def _write_section(file: BinaryIO, kind: str, values: Dict[str, Any], arrays: Arrays) -> None:
@@ -135,7 +142,7 @@ def _read_section(file: BinaryIO) -> Tuple[str, Dict[str, Any], Arrays]:
     header = json.loads(line.decode('ascii'))
     arrays = {}
     for name, dtype, shape in header['arrays']:
-        if dtype not in ('<i8', '<f4', '<f8') or not all(
+        if dtype not in ('<i8', '<f4', '<f8', '<i2', '<u2', '<f2') or not all(
                 isinstance(size, int) and 0 <= size < 2**40 for size in shape):
             raise ValueError('it announces an array of an unknown kind')
         num_bytes = int(np.dtype(dtype).itemsize) * _product(shape)

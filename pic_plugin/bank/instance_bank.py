@@ -241,6 +241,12 @@ class InstanceBank:
             own = ids[ids % self.world_size == self.rank]
             self.store.prefetch(own // self.world_size)
 
+    def next_to_leave(self, count: int) -> np.ndarray:
+        """Up to ``count`` classes that will soon be stored, int64."""
+        if self.active_set is None:
+            return np.empty(0, dtype=np.int64)
+        return self.active_set.oldest_ids(count)
+
     def put(self, ids: np.ndarray, steps: np.ndarray, values: np.ndarray) -> None:
         """Store rows of classes that this process owns.
 

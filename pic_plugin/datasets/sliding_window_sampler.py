@@ -128,6 +128,22 @@ class SlidingWindowSampler(Sampler[int]):
             raise ValueError(f'epoch {epoch} is negative: the stream starts with epoch 0.')
         self.epoch = epoch
 
+    def ids_at(self, start: int, stop: int) -> np.ndarray:
+        """A stretch of the window stream, of all processes: what is visited there.
+
+        In epoch e, batch b of size B on each of W processes is the stretch of B * W from
+        e * N + b * B * W on.
+
+        Args:
+            start (int): First position, 0 or more.
+            stop (int): Position after the last one.
+
+        Returns:
+            np.ndarray: (stop - start,) int64 indices into the data set.
+        """
+        positions = np.arange(start, stop, dtype=np.uint64)
+        return self._images_at(_to_integer('seed', self.seed), positions).astype(np.int64)
+
     def _positions(self) -> range:
         """Positions in the window stream that this rank visits in this epoch."""
         start = self.epoch * self.num_images

@@ -99,7 +99,7 @@ class BankCheckpoint:
         folder.mkdir(parents=True, exist_ok=True)
         path = self._bank_path(folder, stem, self._token, bank.rank, bank.world_size)
         write_bank(path, dict(self._identity(), token=self._token, rank=bank.rank),
-                   bank.transitions.state_dict(), self._own_rows())
+                   bank.transitions.state_dict(), self._own_rows(), bank.dtype)
 
     def _own_rows(self) -> Iterator[Rows]:
         if self.bank.store is not None:

@@ -21,6 +21,7 @@ from pic_plugin.models.pic_head import PICHead, instance_ids
 from .bank_checkpoint import BankCheckpoint
 from .plain_checkpoint import to_plain_message_hub, with_history_buffers
 from .preflight import check_dataset_ids, check_first_batch, describe_plan, loader_notices
+from .row_prefetch import RowPrefetcher
 
 
 @HOOKS.register_module()
@@ -76,6 +77,9 @@ class InstanceBankHook(Hook):
         self.optimizer.register_step_post_hook(self._after_step)
         self.checkpoint = BankCheckpoint(runner, self.bank)
         self.checkpoint.take_over(on_resumed=self._after_resume)
+        self.prefetcher: Optional[RowPrefetcher] = None
+        if RowPrefetcher.is_of_use(self.bank, runner.train_dataloader):
+            self.prefetcher = RowPrefetcher(self.bank, runner.train_dataloader)
         for notice in loader_notices(runner):
             runner.logger.warning(notice)
 
@@ -93,6 +97,7 @@ class InstanceBankHook(Hook):
             correct=correct,
             num_states=1 if type(self.optimizer) is torch.optim.SGD else None,
             path=path,
+            dtype=self.head.storage.get('dtype', 'float32'),
             rank=dist.get_rank(),
             world_size=dist.get_world_size(),
             sum_over_ranks=_sum_over_ranks)
@@ -114,6 +119,7 @@ class InstanceBankHook(Hook):
                                    'continues with those of the checkpoint.')
             with torch.no_grad():
                 self.bank.start(self._planes())
+        self.bank.open_store()
         runner.logger.info(describe_plan(runner, self.head))
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -133,8 +139,15 @@ class InstanceBankHook(Hook):
             self._checked_batch = True
         assert data_batch is not None, 'the train loop passes it'
         ids = _gather_ids(instance_ids(data_batch['data_samples']))
+        if self.prefetcher is not None:
+            self.prefetcher.advance(runner.iter)
         with torch.no_grad():
             self._staleness = self.bank.sample(ids, self._planes(), self._has_pending_gradient())
+
+    def after_train(self, runner: Runner) -> None:
+        """Let no thread outlive the training."""
+        if self.prefetcher is not None:
+            self.prefetcher.close()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None,
                          outputs: Optional[dict] = None) -> None:

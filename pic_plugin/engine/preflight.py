@@ -104,8 +104,11 @@ def describe_plan(runner: Runner, head: PICHead) -> str:
     num_active = head.num_instances if bank.active_set is None else bank.active_set.num_negatives
     device = 4 * head.weight.numel()
     # Stored rows hold weight, momentum and a step; pages of rows never visited are not taken.
-    host = 0 if bank.is_full else -(-bank.num_instances // bank.world_size) * (
-        8 * head.feat_dim + 8)
+    host = 0
+    if bank.store is not None:
+        host = bank.store.num_bytes
+    elif not bank.is_full:
+        host = -(-bank.num_instances // bank.world_size) * (8 * head.feat_dim + 8)
     window = getattr(sampler, 'window_size', None)
     lines = [
         f'PIC: {head.num_instances:,} instances, soft-max over '
@@ -115,12 +118,18 @@ def describe_plan(runner: Runner, head: PICHead) -> str:
         + ('' if window is None else f', window {window:,} images, stride {sampler.stride:,}')
         + f'; batch {loader.batch_size} on each of {get_world_size()} processes.',
         f'Class weights: {_megabytes(device)} on {head.weight.device} (gradient and momentum: as '
-        f'much again each), up to {_megabytes(host)} in {head.storage["type"]} on the host for '
+        f'much again each), up to {_megabytes(host)} in {_place(head)} on the host for '
         'each process, as rows are visited.',
         f'An untrained soft-max over all active classes has a loss of about '
         f'{np.log(max(num_active or 1, 1)):.2f}.'
     ]
     return '\n'.join(lines)
+
+
+def _place(head: PICHead) -> str:
+    if head.storage['type'] == 'memory':
+        return 'memory'
+    return f'the sparse file {head.bank.path}'
 
 
 def _megabytes(num_bytes: float) -> str:

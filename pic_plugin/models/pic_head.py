@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from pic_plugin.bank import InstanceBank
+from pic_plugin.bank.row_codec import DTYPES
 
 HOOK_LINE = "custom_hooks = [dict(type='InstanceBankHook')]"
 
@@ -38,7 +39,9 @@ class PICHead(BaseModule):
             variant of the paper's Table 2). Defaults to True.
         storage (dict): Where the other rows are: ``dict(type='memory')``, or
             ``dict(type='mmap', path=...)`` for a sparse scratch file of N records (``path``
-            defaults to ``class_weights.bank`` in the work directory).
+            defaults to ``class_weights.bank`` in the work directory). With
+            ``dtype='float16'`` or ``'bfloat16'`` they are rounded to take half the space; the
+            rows in the soft-max are not. ``dtype`` defaults to 'float32'.
         pending_rows (int): Room for classes that are pushed out of the soft-max while the
             optimizer has not yet applied their gradient; 0 without gradient accumulation. Set
             automatically before training, except under DistributedDataParallel, where it has to
@@ -199,9 +202,10 @@ def instance_ids(data_samples: Sequence[Any]) -> np.ndarray:
 
 def _check_storage(storage: dict) -> dict:
     storage = {key: value for key, value in storage.items() if key != '_scope_'}
-    unknown = set(storage) - {'type', 'path'}
-    if storage.get('type') not in ('memory', 'mmap') or unknown or (
-            storage['type'] == 'memory' and 'path' in storage):
+    kinds = dict(memory={'type', 'dtype'}, mmap={'type', 'dtype', 'path'})
+    known: set = kinds.get(storage.get('type', ''), set())
+    if not known or set(storage) - known or storage.get('dtype', 'float32') not in DTYPES:
         raise ValueError(f"storage {storage} is unknown: choose dict(type='memory') or "
-                         "dict(type='mmap', path=...).")
+                         "dict(type='mmap', path=...), if wanted with dtype= one of "
+                         f'{", ".join(DTYPES)}.')
     return storage

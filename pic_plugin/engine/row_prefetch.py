@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads stored rows that coming batches will want, beside the training thread."""
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Optional
+
+import numpy as np
+from mmengine.dist import get_world_size
+
+from pic_plugin.bank import InstanceBank
+
+LOOKAHEAD = 8  # batches
+
+
+class RowPrefetcher:
+    """Warms the system's cache with the rows of the batches to come.
+
+    The sampler is a pure function of the place in its stream, so what the next batches of all
+    processes hold is known without waiting for their images. Rows about to leave the soft-max are
+    fetched too: writing one to a page that is not in the cache would first read it.
+
+    Args:
+        bank (InstanceBank): The bank.
+        loader (DataLoader): Of the training.
+    """
+
+    def __init__(self, bank: InstanceBank, loader: Any) -> None:
+        self.bank = bank
+        self.sampler = loader.sampler
+        self.num_batches = len(loader)
+        self.batch_size = (loader.batch_size or 1) * get_world_size()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix='row-prefetch')
+        self._pending: Optional[Future] = None
+
+    @staticmethod
+    def is_of_use(bank: InstanceBank, loader: Any) -> bool:
+        """Whether rows come from a disk, and the sampler tells which ones."""
+        return bank.path is not None and not bank.is_full and hasattr(loader.sampler, 'ids_at')
+
+    def advance(self, iteration: int) -> None:
+        """Ask for the rows of the batch ``LOOKAHEAD`` places on; at first, for all until there.
+
+        Args:
+            iteration (int): Batches that were trained on.
+
+        Raises:
+            Exception: Of the prefetch before, if it failed.
+        """
+        if self._pending is not None and self._pending.done():
+            self._pending.result()
+        epoch, batch_idx = divmod(iteration, self.num_batches)
+        here = epoch * self.sampler.num_images + batch_idx * self.batch_size
+        first = here if batch_idx == 0 or self._pending is None else (
+            here + (LOOKAHEAD - 1) * self.batch_size)
+        # Copied here: the training thread goes on changing the active set.
+        leaving = self.bank.next_to_leave(self.batch_size)
+        self._pending = self._executor.submit(self._fetch, first,
+                                              here + LOOKAHEAD * self.batch_size, leaving)
+
+    def _fetch(self, start: int, stop: int, leaving: np.ndarray) -> None:
+        self.bank.prefetch(np.concatenate([self.sampler.ids_at(start, stop), leaving]))
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._executor.shutdown()
