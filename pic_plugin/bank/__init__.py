@@ -7,8 +7,9 @@ from .instance_bank import InstanceBank, Planes
 from .lazy_sgd import TransitionLog, sgd_transition
 from .row_codec import RowCodec
 from .row_store import RowStore
+from .slot_shards import SlotShards, num_shard_rows
 
 __all__ = [
-    'ActiveSet', 'BankFileError', 'InstanceBank', 'Planes', 'RowCodec', 'RowStore',
-    'TransitionLog', 'initial_rows', 'read_bank', 'sgd_transition', 'write_bank'
+    'ActiveSet', 'BankFileError', 'InstanceBank', 'Planes', 'RowCodec', 'RowStore', 'SlotShards',
+    'TransitionLog', 'initial_rows', 'num_shard_rows', 'read_bank', 'sgd_transition', 'write_bank'
 ]

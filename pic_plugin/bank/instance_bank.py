@@ -13,6 +13,7 @@ from .active_set import ActiveSet
 from .initial_rows import initial_rows
 from .lazy_sgd import TransitionLog, advance_rows
 from .row_store import RowStore
+from .slot_shards import SlotShards
 
 FILL_ROWS = 65536
 
@@ -39,7 +40,8 @@ class InstanceBank:
 
     Several processes: the active rows are the same in all of them, each stores the rows of the
     classes with ``id % world_size == rank``, and a row that returns is summed over all (all but one
-    give zeros).
+    give zeros). Or the active rows are shared out too, by slot: a row then goes straight from the
+    process that stores it to the one that holds its slot, and back.
 
     Args:
         num_instances (int): N.
@@ -59,6 +61,8 @@ class InstanceBank:
         world_size (int): Number of processes. Defaults to 1.
         sum_over_ranks (Callable, optional): Sums a float32 tensor over the processes. Defaults to
             None: there is one.
+        shards (SlotShards, optional): How the head's slots are shared out among the processes.
+            Defaults to None: each holds all of them.
     """
 
     def __init__(self,
@@ -73,7 +77,8 @@ class InstanceBank:
                  dtype: str = 'float32',
                  rank: int = 0,
                  world_size: int = 1,
-                 sum_over_ranks: Optional[Callable[[Tensor], Tensor]] = None) -> None:
+                 sum_over_ranks: Optional[Callable[[Tensor], Tensor]] = None,
+                 shards: Optional[SlotShards] = None) -> None:
         self.num_instances = num_instances
         self.num_slots = num_slots
         self.feat_dim = feat_dim
@@ -89,11 +94,17 @@ class InstanceBank:
         if num_negatives is not None and num_negatives < num_instances:
             self.active_set = ActiveSet(num_negatives, num_slots)
         self._sum_over_ranks = sum_over_ranks or (lambda tensor: tensor)
+        self.shards = shards or SlotShards()
 
     @property
     def is_full(self) -> bool:
         """Whether the soft-max runs over all N classes."""
         return self.active_set is None
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds a part of the head's slots."""
+        return self.shards.num_ranks > 1
 
     def record_step(self, transition: np.ndarray) -> None:
         """Count an optimizer step that was really taken.
@@ -110,8 +121,9 @@ class InstanceBank:
         """Fill the head's parameter for a training that begins: zeros, or all initial rows."""
         planes.weight.zero_()
         if self.is_full:
-            for first in range(0, self.num_instances, FILL_ROWS):
-                ids = np.arange(first, min(first + FILL_ROWS, self.num_instances))
+            own = self.shards.slots(self.num_instances)
+            for first in range(0, len(own), FILL_ROWS):
+                ids = own[first:first + FILL_ROWS]
                 planes.weight[first:first + len(ids)] = torch.from_numpy(
                     initial_rows(ids, self.feat_dim, self.seed)).to(planes.weight)
 
@@ -124,7 +136,8 @@ class InstanceBank:
             pending (bool): Whether rows hold gradients that the optimizer has not applied.
 
         Returns:
-            np.ndarray: (E,) int64, optimizer steps that each row which returned had missed.
+            np.ndarray: (E,) int64, optimizer steps that each row which returned had missed; where
+            the slots are shared out, of the rows only that this process had stored.
 
         Raises:
             ValueError: If an id is outside [0, N) or the batch does not fit the active set.
@@ -137,8 +150,12 @@ class InstanceBank:
             self._keep(swap.leaving_ids, swap.leaving_slots, planes)
         if not len(swap.entering_ids):
             return np.empty(0, dtype=np.int64)
-        values, staleness = self._fetch(swap.entering_ids)
-        slots = torch.from_numpy(swap.entering_slots).to(planes.weight.device)
+        if self.is_sharded:
+            values, staleness = self._fetch_for_own_slots(swap.entering_ids, swap.entering_slots)
+        else:
+            values, staleness = self._fetch(swap.entering_ids)
+        entered = self.shards.rows(swap.entering_slots[self.shards.holds(swap.entering_slots)])
+        slots = torch.from_numpy(entered).to(planes.weight.device)
         rows = torch.from_numpy(values).to(planes.weight.device)
         # A state that no row was stored with yet is zero, as the free slots are.
         for tensor, plane in zip((planes.weight, *planes.states), rows.unbind(dim=1)):
@@ -162,29 +179,53 @@ class InstanceBank:
     def softmax_rows(self) -> Union[slice, Tensor]:
         """Index of the head's rows that are in the soft-max: a slice where they lie together."""
         if self.active_set is None:
-            return slice(0, self.num_instances)
+            return slice(0, self.shards.num_held(self.num_instances))
         if self.active_set.is_prefix:
-            return slice(0, len(self.active_set))
-        return torch.from_numpy(self.active_set.softmax_slots)
+            return slice(0, self.shards.num_held(len(self.active_set)))
+        slots = self.active_set.softmax_slots
+        return torch.from_numpy(self.shards.rows(slots[self.shards.holds(slots)]))
 
     @property
     def active_ids(self) -> Tensor:
-        """(A,) int64, classes in the soft-max, in the order of :attr:`softmax_rows`."""
+        """(A,) int64, classes in the soft-max, in the order of their slots."""
         if self.active_set is None:
             return torch.arange(self.num_instances)
         return torch.from_numpy(self.active_set.ids[self.active_set.softmax_slots])
 
     def positions(self, ids: np.ndarray) -> Tensor:
-        """(B,) int64: places of classes among the rows of the soft-max."""
+        """(B,) int64: places of classes in :attr:`active_ids`."""
         return torch.from_numpy(
             ids if self.active_set is None else self.active_set.positions(ids))
+
+    def shard_positions(self, ids: np.ndarray) -> Tensor:
+        """Places of classes among the rows of the soft-max that this process holds.
+
+        Args:
+            ids (np.ndarray): (B,) int64 classes in the soft-max.
+
+        Returns:
+            Tensor: (B,) int64, -1 for a class that another process holds.
+
+        Raises:
+            KeyError: If a class is not in the soft-max.
+        """
+        places = self.positions(ids).numpy()
+        if self.active_set is None or self.active_set.is_prefix:
+            held, rows = self.shards.holds(places), self.shards.rows(places)
+        else:
+            slots = self.active_set.slots_of(ids)
+            held = self.shards.holds(slots)
+            active = self.active_set.active[self.shards.slots(self.num_slots)]
+            rows = np.zeros_like(slots)
+            rows[held] = (np.cumsum(active) - 1)[self.shards.rows(slots[held])]
+        return torch.from_numpy(np.where(held, rows, -1))
 
     def class_weights(self, ids: np.ndarray, weight: Tensor) -> Tensor:
         """Rows as dense training would hold them after the last optimizer step.
 
         Args:
             ids (np.ndarray): (M,) int64, the same in all processes.
-            weight (Tensor): (S, d) the head's parameter.
+            weight (Tensor): (S, d) the head's parameter, or this process's part of it.
 
         Returns:
             Tensor: (M, d) float32 or wider, on the device of ``weight``, detached.
@@ -194,12 +235,17 @@ class InstanceBank:
         """
         self.check_ids(ids)
         slots = ids if self.active_set is None else self.active_set.slots_of(ids)
-        held = torch.from_numpy(slots >= 0).to(weight.device)
-        rows = weight.detach()[torch.from_numpy(slots).to(weight.device).clamp(min=0)]
-        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        held = (slots >= 0) & self.shards.holds(slots)
+        index = torch.from_numpy(self.shards.rows(slots[held])).to(weight.device)
+        rows = weight.new_zeros(len(ids), self.feat_dim,
+                                dtype=torch.promote_types(weight.dtype, torch.float32))
+        rows[torch.from_numpy(held).to(weight.device)] = weight.detach()[index].to(rows.dtype)
+        if self.is_sharded:
+            rows = self._sum_over_ranks(rows)
         if not (slots >= 0).all():
             values, _ = self._fetch(ids[slots < 0])
-            rows[~held] = torch.from_numpy(values[:, 0]).to(rows)
+            stored = torch.from_numpy(slots < 0).to(weight.device)
+            rows[stored] = torch.from_numpy(values[:, 0]).to(rows)
         return rows
 
     def _keep(self, ids: np.ndarray, slots: np.ndarray, planes: Planes) -> None:
@@ -207,14 +253,20 @@ class InstanceBank:
         # Before the first step a row is its initial value: nothing to remember.
         if self.step > 0:
             own = ids % self.world_size == self.rank
-            index = torch.from_numpy(slots[own]).to(planes.weight.device)
+            taken = self.shards.rows(slots[self.shards.holds(slots) if self.is_sharded else own])
+            index = torch.from_numpy(taken).to(planes.weight.device)
             values = [tensor[index].float() for tensor in (planes.weight, *planes.states)]
             if self.num_states is None:
                 self.num_states = len(planes.states)
             values += [torch.zeros_like(values[0])] * (self.num_states + 1 - len(values))
-            steps = np.full(len(index), self.step, dtype=np.int64)
-            self.put(ids[own], steps, torch.stack(values, dim=1).cpu().numpy())
-        cleared = torch.from_numpy(slots).to(planes.weight.device)
+            leaving = torch.stack(values, dim=1).cpu()
+            if self.is_sharded:
+                leaving = self.shards.route(leaving, slots % self.shards.num_ranks,
+                                            ids % self.world_size)
+            steps = np.full(len(leaving), self.step, dtype=np.int64)
+            self.put(ids[own], steps, leaving.numpy())
+        emptied = self.shards.rows(slots[self.shards.holds(slots)])
+        cleared = torch.from_numpy(emptied).to(planes.weight.device)
         for tensor in (planes.weight, *planes.states):
             tensor[cleared] = 0
 
@@ -263,18 +315,34 @@ class InstanceBank:
 
     def _fetch(self, ids: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Rows brought up to date, (R, P, d) float32, and the steps each had missed, (R,)."""
+        if self.world_size == 1:
+            return self._fetch_own(ids)
         own = ids % self.world_size == self.rank
-        steps = np.full(len(ids), -1, dtype=np.int64)
+        missed = np.zeros(len(ids), dtype=np.int64)
         values = np.zeros((len(ids), 1 + (self.num_states or 0), self.feat_dim), dtype=np.float32)
+        values[own], missed[own] = self._fetch_own(ids[own])
+        return (self._sum_over_ranks(torch.from_numpy(values)).numpy(),
+                self._sum_over_ranks(torch.from_numpy(missed)).numpy())
+
+    def _fetch_for_own_slots(self, ids: np.ndarray,
+                             slots: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """Rows, brought up to date, for the slots held here, and what those stored here missed."""
+        values, missed = self._fetch_own(ids[ids % self.world_size == self.rank])
+        rows = self.shards.route(torch.from_numpy(values), ids % self.world_size,
+                                 slots % self.shards.num_ranks)
+        return rows.numpy(), missed
+
+    def _fetch_own(self, ids: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """See :meth:`_fetch`, for classes that this process owns."""
         if self.store is not None:
-            steps[own], values[own] = self.store.read(ids[own] // self.world_size)
-        fresh = own & (steps < 0)
+            steps, values = self.store.read(ids // self.world_size)
+        else:
+            steps = np.full(len(ids), -1, dtype=np.int64)
+            values = np.zeros((len(ids), 1 + (self.num_states or 0), self.feat_dim),
+                              dtype=np.float32)
+        fresh = steps < 0
         values[fresh, 0] = initial_rows(ids[fresh], self.feat_dim, self.seed)
         since = np.maximum(steps, 0)
         if self.correct and self.step > 0:
-            values[own] = advance_rows(values[own], self.transitions.since(since[own]))
-        missed = np.where(own, self.step - since, 0)
-        if self.world_size > 1:
-            values = self._sum_over_ranks(torch.from_numpy(values)).numpy()
-            missed = self._sum_over_ranks(torch.from_numpy(missed)).numpy()
-        return values, missed
+            values = advance_rows(values, self.transitions.since(since))
+        return values, self.step - since

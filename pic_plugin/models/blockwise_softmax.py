@@ -109,24 +109,59 @@ class _OnlineSoftmax:
             self.weighted.mul_(shrink).addmm_(logits, block.unit)
 
 
-def _autocast_off(tensor: Tensor) -> torch.autocast:
+def autocast_off(tensor: Tensor) -> torch.autocast:
     # torch.amp.custom_fwd would do, but torch 2.1 has it for CUDA only.
     return torch.autocast(device_type=tensor.device.type, enabled=False)
 
 
-def _remove_radial(grad: Tensor, unit: Tensor) -> Tensor:
+def remove_radial(grad: Tensor, unit: Tensor) -> Tensor:
     """In place: take the component along ``unit`` out of ``grad``, both (R, d)."""
     return grad.addcmul_(unit, (grad * unit).sum(dim=1, keepdim=True), value=-1)
 
 
-def _own_unit_weights(class_weights: Tensor, inverse: Tensor, targets: Tensor) -> Tensor:
-    """(B, d) unit class weights of the targets; nan for a target that is no class.
+def own_unit_weights(class_weights: Tensor, inverse: Tensor, targets: Tensor,
+                     absent: float = torch.nan) -> Tensor:
+    """(B, d) unit class weights of the targets; ``absent`` for a target that is no class.
 
     Indexing with such a target would abort a CUDA process, or need a wait for the GPU to find out.
     """
     own = targets.clamp(0, len(class_weights) - 1)
-    scale = inverse.index_select(0, own).masked_fill_(own != targets, torch.nan)
-    return class_weights.index_select(0, own).to(inverse.dtype).mul_(scale[:, None])
+    unit = class_weights.index_select(0, own).to(inverse.dtype)
+    unit.mul_(inverse.index_select(0, own)[:, None])
+    return unit.masked_fill_((own != targets)[:, None], absent)
+
+
+def compute_dtype(features: Tensor, class_weights: Tensor) -> torch.dtype:
+    """float32, or float64 if an input is."""
+    dtype = torch.promote_types(features.dtype, class_weights.dtype)
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def walk(queries: Tensor, class_weights: Tensor, targets: Tensor, size: int, dead: float,
+         with_mean: bool, keep: bool) -> tuple[_OnlineSoftmax, Tensor, list[Tensor]]:
+    """The first walk over the class weights, ``size`` of them at a time.
+
+    Args:
+        queries (Tensor): (B, d) unit features over temperature.
+        class_weights (Tensor): (C, d).
+        targets (Tensor): (B,) int64.
+        size (int): Classes in a block.
+        dead (float): Norm up to which a class weight counts as zero.
+        with_mean (bool): Whether to average the unit class weights under the soft-max.
+        keep (bool): Whether to keep the logits for :func:`class_weight_gradient`.
+
+    Returns:
+        tuple: Statistics of the soft-max, (C,) inverse norms of the class weights, what is kept.
+    """
+    softmax = _OnlineSoftmax(queries, with_mean)
+    inverse = queries.new_empty(len(class_weights))
+    kept: list[Tensor] = []
+    for block in _blocks(class_weights, inverse, targets, size, dead):
+        logits = queries @ block.unit.t()
+        softmax.add(logits, block)
+        if keep:
+            kept += [logits, softmax.maximum]
+    return softmax, inverse, kept
 
 
 class BlockwiseCosineSoftmax(torch.autograd.Function):
@@ -136,26 +171,18 @@ class BlockwiseCosineSoftmax(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, class_weights: Tensor, targets: Tensor,
                 temperature: float, block_elements: int,
                 train_features: bool, train_weights: bool) -> tuple[Tensor, Tensor]:
-        half = (torch.float16, torch.bfloat16)
-        dtype = torch.promote_types(features.dtype, class_weights.dtype)
-        dtype = torch.float32 if dtype in half else dtype
-        with _autocast_off(features):
+        dtype = compute_dtype(features, class_weights)
+        with autocast_off(features):
             rows = features.to(dtype)
             inverse_rows = inverse_norms(rows, dead_norm(features.dtype, temperature))
             scale = (inverse_rows / temperature)[:, None]
             queries = rows * scale
-            softmax = _OnlineSoftmax(queries, with_mean=train_features)
-            inverse = queries.new_empty(len(class_weights))
             batch_size, feat_dim = features.shape
             size = block_classes(batch_size, feat_dim, block_elements, features.device)
             keep = train_weights and batch_size * len(class_weights) <= block_elements
-            kept: list[Tensor] = []
             dead = dead_norm(class_weights.dtype, temperature)
-            for block in _blocks(class_weights, inverse, targets, size, dead):
-                logits = queries @ block.unit.t()
-                softmax.add(logits, block)
-                if keep:
-                    kept += [logits, softmax.maximum]
+            softmax, inverse, kept = walk(queries, class_weights, targets, size, dead,
+                                          with_mean=train_features, keep=keep)
             maximum, log_total = softmax.maximum[:, 0], softmax.total.log()
             # Both terms are >= 0, where log-sum-exp minus target logit would cancel.
             losses = (maximum - softmax.target_logit) + log_total[:, 0]
@@ -163,9 +190,9 @@ class BlockwiseCosineSoftmax(torch.autograd.Function):
             hits = (softmax.target_logit >= maximum) & (inverse_rows > 0)
             grad_features = None
             if softmax.weighted is not None:
-                own = _own_unit_weights(class_weights, inverse, targets)
+                own = own_unit_weights(class_weights, inverse, targets)
                 grad_features = softmax.weighted.div_(softmax.total).sub_(own)
-                grad_features = _remove_radial(grad_features, queries * temperature).mul_(scale)
+                grad_features = remove_radial(grad_features, queries * temperature).mul_(scale)
         ctx.size, ctx.feature_dtype = size, features.dtype
         for_weights = [class_weights, targets, queries, inverse, softmax.maximum + log_total, *kept]
         ctx.save_for_backward(grad_features, *(for_weights if train_weights else ()))
@@ -178,27 +205,40 @@ class BlockwiseCosineSoftmax(torch.autograd.Function):
     def backward(ctx: Any, grad_losses: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if grad_losses is None:
             return (None,) * 7
-        with _autocast_off(grad_losses):
+        with autocast_off(grad_losses):
             grad_features = grad_weights = None
             if ctx.needs_input_grad[0]:
                 grad_features = ctx.saved_tensors[0] * grad_losses[:, None]
                 grad_features = grad_features.to(ctx.feature_dtype)
             if ctx.needs_input_grad[1]:
-                grad_weights = _class_weight_gradient(ctx, grad_losses)
+                grad_weights = class_weight_gradient(grad_losses, ctx.size, *ctx.saved_tensors[1:])
         return (grad_features, grad_weights, *(None,) * 5)
 
 
-def _class_weight_gradient(ctx: Any, grad_losses: Tensor) -> Tensor:
-    _, class_weights, targets, queries, inverse, log_sum_exp, *kept = ctx.saved_tensors
+def class_weight_gradient(grad_losses: Tensor, size: int, class_weights: Tensor, targets: Tensor,
+                          queries: Tensor, inverse: Tensor, log_sum_exp: Tensor,
+                          *kept: Tensor) -> Tensor:
+    """The second walk: gradient of the class weights, (C, d).
+
+    Args:
+        grad_losses (Tensor): (B,).
+        size (int): Classes in a block, as in :func:`walk`.
+        class_weights (Tensor): (C, d).
+        targets (Tensor): (B,) int64.
+        queries (Tensor): (B, d) unit features over temperature.
+        inverse (Tensor): (C,) of :func:`walk`.
+        log_sum_exp (Tensor): (B, 1) of the logits.
+        *kept (Tensor): What :func:`walk` kept.
+    """
     grad_weights = torch.empty(class_weights.shape, dtype=class_weights.dtype,
                                device=class_weights.device)
     pulls = queries * grad_losses[:, None]
-    for i, block in enumerate(_blocks(class_weights, inverse, targets, ctx.size)):
+    for i, block in enumerate(_blocks(class_weights, inverse, targets, size)):
         if kept:
             grad = kept[2 * i].t() @ (pulls * (kept[2 * i + 1] - log_sum_exp).exp_())
         else:
             grad = (queries @ block.unit.t()).sub_(log_sum_exp).exp_().t() @ pulls
         grad.index_add_(0, block.cells[1], pulls * block.inside[:, None], alpha=-1)
-        _remove_radial(grad, block.unit)
+        remove_radial(grad, block.unit)
         torch.mul(grad, inverse[block.rows, None], out=grad_weights[block.rows])
     return grad_weights

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from pic_plugin.bank import InstanceBank, Planes, initial_rows, sgd_transition
+from pic_plugin.bank import (
+    InstanceBank,
+    Planes,
+    SlotShards,
+    initial_rows,
+    num_shard_rows,
+    sgd_transition,
+)
 
 D, SEED = 4, 9
 STEP = sgd_transition(0.1, 0.9, weight_decay=0.1)
@@ -204,3 +211,118 @@ def test_ranks_do_what_one_process_does(world_size):
         stored = np.concatenate([chunk[0] for chunk in bank.store.written()])
         assert bank.store.num_bytes == -(-20 // world_size) * (8 + 2 * D * 4)
         assert 0 < len(stored) <= -(-(20 - rank) // world_size)
+
+
+class ExchangeOverThreads:
+    """What all-to-all does, for as many threads as there are ranks."""
+
+    def __init__(self, world_size):
+        self.barrier = threading.Barrier(world_size, timeout=30)
+        self.parts = [None] * world_size
+
+    def of_rank(self, rank):
+
+        def exchange(rows, sent, received):
+            self.parts[rank] = rows.split(sent)
+            self.barrier.wait()
+            incoming = [parts[rank] for parts in self.parts]
+            assert [len(part) for part in incoming] == received
+            self.barrier.wait()
+            return torch.cat(incoming)
+
+        return exchange
+
+
+def run_sharded(world_size, work):
+    """What ``work`` returns in each of several threads, given the arguments of a sharded bank."""
+    reduce, exchange = SumOverThreads(world_size), ExchangeOverThreads(world_size)
+    with ThreadPoolExecutor(world_size) as pool:
+        futures = [
+            pool.submit(work, rank=rank, world_size=world_size,
+                        sum_over_ranks=reduce.of_rank(rank),
+                        shards=SlotShards(rank, world_size, exchange.of_rank(rank)))
+            for rank in range(world_size)]
+        return [future.result() for future in futures]
+
+
+@pytest.mark.parametrize('num_states', [1, 2])
+@pytest.mark.parametrize('accumulate', [1, 3])
+@pytest.mark.parametrize('world_size', [2, 3, 5])
+def test_shards_hold_what_one_process_holds(world_size, accumulate, num_states):
+    room = 5 * (accumulate - 1)
+    num_slots = 6 + room
+
+    def train(shards=None, correct=num_states == 1, **kwargs):
+        rng = np.random.default_rng(0)
+        bank, planes = make(20, 6, room, num_states, kept_states=None, correct=correct,
+                            shards=shards, **kwargs)
+        own = bank.shards.slots(num_slots)
+        num_rows = num_shard_rows(num_slots, bank.shards.num_ranks)
+        planes = Planes(torch.zeros(num_rows, D),
+                        [torch.zeros(num_rows, D) for _ in range(num_states)])
+        bank.start(planes)
+        seen = []
+        for i in range(40):
+            ids = rng.integers(0, 20, 5)
+            missed = bank.sample(ids, planes, pending=i % accumulate > 0)
+            places = bank.positions(ids).numpy()
+            held = bank.shard_positions(ids).numpy()
+            rows = planes.weight[bank.softmax_rows]
+            seen.append((missed.sum(), bank.active_ids.tolist(),
+                         {int(places[j]): rows[held[j]].clone() for j in np.flatnonzero(held >= 0)},
+                         len(rows)))
+            if (i + 1) % accumulate == 0:
+                noise = torch.from_numpy(rng.normal(size=(num_slots, D))).float()
+                noise *= torch.from_numpy(bank.active_set.ids >= 0)[:, None]
+                for tensor in (planes.weight, *planes.states):
+                    tensor[:len(own)] += noise[own]
+                bank.record_step(STEP)
+        return bank, planes, seen, bank.class_weights(arange(0, 20), planes.weight)
+
+    _, planes, seen, class_weights = train()
+    ranks = run_sharded(world_size, train)
+    assert max(step[0] for step in seen) > 3
+    for i, (missed, active_ids, rows, num_rows) in enumerate(seen):
+        steps = [rank[2][i] for rank in ranks]
+        assert sum(step[0] for step in steps) == missed
+        assert sum(step[3] for step in steps) == num_rows
+        assert all(step[1] == active_ids for step in steps)
+        assert sum(len(step[2]) for step in steps) == len(rows)
+        for place, row in rows.items():
+            got, = (step[2][place] for step in steps if place in step[2])
+            assert torch.equal(got, row)
+    for rank, (bank, own_planes, _, own_class_weights) in enumerate(ranks):
+        assert torch.equal(own_class_weights, class_weights)
+        own = bank.shards.slots(num_slots)
+        for tensor, part in zip((planes.weight, *planes.states),
+                                (own_planes.weight, *own_planes.states)):
+            assert torch.equal(part[:len(own)], tensor[own])
+            assert not part[len(own):].any()
+        stored = np.concatenate([chunk[0] for chunk in bank.store.written()])
+        assert len(stored) <= -(-(20 - rank) // world_size)
+
+
+@pytest.mark.parametrize('world_size', [2, 3])
+def test_full_softmax_in_shards(world_size):
+    ids = np.array([3, 0, 19, 3])
+
+    def look(**kwargs):
+        bank, _ = make(num_negatives=None, **kwargs)
+        planes = Planes(torch.ones(num_shard_rows(20, world_size), D), [])
+        bank.start(planes)
+        assert not len(bank.sample(ids, planes))
+        return (bank.shard_positions(ids).tolist(), planes.weight[bank.softmax_rows],
+                bank.class_weights(np.array([5, 2]), planes.weight))
+
+    initial = torch.from_numpy(initial_rows(arange(0, 20), D, SEED))
+    for rank, (positions, weight, looked_up) in enumerate(run_sharded(world_size, look)):
+        assert positions == [i // world_size if i % world_size == rank else -1 for i in ids]
+        assert torch.equal(weight, initial[rank::world_size])
+        assert torch.equal(looked_up, initial[[5, 2]])
+
+
+def test_a_class_outside_the_softmax_has_no_place():
+    bank, planes = make()
+    bank.sample(arange(0, 4), planes)
+    with pytest.raises(KeyError):
+        bank.shard_positions(np.array([7]))
