@@ -2,5 +2,6 @@
 """What happens around a step: hooks for mmengine's Runner."""
 from .compare_with_untrained_hook import CompareWithUntrainedHook
 from .instance_bank_hook import InstanceBankHook
+from .plain_checkpoint_hook import PlainCheckpointHook
 
-__all__ = ['CompareWithUntrainedHook', 'InstanceBankHook']
+__all__ = ['CompareWithUntrainedHook', 'InstanceBankHook', 'PlainCheckpointHook']

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results of a grid: one line a training as CSV, one line a setting as a Markdown table."""
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+from .grid import Grid
+from .training import RESULT
+
+
+class Summary(NamedTuple):
+    """One metric of one setting over its seeds.
+
+    Attributes:
+        mean (float): Mean.
+        std (float | None): Sample standard deviation (n - 1); None for one seed.
+        seeds (int): How many there are.
+    """
+
+    mean: float
+    std: Optional[float]
+    seeds: int
+
+
+def summarise(values: list[float]) -> Optional[Summary]:
+    """Mean and sample standard deviation; None of nothing."""
+    if not values:
+        return None
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return Summary(mean, None, 1)
+    variance = sum((value - mean)**2 for value in values) / (len(values) - 1)
+    return Summary(mean, math.sqrt(variance), len(values))
+
+
+def read_results(grid: Grid, folder: Path) -> list[dict[str, Any]]:
+    """One dict for each training that is done: factors, ``seed``, and the result's fields.
+
+    Args:
+        grid (Grid): The grid.
+        folder (Path): That its trainings are in.
+
+    Raises:
+        ValueError: If a result lacks a metric of the grid, or is no JSON.
+    """
+    rows = []
+    for training in grid.trainings:
+        file = folder / training.name / RESULT
+        if not file.is_file():
+            continue
+        try:
+            result = json.loads(file.read_text(encoding='utf-8'))
+        except json.JSONDecodeError as error:
+            raise ValueError(f'{file} is damaged: remove it, and the training is done again.') \
+                from error
+        missing = sorted(set(grid.metrics) - set(result))
+        if missing:
+            raise ValueError(f'{file} has no {", ".join(missing)}: remove it, and the training is '
+                             'done again.')
+        rows.append({**training.labels, 'seed': training.seed, **result})
+    return rows
+
+
+def to_csv(rows: list[dict[str, Any]]) -> str:
+    """CSV of all fields, one line a training."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
+        writer.writeheader()
+        writer.writerows({name: round(value, 4) if isinstance(value, float) else value
+                          for name, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def settings(grid: Grid) -> list[dict[str, str]]:
+    """Levels of each setting, once, in the grid's order."""
+    distinct = {tuple(training.labels.values()): training.labels for training in grid.trainings}
+    return list(distinct.values())
+
+
+def values_of(rows: list[dict[str, Any]], labels: dict[str, str], field: str) -> list[float]:
+    """A field of all seeds of a setting."""
+    return [row[field] for row in rows
+            if all(row[factor] == level for factor, level in labels.items())]
+
+
+def to_markdown(grid: Grid, rows: list[dict[str, Any]]) -> str:
+    """Table of mean and sample standard deviation, caption below it."""
+    head = [*grid.factors, *grid.metrics.values(), 'seeds']
+    lines = [_line(head), _line(['---'] * len(head))]
+    for labels in settings(grid):
+        cells = [summarise(values_of(rows, labels, field)) for field in grid.metrics]
+        count = cells[0].seeds if cells[0] else 0
+        lines.append(_line([*labels.values(), *(_cell(cell) for cell in cells), str(count)]))
+    return '\n'.join([*lines, '', f'*{grid.title}. {grid.caption}*'])
+
+
+def _line(cells: list[str]) -> str:
+    return f'| {" | ".join(cells)} |'
+
+
+def _cell(summary: Optional[Summary]) -> str:
+    if summary is None:
+        return 'not run'
+    digits = 1 if abs(summary.mean) < 1000 else 0
+    mean = f'{summary.mean:.{digits}f}'
+    return mean if summary.std is None else f'{mean} ± {summary.std:.{digits}f}'
