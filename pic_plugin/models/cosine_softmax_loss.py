@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Sequence
 
 import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from .blockwise_softmax import BlockwiseCosineSoftmax
+from .sharded_softmax import sharded_cosine_softmax
 
 # 64 MB of float32 logits: large enough for a GPU to run at full speed, small beside its memory.
 BLOCK_ELEMENTS = 2**24
@@ -80,7 +82,8 @@ class CosineSoftmaxLoss(nn.Module):
 
     The mean is over the local batch. DistributedDataParallel averages gradients over ranks, and
     mmengine's optimizer wrappers divide by the number of accumulated batches: both give the mean
-    over all images if, as usual, the batches are of equal size.
+    over all images if, as usual, the batches are of equal size. (Where those of ranks are not,
+    :class:`PICHead` weights their losses.)
 
     Args:
         temperature (float): Divides the cosines; > 0. Defaults to 0.2, the authors' setting.
@@ -143,6 +146,28 @@ class CosineSoftmaxLoss(nn.Module):
             ValueError: See :func:`cosine_softmax`.
         """
         losses, hits = cosine_softmax(features, class_weights, targets, self.temperature)
+        return losses.mean() * self.loss_weight, hits.to(losses.dtype).mean() * 100
+
+    def with_accuracy_over_shards(self, features: Tensor, class_weights: Tensor, rows: Tensor,
+                                  sizes: Sequence[int], rank: int) -> tuple[Tensor, Tensor]:
+        """:meth:`with_accuracy` of the own batch where each process has a part of the classes.
+
+        Args:
+            features (Tensor): (B_r, d), those of this process.
+            class_weights (Tensor): (A_r, d), its part of the class weights.
+            rows (Tensor): (B_0 + B_1 + ...,) int64, targets of all processes' features as rows of
+                ``class_weights``, -1 for those of other parts.
+            sizes (Sequence[int]): B_0, B_1, ...
+            rank (int): r.
+
+        Returns:
+            tuple[Tensor, Tensor]: As :meth:`with_accuracy`.
+
+        Raises:
+            ValueError: See :func:`sharded_cosine_softmax`.
+        """
+        losses, hits = sharded_cosine_softmax(features, class_weights, rows, sizes, rank,
+                                              self.temperature)
         return losses.mean() * self.loss_weight, hits.to(losses.dtype).mean() * 100
 
     def extra_repr(self) -> str:

@@ -10,8 +10,11 @@ from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from pic_plugin.bank import InstanceBank
+from pic_plugin.bank import InstanceBank, num_shard_rows
 from pic_plugin.bank.row_codec import DTYPES
+from pic_plugin.collectives import world_size
+
+from .global_batch import GlobalBatch
 
 HOOK_LINE = "custom_hooks = [dict(type='InstanceBankHook')]"
 
@@ -46,6 +49,11 @@ class PICHead(BaseModule):
             optimizer has not yet applied their gradient; 0 without gradient accumulation. Set
             automatically before training, except under DistributedDataParallel, where it has to
             be given: (accumulative_counts - 1) * global batch size. Defaults to 0.
+        sharded (bool): Whether each process holds, and trains, a part of the active classes only:
+            1 / (number of processes) of the memory, and no all-reduce of their gradient; features
+            are gathered instead. For K so large that K * d is more than a device or the network
+            between them should carry. ``num_instances`` and ``pending_rows`` need not be given.
+            Without effect in a single process. Defaults to False.
         init_cfg (dict, optional): mmengine's; the class weights are not subject to it.
 
     Raises:
@@ -60,6 +68,7 @@ class PICHead(BaseModule):
                  correct_weights: bool = True,
                  storage: Optional[dict] = None,
                  pending_rows: int = 0,
+                 sharded: bool = False,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
         for name, value, least in (('feat_dim', feat_dim, 1), ('num_instances', num_instances, 1),
@@ -72,10 +81,12 @@ class PICHead(BaseModule):
         self.num_negatives = num_negatives
         self.correct_weights = correct_weights
         self.pending_rows = pending_rows
+        self.sharded = sharded
         self.storage = _check_storage(storage or dict(type='memory'))
         self.loss_module = MODELS.build(loss or dict(type='CosineSoftmaxLoss', temperature=0.2))
-        self.weight = nn.Parameter(torch.zeros(self.num_slots, feat_dim))
+        self.weight = nn.Parameter(torch.zeros(self.num_rows, feat_dim))
         self._bank: Optional[InstanceBank] = None
+        self._batch: Optional[GlobalBatch] = None
 
     @property
     def is_full(self) -> bool:
@@ -85,11 +96,21 @@ class PICHead(BaseModule):
 
     @property
     def num_slots(self) -> int:
-        """Rows that ``weight`` needs; 0 while that depends on an N that is not known."""
+        """Places for classes; 0 while that depends on an N that is not known."""
         if self.is_full:
             return self.num_instances or 0
         assert self.num_negatives is not None, 'else the soft-max is full'
         return self.num_negatives + self.pending_rows
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that ``weight`` needs: one for each slot, or for each of this process's slots."""
+        return num_shard_rows(self.num_slots, world_size()) if self.sharded else self.num_slots
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether there are several processes and each holds a part of the slots."""
+        return self.sharded and world_size() > 1
 
     @property
     def bank(self) -> InstanceBank:
@@ -105,8 +126,20 @@ class PICHead(BaseModule):
         return self._bank
 
     def attach(self, bank: InstanceBank) -> None:
-        """Take the bank that the hook keeps in step with this head."""
+        """Take the bank that the hook keeps in step with this head.
+
+        Raises:
+            ValueError: If the loss cannot be computed on a sharded head.
+        """
+        if bank.is_sharded and not hasattr(self.loss_module, 'with_accuracy_over_shards'):
+            raise ValueError(
+                f'a sharded head needs a loss that spans processes, and {type(self.loss_module)} '
+                "does not: choose loss=dict(type='CosineSoftmaxLoss'), or PICHead(sharded=False).")
         self._bank = bank
+
+    def begin(self, batch: GlobalBatch) -> None:
+        """Take the batch of all processes, which the hook gathers before each step."""
+        self._batch = batch
 
     @property
     def active_ids(self) -> Tensor:
@@ -142,10 +175,12 @@ class PICHead(BaseModule):
 
         Returns:
             dict[str, Tensor]: ``loss`` and, if the loss module gives it, ``instance_acc``: top-1
-            accuracy among the active classes, percent.
+            accuracy among the active classes, percent. The loss is the mean over the batch; with
+            several processes it is weighted so that its mean over them is that over all images.
 
         Raises:
-            RuntimeError: If no hook has attached a bank.
+            RuntimeError: If no hook has attached a bank, or several processes have not been told
+                what batch they have together.
             ValueError: If the features do not have d columns and one row for each sample.
         """
         rows = self.bank.softmax_rows
@@ -158,11 +193,31 @@ class PICHead(BaseModule):
         class_weights = self.weight[rows]
         if not train_weights:
             class_weights = class_weights.detach()
-        targets = self.bank.positions(instance_ids(data_samples)).to(features.device)
-        if not hasattr(self.loss_module, 'with_accuracy'):
-            return dict(loss=self.loss_module(features, class_weights, targets))
-        loss, accuracy = self.loss_module.with_accuracy(features, class_weights, targets)
-        return dict(loss=loss, instance_acc=accuracy)
+        ids = instance_ids(data_samples)
+        batch = self._global_batch(ids)
+        accuracy = None
+        if self.bank.is_sharded:
+            held = self.bank.shard_positions(batch.ids).to(features.device)
+            loss, accuracy = self.loss_module.with_accuracy_over_shards(
+                features, class_weights, held, batch.sizes, batch.rank)
+        else:
+            targets = self.bank.positions(ids).to(features.device)
+            if hasattr(self.loss_module, 'with_accuracy'):
+                loss, accuracy = self.loss_module.with_accuracy(features, class_weights, targets)
+            else:
+                loss = self.loss_module(features, class_weights, targets)
+        if batch.loss_factor != 1:
+            loss = loss * batch.loss_factor
+        return dict(loss=loss) if accuracy is None else dict(loss=loss, instance_acc=accuracy)
+
+    def _global_batch(self, ids: np.ndarray) -> GlobalBatch:
+        if self.bank.world_size == 1:
+            return GlobalBatch(ids, [len(ids)])
+        batch = self._batch
+        if batch is None or not np.array_equal(batch.ids[batch.own], ids):
+            raise RuntimeError('the samples of this loss are not those that the processes have '
+                               f'told each other of before the step: {HOOK_LINE} does that.')
+        return batch
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         # A head that is only looked at (evaluation, export) takes the rows that a checkpoint has.
@@ -174,7 +229,8 @@ class PICHead(BaseModule):
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(feat_dim={self.feat_dim}, num_instances='
                 f'{self.num_instances}, num_negatives={self.num_negatives}, '
-                f'correct_weights={self.correct_weights}, loss={self.loss_module})')
+                f'correct_weights={self.correct_weights}, sharded={self.sharded}, '
+                f'loss={self.loss_module})')
 
 
 def instance_ids(data_samples: Sequence[Any]) -> np.ndarray:

@@ -45,9 +45,9 @@ def sharded_cosine_softmax(features: Tensor,
     input without gradient are as in ``cosine_softmax``.
 
     Gradients follow DistributedDataParallel: each process calls backward on a loss of its own
-    batch, and what is minimised is the mean of these losses over the processes. The class weights get the
-    gradient of that mean, so that a shard is trained as if its rows were part of a replicated
-    parameter. Features get the gradient of their own loss alone, undivided, since
+    batch, and what is minimised is the mean of these losses over the processes. The class weights
+    get the gradient of that mean, so that a shard is trained as if its rows were part of a
+    replicated parameter. Features get the gradient of their own loss alone, undivided, since
     DistributedDataParallel averages what becomes of it in the network.
 
     If the gradient of a shard is not finite, the gradient of that process's features becomes nan: a
