@@ -13,8 +13,11 @@ import numpy as np
 import torch
 from mmengine.runner import Runner
 
-from pic_plugin.bank import BankFileError, InstanceBank, read_bank, write_bank
+from pic_plugin.bank import BankFileError, InstanceBank, initial_rows, read_bank, write_bank
 from pic_plugin.bank.row_store import Rows
+
+from .head_rows import HeadRows
+from .instance_keys import match_instances
 
 KEY = 'pic_bank'
 _BANK_NAME = re.compile(
@@ -33,11 +36,18 @@ class BankCheckpoint:
     Args:
         runner (Runner): The runner whose ``save_checkpoint`` and ``resume`` are taken over.
         bank (InstanceBank): The bank.
+        head_rows (HeadRows): Where the rows in the soft-max are in a checkpoint.
+        keys (np.ndarray, optional): (N,) int64, of :func:`instance_keys`; None where images are
+            known by their place alone.
     """
 
-    def __init__(self, runner: Runner, bank: InstanceBank) -> None:
+    def __init__(self, runner: Runner, bank: InstanceBank, head_rows: HeadRows,
+                 keys: Optional[np.ndarray]) -> None:
         self.runner = runner
         self.bank = bank
+        self.head_rows = head_rows
+        self.keys = keys
+        self._new_ids: Optional[np.ndarray] = None  # of saved ids, where they have changed
         self.restored_sampler_seed: Optional[int] = None
         self._token: Optional[str] = None
         self._state: Optional[dict] = None
@@ -141,6 +151,8 @@ class BankCheckpoint:
             token=self._token,
             complete='optimizer' in checkpoint,
             sampler_seed=getattr(self.runner.train_dataloader.sampler, 'seed', None))
+        if self.keys is not None:
+            state['instance_keys'] = torch.from_numpy(self.keys)
         if self.bank.active_set is not None:
             state['active_set'] = {
                 name: torch.from_numpy(array.copy())
@@ -163,13 +175,40 @@ class BankCheckpoint:
                 'without the state of the optimizer. Start from its network alone with '
                 'load_from=CHECKPOINT and resume=False, or resume from another one.')
         identity = self._identity()
-        for name in ('num_instances', 'num_negatives', 'num_slots', 'feat_dim', 'correct'):
+        for name in ('num_negatives', 'num_slots', 'feat_dim', 'correct'):
+            if name == 'num_slots' and self.bank.is_full:
+                continue  # one for each image
             if state[name] != identity[name]:
                 raise ValueError(
                     f'this checkpoint cannot be resumed: it was saved with {name}={state[name]} '
                     f'and this run has {identity[name]}. {_ADVICE[name]} The checkpoint is left '
                     'as it is.')
+        self._match_images(checkpoint, state)
         self._state = state
+
+    def _match_images(self, checkpoint: dict, state: dict) -> None:
+        """Find the saved run's images in a data set that may have grown since."""
+        bank, num_saved = self.bank, state['num_instances']
+        keys = state.get('instance_keys')
+        try:
+            self._new_ids = match_instances(None if keys is None else keys.cpu().numpy(), num_saved,
+                                            self.keys, bank.num_instances)
+        except ValueError as error:
+            raise ValueError(f'this checkpoint cannot be resumed: {error} The checkpoint is left '
+                             'as it is.') from error
+        if self._new_ids is None and num_saved == bank.num_instances:
+            return
+        moved = 0 if self._new_ids is None else int(
+            (self._new_ids != np.arange(num_saved)).sum())
+        self.runner.logger.warning(
+            f'The data set has changed since the checkpoint was saved: {num_saved} instances then, '
+            f'{bank.num_instances} now. {moved} images have another place in it, and their class '
+            'weights go with them; new images start as any that was never visited.')
+        if bank.is_full:
+            new_places = torch.from_numpy(
+                np.arange(num_saved) if self._new_ids is None else self._new_ids)
+            rows = initial_rows(np.arange(bank.num_instances), bank.feat_dim, state['seed'])
+            self.head_rows.move(checkpoint, new_places, torch.from_numpy(rows))
 
     def _resume(self, resume: Callable, filename: str, *args: Any, **kwargs: Any) -> None:
         self._resuming = True
@@ -190,15 +229,21 @@ class BankCheckpoint:
         self.restored_sampler_seed = state['sampler_seed']
         if bank.active_set is None:
             return
-        bank.active_set.load_state_dict(
-            {name: state['active_set'][name].cpu().numpy().copy() for name in _ARRAYS})
+        arrays = {name: state['active_set'][name].cpu().numpy().copy() for name in _ARRAYS}
+        held = arrays['ids'] >= 0
+        arrays['ids'][held] = self._renumber(arrays['ids'][held])
+        bank.active_set.load_state_dict(arrays)
         saved_world = state['world_size']
+        same_owners = saved_world == bank.world_size and self._new_ids is None
         for rank in range(saved_world):
-            if saved_world == bank.world_size and rank != bank.rank:
+            if same_owners and rank != bank.rank:
                 continue
             path = self._bank_path(checkpoint.parent, checkpoint.stem, state['token'], rank,
                                    saved_world)
             self._read_rows(path, state)
+
+    def _renumber(self, ids: np.ndarray) -> np.ndarray:
+        return ids if self._new_ids is None else self._new_ids[ids]
 
     def _read_rows(self, path: Path, state: dict) -> None:
         transitions: Dict[str, List[np.ndarray]] = {}
@@ -210,18 +255,21 @@ class BankCheckpoint:
             if kind == 'transitions':
                 transitions.setdefault(values['name'], []).append(arrays['products'])
             if kind == 'rows':
-                own = arrays['ids'] % self.bank.world_size == self.bank.rank
+                if len(arrays['ids']) and not 0 <= arrays['ids'].min() <= arrays['ids'].max() < (
+                        state['num_instances']):
+                    raise BankFileError(f'{path} holds ids outside its own {state["num_instances"]} '
+                                        'instances: resume from another checkpoint.')
+                ids = self._renumber(arrays['ids'])
+                own = ids % self.bank.world_size == self.bank.rank
                 if own.any():
-                    self.bank.check_ids(arrays['ids'])
-                    self.bank.put(arrays['ids'][own], arrays['steps'][own], arrays['values'][own])
+                    self.bank.put(ids[own], arrays['steps'][own], arrays['values'][own])
         self.bank.transitions.load_state_dict(
             {name: np.concatenate(parts) for name, parts in transitions.items()})
 
 
 _ADVICE = dict(
-    num_instances='The data set has changed: resume with the one of the saved run, or start anew '
-    'from the network with load_from and resume=False.',
-    num_negatives='Set PICHead(num_negatives=...) as it was.',
+    num_negatives='Set PICHead(num_negatives=...) as it was; None goes on with a soft-max over all '
+    'instances if there are more of them now than num_negatives was.',
     num_slots='Set accumulative_counts, batch size and PICHead(pending_rows=...) as they were.',
     feat_dim='Set feat_dim and the neck\'s out_channels as they were.',
     correct='Set PICHead(correct_weights=...) as it was.')

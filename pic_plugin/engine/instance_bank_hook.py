@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import mmengine.dist as dist
 import numpy as np
@@ -15,13 +15,18 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pic_plugin.bank import InstanceBank, Planes, sgd_transition
+from pic_plugin.bank import InstanceBank, Planes, SlotShards, sgd_transition
+from pic_plugin.collectives import exchange_rows, gather_rows, sum_over_ranks
+from pic_plugin.models.global_batch import GlobalBatch
 from pic_plugin.models.pic_head import PICHead, instance_ids
 
 from .bank_checkpoint import BankCheckpoint
+from .head_rows import HeadRows
+from .instance_keys import instance_keys
 from .plain_checkpoint import to_plain_message_hub, with_history_buffers
 from .preflight import check_dataset_ids, check_first_batch, describe_plan, loader_notices
 from .row_prefetch import RowPrefetcher
+from .shard_clipping import check_elementwise, clip_grad_norm_over_shards
 
 
 @HOOKS.register_module()
@@ -41,6 +46,10 @@ class InstanceBankHook(Hook):
         log_interval (int, optional): Iterations between two updates of the logged scalars (active
             classes, staleness of returning rows in optimizer steps, mean norm of active class
             weights). Defaults to None: the LoggerHook's interval.
+        id_key (str, optional): Entry of a data info that tells an image from all others for good,
+            so that a resumed run finds each image's class weight again when images were added, or
+            are listed in another order. Defaults to 'img_path', which is taken relative to the
+            data set's folder. None, or a data set without it: images are known by their place.
 
     Raises:
         ValueError: At the start of training, if the data set's ids may collide, the head's sizes
@@ -50,10 +59,12 @@ class InstanceBankHook(Hook):
     # Before hooks of NORMAL priority, so that these see the classes of the step.
     priority = 'ABOVE_NORMAL'
 
-    def __init__(self, log_interval: Optional[int] = None) -> None:
+    def __init__(self, log_interval: Optional[int] = None,
+                 id_key: Optional[str] = 'img_path') -> None:
         if log_interval is not None and log_interval < 1:
             raise ValueError(f'log_interval must be at least 1 iteration, not {log_interval}.')
         self.log_interval = log_interval
+        self.id_key = id_key
         self._restored = False
         self._checked_batch = False
 
@@ -64,18 +75,25 @@ class InstanceBankHook(Hook):
         self.head = find_head(runner.model)
         num_instances = check_dataset_ids(runner.train_dataloader.dataset,
                                           self.head.num_instances)
-        self.optimizer, accumulative_counts = _find_optimizer(runner, self.head.weight)
+        wrapper = _find_wrapper(runner, self.head.weight)
+        self.optimizer, accumulative_counts = wrapper.optimizer, wrapper._accumulative_counts
         global_batch = (runner.train_dataloader.batch_size or 1) * dist.get_world_size()
         _resize_head(self.head, num_instances, (accumulative_counts - 1) * global_batch,
                      wrapped=is_model_wrapper(runner.model))
         correct = self.head.correct_weights and not self.head.is_full
         if correct:
             _check_optimizer(self.optimizer)
+        if self.head.is_sharded:
+            check_elementwise(self.optimizer)
+            _clip_over_shards(wrapper, self.head.weight)
         self.bank = self._make_bank(runner, num_instances, correct)
         self.head.attach(self.bank)
         self.optimizer.register_step_pre_hook(self._before_step)
         self.optimizer.register_step_post_hook(self._after_step)
-        self.checkpoint = BankCheckpoint(runner, self.bank)
+        self.checkpoint = BankCheckpoint(
+            runner, self.bank,
+            HeadRows(find_model(runner.model), self.head.weight, self.optimizer),
+            instance_keys(runner.train_dataloader.dataset, self.id_key))
         self.checkpoint.take_over(on_resumed=self._after_resume)
         self.prefetcher: Optional[RowPrefetcher] = None
         if RowPrefetcher.is_of_use(self.bank, runner.train_dataloader):
@@ -100,7 +118,8 @@ class InstanceBankHook(Hook):
             dtype=self.head.storage.get('dtype', 'float32'),
             rank=dist.get_rank(),
             world_size=dist.get_world_size(),
-            sum_over_ranks=_sum_over_ranks)
+            sum_over_ranks=lambda tensor: sum_over_ranks(tensor, 'returning rows'),
+            shards=_make_shards() if self.head.is_sharded else None)
 
     def _after_resume(self, runner: Runner) -> None:
         self._restored = True
@@ -138,11 +157,13 @@ class InstanceBankHook(Hook):
             check_first_batch(data_batch, self.head, find_model(runner.model))
             self._checked_batch = True
         assert data_batch is not None, 'the train loop passes it'
-        ids = _gather_ids(instance_ids(data_batch['data_samples']))
+        batch, pending = _gather_batch(instance_ids(data_batch['data_samples']),
+                                       self._has_pending_gradient())
+        self.head.begin(batch)
         if self.prefetcher is not None:
             self.prefetcher.advance(runner.iter)
         with torch.no_grad():
-            self._staleness = self.bank.sample(ids, self._planes(), self._has_pending_gradient())
+            self._staleness = self.bank.sample(batch.ids, self._planes(), pending)
 
     def after_train(self, runner: Runner) -> None:
         """Let no thread outlive the training."""
@@ -156,10 +177,16 @@ class InstanceBankHook(Hook):
         if self.every_n_inner_iters(batch_idx, interval) or self.end_of_epoch(
                 runner.train_dataloader, batch_idx):
             weights = self.head.weight.detach()[self.bank.softmax_rows]
+            sums = torch.tensor([float(weights.norm(dim=1).sum()), len(weights),
+                                 float(self._staleness.sum()), len(self._staleness)],
+                                dtype=torch.float64)
+            if self.bank.is_sharded:
+                sums = sum_over_ranks(sums, 'logging')
+            norms, num_active, missed, num_returned = sums.tolist()
             scalars = dict(
-                class_weight_norm=float(weights.norm(dim=1).mean()),
-                active_classes=len(weights),
-                row_staleness=float(self._staleness.mean()) if len(self._staleness) else 0.0)
+                class_weight_norm=norms / num_active,
+                active_classes=int(num_active),
+                row_staleness=missed / num_returned if num_returned else 0.0)
             for name, value in scalars.items():
                 runner.message_hub.update_scalar(f'train/{name}', value)
 
@@ -232,14 +259,14 @@ def find_head(model: nn.Module) -> PICHead:
     return heads[0]
 
 
-def _find_optimizer(runner: Runner, weight: nn.Parameter) -> Tuple[Optimizer, int]:
-    """The optimizer that holds a parameter, and over how many iterations it accumulates."""
+def _find_wrapper(runner: Runner, weight: nn.Parameter) -> Any:
+    """mmengine's wrapper of the optimizer that holds a parameter."""
     wrappers: Dict[str, Any] = dict(runner.optim_wrapper.items()) if hasattr(
         runner.optim_wrapper, 'items') else {'': runner.optim_wrapper}
     for wrapper in wrappers.values():
         for group in wrapper.optimizer.param_groups:
             if any(parameter is weight for parameter in group['params']):
-                return wrapper.optimizer, wrapper._accumulative_counts
+                return wrapper
     raise ValueError('no optimizer holds the class weights (head.weight): do not freeze the head, '
                      'and train with DistributedDataParallel or one process; FSDP and DeepSpeed '
                      'flatten or replace parameters and are not supported.')
@@ -260,11 +287,12 @@ def _resize_head(head: PICHead, num_instances: int, pending_rows: int, wrapped: 
     head.num_instances = num_instances
     if head.is_full:
         pending_rows = 0
-    if not wrapped:
+    # Of a sharded head DistributedDataParallel knows nothing.
+    if not wrapped or head.is_sharded:
         head.pending_rows = max(pending_rows, head.pending_rows)
-        if len(head.weight) != head.num_slots:
+        if len(head.weight) != head.num_rows:
             # The same Parameter object, since the optimizer holds it already.
-            head.weight.data = head.weight.data.new_zeros(head.num_slots, head.feat_dim)
+            head.weight.data = head.weight.data.new_zeros(head.num_rows, head.feat_dim)
     elif len(head.weight) < head.num_slots:
         raise ValueError(
             f'the head was wrapped for distributed training with {len(head.weight)} rows and needs '
@@ -276,20 +304,27 @@ def _resize_head(head: PICHead, num_instances: int, pending_rows: int, wrapped: 
             f'{pending_rows}) or more, (accumulative_counts - 1) * global batch size.')
 
 
-def _gather_ids(ids: np.ndarray) -> np.ndarray:
-    """Ids of the global batch: rank after rank, each in the order of its batch."""
+def _make_shards() -> SlotShards:
+    return SlotShards(dist.get_rank(), dist.get_world_size(),
+                      lambda rows, sent, received: exchange_rows(rows, sent, received,
+                                                                 'moving rows'))
+
+
+def _clip_over_shards(wrapper: Any, weight: nn.Parameter) -> None:
+    """Let an optimizer wrapper that clips by norm count each shard once."""
+    if getattr(wrapper, 'clip_func', None) is torch.nn.utils.clip_grad_norm_:
+        wrapper.clip_func = clip_grad_norm_over_shards(weight)
+
+
+def _gather_batch(ids: np.ndarray, pending: bool) -> Tuple[GlobalBatch, bool]:
+    """The global batch, and whether rows of any process hold a gradient not yet applied."""
     if dist.get_world_size() == 1:
-        return ids
-    sizes = torch.cat(dist.all_gather(torch.tensor([len(ids)])))
-    padded = torch.full((int(sizes.max()), ), -1, dtype=torch.int64)
-    padded[:len(ids)] = torch.from_numpy(ids)
-    gathered: List[Tensor] = dist.all_gather(padded)
-    return torch.cat([part[:size] for part, size in zip(gathered, sizes.tolist())]).numpy()
-
-
-def _sum_over_ranks(tensor: Tensor) -> Tensor:
-    dist.all_reduce(tensor)
-    return tensor
+        return GlobalBatch(ids, [len(ids)]), pending
+    ones = [1] * dist.get_world_size()
+    told = gather_rows(torch.tensor([[len(ids), int(pending)]]), ones, 'ids')
+    sizes = told[:, 0].tolist()
+    everyones = gather_rows(torch.from_numpy(ids), sizes, 'ids')
+    return GlobalBatch(everyones.numpy(), sizes, dist.get_rank()), bool(told[:, 1].any())
 
 
 def _reseed_loader(runner: Runner, sampler_seed: Optional[int]) -> None:

@@ -63,6 +63,18 @@ class ToyImages(BaseDataset):
         return [dict(key=key, gt_label=key % 3) for key in range(self.num_images)]
 
 
+@DATASETS.register_module()
+class NamedToyImages(ToyImages):
+    """Images that depend on their file's name, in the order of the list."""
+
+    def __init__(self, names, folder='/first', **kwargs):
+        self.names, self.folder = names, folder
+        super().__init__(data_root=folder, **kwargs)
+
+    def load_data_list(self):
+        return [dict(img_path=f'{self.folder}/{name}', key=int(name)) for name in self.names]
+
+
 @TRANSFORMS.register_module()
 class ToyPixels:
     """Pixels of an image, augmented with draws from all three random generators."""
