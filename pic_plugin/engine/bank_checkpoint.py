@@ -16,13 +16,14 @@ from mmengine.runner import Runner
 from pic_plugin.bank import BankFileError, InstanceBank, initial_rows, read_bank, write_bank
 from pic_plugin.bank.row_store import Rows
 
+from .bank_state import ACTIVE_SET_ARRAYS, check_bank_state
+from .checkpoint_file import check_checkpoint_file
 from .head_rows import HeadRows
 from .instance_keys import match_instances
 
 KEY = 'pic_bank'
 _BANK_NAME = re.compile(
     r'(?P<stem>.+)\.(?P<token>[0-9a-f]{12})\.bank-\d+of\d+(?P<partial>\.partial)?')
-_ARRAYS = ('ids', 'stamps', 'active', 'free')
 
 
 class BankCheckpoint:
@@ -174,6 +175,12 @@ class BankCheckpoint:
                 'this checkpoint cannot be resumed: it was saved without an InstanceBankHook or '
                 'without the state of the optimizer. Start from its network alone with '
                 'load_from=CHECKPOINT and resume=False, or resume from another one.')
+        try:
+            check_bank_state(state)
+        except ValueError as error:
+            raise ValueError(f'this checkpoint cannot be resumed: {error}, which no run has saved. '
+                             'It is damaged, or not of this plugin: resume from another one.'
+                             ) from error
         identity = self._identity()
         for name in ('num_negatives', 'num_slots', 'feat_dim', 'correct'):
             if name == 'num_slots' and self.bank.is_full:
@@ -211,6 +218,7 @@ class BankCheckpoint:
             self.head_rows.move(checkpoint, new_places, torch.from_numpy(rows))
 
     def _resume(self, resume: Callable, filename: str, *args: Any, **kwargs: Any) -> None:
+        _on_all_ranks(lambda: check_checkpoint_file(filename))
         self._resuming = True
         try:
             resume(filename, *args, **kwargs)
@@ -229,7 +237,7 @@ class BankCheckpoint:
         self.restored_sampler_seed = state['sampler_seed']
         if bank.active_set is None:
             return
-        arrays = {name: state['active_set'][name].cpu().numpy().copy() for name in _ARRAYS}
+        arrays = {name: state['active_set'][name].cpu().numpy().copy() for name in ACTIVE_SET_ARRAYS}
         held = arrays['ids'] >= 0
         arrays['ids'][held] = self._renumber(arrays['ids'][held])
         bank.active_set.load_state_dict(arrays)

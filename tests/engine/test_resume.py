@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run that was cut, killed or moved goes on as if nothing had been, or says why it cannot."""
-import hashlib
 import os
 import random
 import shutil
@@ -13,6 +12,7 @@ from mmengine.runner import Runner
 from toy_training import (
     assert_equal,
     bank_paths,
+    hash_files,
     read_checkpoint,
     snapshot,
     start_process,
@@ -23,12 +23,6 @@ from toy_training import (
 from pic_plugin.bank import BankFileError
 
 KEEP_TWO = dict(checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2))
-
-
-def hash_files(folder):
-    """Checkpoints, banks and what points at them; not the logs, which a failing run writes too."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in folder.iterdir() if path.is_file() and path.suffix != '.py'}
 
 
 def move_checkpoint(source, folder, name='epoch_2'):

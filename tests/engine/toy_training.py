@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A training through the real Runner that takes a second, and all of its state to compare."""
+import hashlib
 import multiprocessing
 import os
 import random
@@ -234,6 +235,12 @@ def bank_paths(checkpoint):
     """Bank files beside a checkpoint, in the order of their ranks."""
     checkpoint = Path(checkpoint)
     return sorted(checkpoint.parent.glob(f'{checkpoint.stem}.*.bank-*'))
+
+
+def hash_files(folder):
+    """Checkpoints, banks and what points at them; not the logs, which a failing run writes too."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in folder.iterdir() if path.is_file() and path.suffix != '.py'}
 
 
 def assert_equal(state, expected):

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a checkpoint says of the bank, checked before any of it is believed."""
+from __future__ import annotations
+
+import re
+from typing import Any, Dict, NamedTuple, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+TOKEN = re.compile(r'[0-9a-f]{12}')
+MAX_RANKS = 2**16
+ACTIVE_SET_ARRAYS = ('ids', 'stamps', 'active', 'free')
+
+
+class _Range(NamedTuple):
+    """Integers from ``low`` to ``high``; None too, where it may be missing."""
+
+    low: int
+    high: int
+    may_be_none: bool = False
+
+    def holds(self, value: Any) -> bool:
+        if value is None:
+            return self.may_be_none
+        return type(value) is int and self.low <= value <= self.high
+
+
+_INTEGERS: Dict[str, _Range] = dict(
+    num_instances=_Range(1, 2**62),
+    num_negatives=_Range(1, 2**62, True),
+    num_slots=_Range(0, 2**62),
+    feat_dim=_Range(1, 2**31),
+    num_states=_Range(0, 64, True),
+    seed=_Range(-2**63, 2**64),
+    step=_Range(0, 2**62),
+    world_size=_Range(1, MAX_RANKS),
+    sampler_seed=_Range(-2**63, 2**64, True),
+)
+
+
+def check_bank_state(state: Any) -> None:
+    """Refuse what no bank can have saved.
+
+    Args:
+        state: Entry of a checkpoint, as it was loaded.
+
+    Raises:
+        ValueError: If a value is missing, of another kind or impossible. The token becomes part of
+            a file's name, so it must be one.
+    """
+    if not isinstance(state, dict):
+        raise ValueError(f'its bank is a {type(state).__name__}')
+    for name, allowed in _INTEGERS.items():
+        if name not in state or not allowed.holds(state[name]):
+            raise ValueError(f'its {name} is {_show(state.get(name))}')
+    for name in ('correct', 'complete'):
+        if type(state.get(name)) is not bool:
+            raise ValueError(f'its {name} is {_show(state.get(name))}')
+    token = state.get('token')
+    if not isinstance(token, str) or not TOKEN.fullmatch(token):
+        raise ValueError(f'its token is {_show(token)}')
+    keys = state.get('instance_keys')
+    if keys is not None and not (_is_array(keys, torch.int64) and len(keys) <= (
+            state['num_instances'])):
+        raise ValueError(f'its instance_keys are {_show(keys)}')
+    if (state['num_negatives'] is None) != ('active_set' not in state):
+        raise ValueError('it has an active set and no num_negatives, or the reverse')
+    if 'active_set' in state:
+        _check_active_set(state['active_set'], state)
+
+
+def _check_active_set(arrays: Any, state: dict) -> None:
+    num_slots, num_negatives = state['num_slots'], state['num_negatives']
+    if not isinstance(arrays, dict) or set(arrays) != set(ACTIVE_SET_ARRAYS):
+        raise ValueError('its active set is incomplete')
+    kinds: Dict[str, Tuple[torch.dtype, Any]] = dict(
+        ids=(torch.int64, num_slots), stamps=(torch.int64, num_slots),
+        active=(torch.bool, num_slots), free=(torch.int64, None))
+    for name, (dtype, length) in kinds.items():
+        if not _is_array(arrays[name], dtype) or length not in (None, len(arrays[name])):
+            raise ValueError(f'{name} of its active set is {_show(arrays[name])}')
+    ids, stamps, active, free = (arrays[name].cpu().numpy() for name in ACTIVE_SET_ARRAYS)
+    held = ids >= 0
+    if (ids.min(initial=-1) < -1 or ids.max(initial=-1) >= state['num_instances']
+            or len(np.unique(ids[held])) < held.sum()):
+        raise ValueError('its active set has classes that are repeated or are none')
+    if (active & ~held).any() or active.sum() > num_negatives or stamps.min(initial=0) < 0:
+        raise ValueError('its active set contradicts itself')
+    if not np.array_equal(np.sort(free), np.flatnonzero(~held)):
+        raise ValueError('the free slots of its active set are others than those without a class')
+
+
+def _is_array(value: Any, dtype: torch.dtype) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 1 and value.dtype == dtype
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f'a tensor of {value.dtype}, shape {tuple(value.shape)}'
+    text = repr(value)
+    return text if len(text) < 60 else text[:60] + '...'
