@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nine tries for mmpretrain's MoCo v2, as tune_pic.py."""
+"""Six tries for mmpretrain's MoCo v2, as tune_pic.py."""
 title = 'Tuning of MoCo v2'
 caption = ('5,000 CIFAR-10 images, ResNet-18 of a quarter width, 60,000 forward passes (30,000 '
            'images seen), seed 100. The choice is by accuracy among the training images, which '
@@ -12,10 +12,9 @@ factors = {
         '0.12': {'optim_wrapper.optimizer.lr': 0.12},
         '0.24': {'optim_wrapper.optimizer.lr': 0.24},
     },
-    'momentum, queue': {
-        '0.99, 1024': {},
-        '0.95, 1024': {'model.momentum': 0.05},
-        '0.99, 4096': {'model.queue_len': 4096},
+    'momentum': {
+        '0.99': {},
+        '0.95': {'model.momentum': 0.05},
     },
 }
 metrics = dict(knn20_train='kNN among training images', knn20='kNN of test images')
