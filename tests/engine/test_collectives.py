@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What processes tell each other: values, order and bytes."""
+import numpy as np
+import pytest
+import sharded_work
+import torch
+from toy_training import run_ranks
+
+from pic_plugin import collectives
+
+
+@pytest.mark.parametrize('world_size', [2, 4])
+def test_uneven_parts(world_size):
+    results = run_ranks(sharded_work.work, world_size, ('collective_cases', ))
+    everyone = range(world_size)
+    for rank, result in enumerate(results):
+        assert isinstance(result, list), result
+        gathered, summed, largest, exchanged, sent = result[0]
+        assert gathered[:, 0].tolist() == [10 * r + i for r in everyone for i in range(r + 1)]
+        assert summed.tolist() == [sum(everyone)] * 5
+        assert largest.tolist() == [world_size - 1, 0]
+        assert exchanged.tolist() == [10 * r + rank for r in everyone for _ in range(rank)]
+        others = world_size - 1
+        assert sent == dict(
+            gather=others * world_size * 8,  # padded to the largest part
+            sum=round(2 * others / world_size * 20),
+            max=round(2 * others / world_size * 8),
+            exchange=(sum(everyone) - rank) * 4)
+
+
+def test_one_process_sends_nothing():
+    collectives.SENT.clear()
+    tensor = torch.arange(3.0)
+    for result in (collectives.sum_over_ranks(tensor, 'x'), collectives.max_over_ranks(tensor, 'x'),
+                   collectives.gather_rows(tensor, [3], 'x'),
+                   collectives.exchange_rows(tensor, [3], [3], 'x')):
+        np.testing.assert_array_equal(result, tensor)
+    assert not collectives.SENT
