@@ -12,7 +12,7 @@ import json
 import os
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterator, Tuple, Union
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, Tuple, Union
 
 import numpy as np
 
@@ -32,7 +32,8 @@ class BankFileError(RuntimeError):
 
 def write_bank(path: Union[str, Path], header: Dict[str, Any], transitions: Arrays,
                rows: Iterator[Tuple[np.ndarray, np.ndarray, np.ndarray]],
-               dtype: str = 'float32') -> None:
+               dtype: str = 'float32',
+               head: Iterable[Tuple[np.ndarray, np.ndarray]] = ()) -> None:
     """Write a bank file, whole or not at all.
 
     Args:
@@ -41,6 +42,8 @@ def write_bank(path: Union[str, Path], header: Dict[str, Any], transitions: Arra
         transitions (dict): (n, 2, 2) float64 arrays, of :meth:`TransitionLog.state_dict`.
         rows (Iterator): Chunks of ids (R,) int64, steps (R,) int64 and values (R, P, d) float32.
         dtype (str): What the values are rounded to, see :class:`RowCodec`. Defaults to 'float32'.
+        head (Iterable): Chunks of slots (R,) int64 and values (R, P, d) float32 or float64: rows in
+            the soft-max, where no process has all of them. Defaults to none.
 
     Raises:
         OSError: If the file cannot be written. Nothing is left behind then.
@@ -51,7 +54,7 @@ def write_bank(path: Union[str, Path], header: Dict[str, Any], transitions: Arra
         with open(partial, 'wb') as file:
             file.write(MAGIC)
             num_sections = 0
-            for section in _sections(header, transitions, rows, RowCodec(dtype)):
+            for section in _sections(header, transitions, rows, RowCodec(dtype), head):
                 _write_section(file, *section)
                 num_sections += 1
             _write_section(file, 'end', dict(num_sections=num_sections), {})
@@ -108,7 +111,8 @@ def read_bank(path: Union[str, Path]) -> Iterator[Tuple[str, Dict[str, Any], Arr
 
 
 def _sections(header: Dict[str, Any], transitions: Arrays,
-              rows: Iterator[Tuple[np.ndarray, np.ndarray, np.ndarray]], codec: RowCodec
+              rows: Iterator[Tuple[np.ndarray, np.ndarray, np.ndarray]], codec: RowCodec,
+              head: Iterable[Tuple[np.ndarray, np.ndarray]]
               ) -> Iterator[Tuple[str, Dict[str, Any], Arrays]]:
     yield 'header', header, {}
     for name, array in transitions.items():
@@ -116,6 +120,8 @@ def _sections(header: Dict[str, Any], transitions: Arrays,
             yield 'transitions', dict(name=name), dict(products=array[start:start + SECTION_STEPS])
     for ids, steps, values in rows:
         yield 'rows', dict(dtype=codec.dtype), dict(ids=ids, steps=steps, **codec.encode(values))
+    for slots, values in head:
+        yield 'head', {}, dict(slots=slots, values=values)
 
 
 def _write_section(file: BinaryIO, kind: str, values: Dict[str, Any], arrays: Arrays) -> None:

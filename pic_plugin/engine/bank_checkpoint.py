@@ -20,6 +20,7 @@ from .bank_state import ACTIVE_SET_ARRAYS, check_bank_state
 from .checkpoint_file import check_checkpoint_file
 from .head_rows import HeadRows
 from .instance_keys import match_instances
+from .shard_checkpoint import STATES, ShardCheckpoint
 
 KEY = 'pic_bank'
 _BANK_NAME = re.compile(
@@ -38,15 +39,17 @@ class BankCheckpoint:
         runner (Runner): The runner whose ``save_checkpoint`` and ``resume`` are taken over.
         bank (InstanceBank): The bank.
         head_rows (HeadRows): Where the rows in the soft-max are in a checkpoint.
+        shards (ShardCheckpoint): Moves them between bank files and checkpoint where the head is
+            sharded, or was when it was saved.
         keys (np.ndarray, optional): (N,) int64, of :func:`instance_keys`; None where images are
             known by their place alone.
     """
 
     def __init__(self, runner: Runner, bank: InstanceBank, head_rows: HeadRows,
-                 keys: Optional[np.ndarray]) -> None:
+                 shards: ShardCheckpoint, keys: Optional[np.ndarray]) -> None:
         self.runner = runner
         self.bank = bank
-        self.head_rows = head_rows
+        self.head_rows, self.shards = head_rows, shards
         self.keys = keys
         self._new_ids: Optional[np.ndarray] = None  # of saved ids, where they have changed
         self.restored_sampler_seed: Optional[int] = None
@@ -82,7 +85,7 @@ class BankCheckpoint:
         final = folder / filename
         self._token = _agree(os.urandom(6).hex())
         # Without the optimizer's state (best checkpoints) no run can be continued exactly.
-        with_rows = save_optimizer and not self.bank.is_full
+        with_rows = save_optimizer and (self.bank.is_sharded or not self.bank.is_full)
         if with_rows:
             _on_all_ranks(lambda: self._write_rows(folder, final.stem))
         partial = f'{filename}.partial'
@@ -110,7 +113,8 @@ class BankCheckpoint:
         folder.mkdir(parents=True, exist_ok=True)
         path = self._bank_path(folder, stem, self._token, bank.rank, bank.world_size)
         write_bank(path, dict(self._identity(), token=self._token, rank=bank.rank),
-                   bank.transitions.state_dict(), self._own_rows(), bank.dtype)
+                   bank.transitions.state_dict(), self._own_rows(), bank.dtype,
+                   self.shards.rows() if bank.is_sharded else ())
 
     def _own_rows(self) -> Iterator[Rows]:
         if self.bank.store is not None:
@@ -152,6 +156,8 @@ class BankCheckpoint:
             token=self._token,
             complete='optimizer' in checkpoint,
             sampler_seed=getattr(self.runner.train_dataloader.sampler, 'seed', None))
+        if self.bank.is_sharded:
+            state[STATES] = self.shards.strip(checkpoint)
         if self.keys is not None:
             state['instance_keys'] = torch.from_numpy(self.keys)
         if self.bank.active_set is not None:
@@ -191,7 +197,14 @@ class BankCheckpoint:
                     f'and this run has {identity[name]}. {_ADVICE[name]} The checkpoint is left '
                     'as it is.')
         self._match_images(checkpoint, state)
+        if self._by_slots(state):
+            _on_all_ranks(lambda: self.shards.fill(
+                checkpoint, state, self._saved_paths(self._filename, state), self._new_ids))
         self._state = state
+
+    def _by_slots(self, state: dict) -> bool:
+        """Whether the rows in the soft-max have to be picked for the slots that are held here."""
+        return self.bank.is_sharded or STATES in state
 
     def _match_images(self, checkpoint: dict, state: dict) -> None:
         """Find the saved run's images in a data set that may have grown since."""
@@ -211,7 +224,7 @@ class BankCheckpoint:
             f'The data set has changed since the checkpoint was saved: {num_saved} instances then, '
             f'{bank.num_instances} now. {moved} images have another place in it, and their class '
             'weights go with them; new images start as any that was never visited.')
-        if bank.is_full:
+        if bank.is_full and not self._by_slots(state):
             new_places = torch.from_numpy(
                 np.arange(num_saved) if self._new_ids is None else self._new_ids)
             rows = initial_rows(np.arange(bank.num_instances), bank.feat_dim, state['seed'])
@@ -220,6 +233,7 @@ class BankCheckpoint:
     def _resume(self, resume: Callable, filename: str, *args: Any, **kwargs: Any) -> None:
         _on_all_ranks(lambda: check_checkpoint_file(filename))
         self._resuming = True
+        self._filename = Path(filename)
         try:
             resume(filename, *args, **kwargs)
         finally:
@@ -241,14 +255,19 @@ class BankCheckpoint:
         held = arrays['ids'] >= 0
         arrays['ids'][held] = self._renumber(arrays['ids'][held])
         bank.active_set.load_state_dict(arrays)
-        saved_world = state['world_size']
-        same_owners = saved_world == bank.world_size and self._new_ids is None
-        for rank in range(saved_world):
-            if same_owners and rank != bank.rank:
-                continue
-            path = self._bank_path(checkpoint.parent, checkpoint.stem, state['token'], rank,
-                                   saved_world)
+        for path in self._saved_paths(checkpoint, state):
             self._read_rows(path, state)
+
+    def _saved_paths(self, checkpoint: Path, state: dict) -> Iterator[Path]:
+        """Bank files that have rows of this process: its own, or all if owners have changed."""
+        saved_world = state['world_size']
+        sharding_changed = self.bank.is_sharded != (STATES in state)
+        same = (saved_world == self.bank.world_size and self._new_ids is None
+                and not sharding_changed)
+        for rank in range(saved_world):
+            if not same or rank == self.bank.rank:
+                yield self._bank_path(checkpoint.parent, checkpoint.stem, state['token'], rank,
+                                      saved_world)
 
     def _renumber(self, ids: np.ndarray) -> np.ndarray:
         return ids if self._new_ids is None else self._new_ids[ids]

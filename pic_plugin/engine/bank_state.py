@@ -65,6 +65,9 @@ def check_bank_state(state: Any) -> None:
     if keys is not None and not (_is_array(keys, torch.int64) and len(keys) <= (
             state['num_instances'])):
         raise ValueError(f'its instance_keys are {_show(keys)}')
+    names = state.get('head_states', [])
+    if type(names) is not list or not all(type(name) is str for name in names):
+        raise ValueError(f'its head_states are {_show(names)}')
     if (state['num_negatives'] is None) != ('active_set' not in state):
         raise ValueError('it has an active set and no num_negatives, or the reverse')
     if 'active_set' in state:

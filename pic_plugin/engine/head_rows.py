@@ -31,18 +31,22 @@ class HeadRows:
         """(S, d) class weights in the soft-max."""
         return checkpoint['state_dict'][self.name]
 
-    def states(self, checkpoint: dict) -> List[Tuple[Dict[str, Any], str]]:
-        """Where the optimizer's (S, d) tensors are: containers and keys."""
+    def all_states(self, checkpoint: dict) -> Dict[int, Dict[str, Any]]:
+        """What the optimizer of the head keeps, by the places of parameters; {} if not saved."""
         saved = checkpoint.get('optimizer') or {}
         # With several optimizers there is a dict for each.
         for part in ([saved] if 'state' in saved else saved.values()):
             if isinstance(part, dict) and sum(
                     len(group['params']) for group in part['param_groups']) == self._num_parameters:
-                state = part['state'].get(self.place, {})
-                shape = self.weight(checkpoint).shape
-                return [(state, key) for key, value in state.items()
-                        if isinstance(value, Tensor) and value.shape == shape]
-        return []
+                return part['state']
+        return {}
+
+    def states(self, checkpoint: dict) -> List[Tuple[Dict[str, Any], str]]:
+        """Where the optimizer's (S, d) tensors are: containers and keys."""
+        state = self.all_states(checkpoint).get(self.place, {})
+        shape = self.weight(checkpoint).shape
+        return [(state, key) for key, value in state.items()
+                if isinstance(value, Tensor) and value.shape == shape]
 
     def move(self, checkpoint: dict, new_places: Tensor, weight: Tensor) -> None:
         """In place: give all rows new places among more rows.

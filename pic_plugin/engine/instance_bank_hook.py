@@ -26,6 +26,7 @@ from .instance_keys import instance_keys
 from .plain_checkpoint import to_plain_message_hub, with_history_buffers
 from .preflight import check_dataset_ids, check_first_batch, describe_plan, loader_notices
 from .row_prefetch import RowPrefetcher
+from .shard_checkpoint import ShardCheckpoint
 from .shard_clipping import check_elementwise, clip_grad_norm_over_shards
 
 
@@ -90,9 +91,10 @@ class InstanceBankHook(Hook):
         self.head.attach(self.bank)
         self.optimizer.register_step_pre_hook(self._before_step)
         self.optimizer.register_step_post_hook(self._after_step)
+        head_rows = HeadRows(find_model(runner.model), self.head.weight, self.optimizer)
         self.checkpoint = BankCheckpoint(
-            runner, self.bank,
-            HeadRows(find_model(runner.model), self.head.weight, self.optimizer),
+            runner, self.bank, head_rows,
+            ShardCheckpoint(self.bank, head_rows, self.head.weight, self.optimizer),
             instance_keys(runner.train_dataloader.dataset, self.id_key))
         self.checkpoint.take_over(on_resumed=self._after_resume)
         self.prefetcher: Optional[RowPrefetcher] = None
