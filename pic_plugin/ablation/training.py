@@ -166,8 +166,7 @@ def evaluate(model: Any, loader: Iterable[dict]) -> dict[str, float]:
         raise ValueError(f'{int(marks.sum())} of {len(marks)} samples are marked as references: '
                          'both kinds are needed.')
     unit = normalise(feats)
-    predicted = knn_predict(unit[~marks], unit[marks], labels[marks],
-                            [min(k, int(marks.sum())) for k in TOPK])
+    predicted = knn_predict(unit[~marks], unit[marks], labels[marks], TOPK)
     correct = (predicted == labels[~marks, None]).double().mean(dim=0) * 100
     return dict(
         knn20=float(correct[0]),

@@ -2,14 +2,12 @@
 """Metric: accuracy of a nearest-neighbour classifier on the network's features."""
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional, Union
 
 import torch
 from mmengine import dist
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 from mmpretrain.registry import METRICS
 from torch import Tensor
 
@@ -64,8 +62,7 @@ class KNNMetric(BaseMetric):
 
     with ``pack = dict(type='PackInputs', meta_keys=('sample_idx', 'reference'))``. The model's
     predictions must have ``feat``, (d,), and ``gt_label``. The results are ``knn/top1_k20`` and
-    ``knn/top1_k200``: a name keeps the k that was asked for where there are fewer references than
-    that, and all of them vote.
+    ``knn/top1_k200``.
 
     Features are L2-normalised and stored as float16: 2·d bytes a sample (5.24e9 bytes for
     1.28 M references with d = 2048), each process holding its own share of the references. The
@@ -88,8 +85,9 @@ class KNNMetric(BaseMetric):
 
     Raises:
         ValueError: If an argument is out of range; in evaluation, if a prediction lacks the
-            feature or the label or has one of the wrong shape, a feature is not finite, either
-            split is missing, or the samples do not add up to the data set.
+            feature or the label or has one of the wrong shape or range, a feature is not finite,
+            either split is missing, a k is larger than the reference split, or the samples do not
+            add up to the data set.
     """
 
     default_prefix = 'knn'
@@ -138,7 +136,7 @@ class KNNMetric(BaseMetric):
         table = torch.tensor([[
             int(bool(sample.get('reference', False))),
             int(sample.get('sample_idx', -1)),
-            _label(sample)
+            self._check_label(_label(sample), sample)
         ] for sample in data_samples], dtype=torch.int64)
         self._device = feats.device
         feats = normalise(feats)
@@ -191,6 +189,7 @@ class KNNMetric(BaseMetric):
         joint = torch.cat(tables)
         order = _order(joint, [len(table) for table in tables], self._size)
         _check_splits(joint, order)
+        self._check_topk(len(order.references))
         first = sum(len(table) for table in tables[:dist.get_rank()])
         own = slice(first, first + len(tables[dist.get_rank()]))
         queries = _own_queries(results, order, own)
@@ -200,7 +199,7 @@ class KNNMetric(BaseMetric):
             torch.cat(_all_gather_rows(queries)),
             [part.feats for part in results],
             joint[order.references, 2],
-            self._clipped(len(order.references)),
+            self.topk,
             self.temperature,
             self.max_memory_mb * 2**20,
             positions=positions[own],
@@ -210,14 +209,23 @@ class KNNMetric(BaseMetric):
         return {f'top1_k{k}': float(accuracy)
                 for k, accuracy in zip(self.topk, correct.double().mean(dim=0) * 100)}
 
-    def _clipped(self, num_references: int) -> tuple[int, ...]:
+    def _check_topk(self, num_references: int) -> None:
         if max(self.topk) > num_references:
-            print_log(
-                f'kNN evaluation: topk={self.topk}, but there are {num_references} references; '
-                'all of them vote where k is larger.',
-                logger='current',
-                level=logging.WARNING)
-        return tuple(min(k, num_references) for k in self.topk)
+            raise ValueError(
+                f'kNN evaluation: topk={self.topk}, but there are {num_references} references: set '
+                f"val_evaluator=dict(type='KNNMetric', topk=...) to at most {num_references}, or "
+                'give more references.')
+
+    def _check_label(self, label: int, sample: dict) -> int:
+        classes = (self.dataset_meta or {}).get('classes')
+        if label < 0 or classes and label >= len(classes):
+            known = f'0 to {len(classes) - 1}' if classes else '0 and above'
+            raise ValueError(
+                f'kNN evaluation: sample {sample.get("sample_idx", "?")} '
+                f'{"of" if sample.get("reference") else "outside of"} the reference split has '
+                f'label {label}, and labels are {known}: mend the annotation file or the classes '
+                'of its data set.')
+        return label
 
 
 def _label(sample: dict) -> int:

@@ -99,6 +99,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             failed = run_all(trainings, work_dir, args.jobs, args.data_root)
         except RuntimeError as error:
             raise SystemExit(f'ablation: {error}') from error
+        except KeyboardInterrupt:
+            raise SystemExit('ablation: interrupted; the same command goes on') from None
     if failed:
         raise SystemExit(f'ablation: {len(failed)} trainings failed; their output is named above.')
 

@@ -15,8 +15,10 @@ from typing import Optional
 
 import mmengine
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
 
 from pic_plugin.tools import config_file
+from pic_plugin.transfer.fit import check_fits
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -68,6 +70,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         cfg = merge_args(config_file.read_config(args), args)
     config_file.announce('test', cfg)
     runner = config_file.build_runner(cfg)
+    with config_file.explained_errors('test'):
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        check_fits(model, args.checkpoint)
     with config_file.explained_unpickling('test'):
         metrics = runner.test()
     if args.out and runner.rank == 0:

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """KNNMetric: one process and several, through mmengine's loop, and what it refuses."""
 import json
-import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
@@ -91,13 +89,25 @@ def test_samples_are_forgotten_after_each_evaluation():
     assert metric.evaluate(20) == first
 
 
-def test_k_beyond_the_references_is_clipped_with_a_notice():
-    samples = make_samples(12, 20)
-    with mock.patch('pic_plugin.evaluation.knn_metric.print_log') as notice:
-        metrics = evaluate(samples, topk=(12, 200))
-    assert metrics['knn/top1_k200'] == metrics['knn/top1_k12']
-    (text, ), options = notice.call_args
-    assert '12 references' in text and options['level'] == logging.WARNING
+def test_k_beyond_the_references_is_refused():
+    evaluate(make_samples(12, 20), topk=12)
+    with pytest.raises(ValueError, match=r'topk=\(13, 1\).* 12 references: .*at most 12'):
+        evaluate(make_samples(12, 20), topk=(13, 1))
+
+
+@pytest.mark.parametrize('label, classes, message', [
+    (-1, None, 'sample 3 of the reference split has label -1, and labels are 0 and above'),
+    (4, ('a', 'b', 'c', 'd'), 'has label 4, and labels are 0 to 3'),
+])
+def test_labels_out_of_range_are_refused(label, classes, message):
+    samples = make_samples(6, 4)
+    samples[3]['gt_label'] = torch.tensor([label])
+    metric = KNNMetric(topk=1)
+    metric.dataset_meta = dict(classes=classes) if classes else {}
+    with pytest.raises(ValueError, match=message):
+        metric.process(None, samples)
+    samples[3]['gt_label'] = torch.tensor([3])
+    metric.process(None, samples)
 
 
 def test_prefix_feat_key_and_stored_type():
@@ -208,7 +218,7 @@ def test_bad_samples(change, message):
     samples = make_samples(6, 4)
     change(samples)
     with pytest.raises(ValueError, match=message):
-        evaluate(samples)
+        evaluate(samples, topk=1)
 
 
 def test_missing_samples_are_refused():

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mean, deviation, table, CSV, figure and page, of results written by hand."""
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from pic_plugin.ablation.grid import read_grid
+from pic_plugin.ablation.table import summarise
+from pic_plugin.tools import ablation
+
+TOY = str(Path(__file__).with_name('toy_grid.py'))
+
+
+def put(folder, values, seeds=(0, 1)):
+    """{rate: [knn of each seed]}"""
+    for training in read_grid(TOY, seeds=seeds).trainings:
+        if training.labels['rate'] in values:
+            target = folder / training.name
+            target.mkdir(parents=True)
+            knn = values[training.labels['rate']][seeds.index(training.seed)]
+            (target / 'result.json').write_text(json.dumps(dict(knn20=knn, linear=2 * knn)))
+
+
+def report(tmp_path, *options):
+    ablation.main(['report', TOY, '--work-dir', str(tmp_path / 'work'), '--out',
+                   str(tmp_path / 'out'), *options])
+    return tmp_path / 'out'
+
+
+def test_summary_by_hand():
+    # (30 + 32 + 37) / 3 = 33; squares of the differences 9 + 1 + 16 = 26; 26 / 2 = 13.
+    summary = summarise([30.0, 32.0, 37.0])
+    assert summary.mean == 33 and summary.std == pytest.approx(13**0.5) and summary.seeds == 3
+    assert summarise([5.0]) == (5.0, None, 1)
+    assert summarise([]) is None
+
+
+def test_table_csv_and_figure(tmp_path):
+    put(tmp_path / 'work', dict(low=[30.0, 34.0], high=[41.25, 41.25]))
+    out = report(tmp_path)
+    # Standard deviation of 30 and 34: the root of 8; of 60 and 68: of 32.
+    assert (out / 'toy_grid.md').read_text().splitlines() == [
+        '| rate | kNN | linear | seeds |',
+        '| --- | --- | --- | --- |',
+        '| low | 32.0 ± 2.8 | 64.0 ± 5.7 | 2 |',
+        '| high | 41.2 ± 0.0 | 82.5 ± 0.0 | 2 |',
+        '',
+        '*Learning rates. Forty images.*']
+    with open(out / 'toy_grid.csv') as file:
+        rows = list(csv.DictReader(file))
+    assert [(row['rate'], row['seed'], float(row['knn20'])) for row in rows] == [
+        ('low', '0', 30), ('high', '0', 41.25), ('low', '1', 34), ('high', '1', 41.25)]
+    figure = (out / 'toy_grid.svg').read_text()
+    assert '<svg' in figure and len(figure) < 100_000
+    report(tmp_path)
+    assert (out / 'toy_grid.svg').read_text() == figure, 'no date, no random ids'
+
+
+def test_what_is_not_done_is_said(tmp_path):
+    out = report(tmp_path)
+    assert '| low | not run | not run | 0 |' in (out / 'toy_grid.md').read_text()
+    assert not (out / 'toy_grid.svg').exists()
+    put(tmp_path / 'work', dict(high=[40.0]), seeds=(0, ))
+    assert '| high | 40.0 | 80.0 | 1 |' in (report(tmp_path) / 'toy_grid.md').read_text()
+
+
+def test_page_is_filled_in_between_its_marks(tmp_path):
+    put(tmp_path / 'work', dict(low=[30.0, 34.0]))
+    page = tmp_path / 'README.md'
+    before = 'Text\n<!-- table: toy_grid -->\n'
+    after = '<!-- end of table: toy_grid -->\nmore \\1\n'
+    page.write_text(f'{before}old\n{after}')
+    for _ in range(2):
+        report(tmp_path, '--page', str(page))
+        text = page.read_text()
+        assert text.startswith(f'{before}| rate |') and text.endswith(after)
+        assert 'old' not in text and text.count('| low | 32.0 ± 2.8 |') == 1
+    page.write_text(before)
+    with pytest.raises(SystemExit, match='must have one line'):
+        report(tmp_path, '--page', str(page))
+
+
+def test_damaged_results_are_named(tmp_path):
+    put(tmp_path / 'work', dict(low=[30.0, 34.0]))
+    file = next((tmp_path / 'work').glob('*/result.json'))
+    for content, message in (('{', 'is damaged'), ('{"knn20": 1}', 'has no linear')):
+        file.write_text(content)
+        with pytest.raises(SystemExit, match=f'{file.parent.name}.*{message}: remove it'):
+            report(tmp_path)
