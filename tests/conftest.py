@@ -21,9 +21,10 @@ settings.register_profile('pic_plugin', deadline=None)
 settings.load_profile('pic_plugin')
 
 TESTS = Path(__file__).resolve().parent
-# Set by .ci/run where mim is installed on purpose: there, its absence is a failure.
+# Set by .ci/run where these are installed on purpose: there, their absence is a failure.
 MIM_REQUIRED = os.environ.get('PIC_PLUGIN_REQUIRE_MIM') == '1'
-NOT_RUN = pytest.StashKey[str]()
+DOWNSTREAM_REQUIRED = os.environ.get('PIC_PLUGIN_REQUIRE_DOWNSTREAM') == '1'
+NOT_RUN = pytest.StashKey[list]()
 
 
 @pytest.fixture
@@ -45,15 +46,31 @@ def work_dir(tmp_path):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out the tests of mim, and say so, where mim is neither installed nor required."""
-    if MIM_REQUIRED or importlib.util.find_spec('mim') is not None:
-        return
-    need_mim = [item for item in items if item.get_closest_marker('mim')]
-    if need_mim:
-        items[:] = [item for item in items if item not in need_mim]
-        config.hook.pytest_deselected(items=need_mim)
-        config.stash[NOT_RUN] = (f'{len(need_mim)} tests of mim not run: openmim is not installed '
-                                 'here (.ci/run runs them in an environment that has it)')
+    """Leave out groups of tests, and say so, where what they need is neither there nor required."""
+    config.stash[NOT_RUN] = []
+    if not MIM_REQUIRED and importlib.util.find_spec('mim') is None:
+        leave_out('mim', 'openmim is not installed here (.ci/run runs them in an environment that '
+                  'has it)', config, items)
+    if not DOWNSTREAM_REQUIRED and not has_downstream():
+        leave_out('downstream', 'mmdet, mmseg or the compiled ops of mmcv are not installed here; '
+                  'run `.ci/downstream_env .venv-downstream && .venv-downstream/bin/python -m '
+                  'pytest tests -m downstream`', config, items)
+
+
+def has_downstream():
+    """Whether the real libraries are here. Without importing them: that takes seconds."""
+    return (importlib.util.find_spec('mmdet') is not None
+            and importlib.util.find_spec('mmseg') is not None
+            and importlib.util.find_spec('mmcv._ext') is not None)
+
+
+def leave_out(marker, reason, config, items):
+    """Deselect the tests with a marker and remember why."""
+    marked = [item for item in items if item.get_closest_marker(marker)]
+    if marked:
+        items[:] = [item for item in items if item not in marked]
+        config.hook.pytest_deselected(items=marked)
+        config.stash[NOT_RUN].append(f'{len(marked)} tests of {marker} not run: {reason}')
 
 
 def group(nodeid: str) -> str:
@@ -75,5 +92,5 @@ def pytest_terminal_summary(terminalreporter, config):
         outcomes = ', '.join(f'{number} {outcome}' for (key, outcome), number in counts.items()
                              if key == name)
         terminalreporter.write_line(f'{name}: {outcomes}')
-    if NOT_RUN in config.stash:
-        terminalreporter.write_line(config.stash[NOT_RUN])
+    for line in config.stash.get(NOT_RUN, []):
+        terminalreporter.write_line(line)

@@ -29,8 +29,9 @@ class CheckPretrainedHook(Hook):
     ``load_from``.
 
     Args:
-        modules (Sequence[str]): Names of the modules that share out the backbone's weights.
-            Defaults to ('backbone', ).
+        modules (Sequence[str]): Names of the modules that share out the backbone's weights. Those
+            after the first whose checkpoint is None take the first one's. Defaults to
+            ('backbone', ).
         ignore (Sequence[str]): Beginnings of names of weights, within the model, that are new in
             this task. Defaults to ().
         required (bool): Whether to raise if a module has no ``Pretrained`` initialisation. False is
@@ -50,6 +51,10 @@ class CheckPretrainedHook(Hook):
             FileNotFoundError: If a checkpoint does not exist.
             ValueError: If a module has none, or one that cannot be read or has other names.
         """
+        first, *others = [self._init_cfg(runner, name) for name in self.modules]
+        for cfg in others:
+            if cfg and not cfg.get('checkpoint'):
+                cfg['checkpoint'] = first.get('checkpoint')
         if runner._load_from is None and not runner._resume:
             for name in self.modules:
                 self._weights(runner, name)
@@ -102,8 +107,7 @@ class CheckPretrainedHook(Hook):
                 return None
             raise ValueError(
                 f'{name} has no pretrained weights and would start from random ones: add '
-                f'`--cfg-options {OPTION.replace("backbone", name)}=CHECKPOINT` (or set '
-                '`pretrained` in the config).')
+                f'`--cfg-options {OPTION}=CHECKPOINT`, or set `pretrained` in the config.')
         content = (CheckpointLoader.load_checkpoint(file, map_location='cpu')
                    if '://' in file else read_checkpoint(file))
         prefix = cfg.get('prefix') or ''

@@ -4,11 +4,9 @@
 """
 from .requirements import check_downstream
 
-# Before the imports below, which need mmdet.
 check_downstream('mmdet')
 
 from .check_pretrained_hook import CheckPretrainedHook  # noqa: E402
 from .cpu_runner import CPURunner  # noqa: E402
-from .res_layer_extra_norm import ResLayerExtraNorm  # noqa: E402
 
-__all__ = ['CPURunner', 'CheckPretrainedHook', 'ResLayerExtraNorm']
+__all__ = ['CPURunner', 'CheckPretrainedHook']
