@@ -31,7 +31,8 @@ class RowCodec:
 
     def __init__(self, dtype: str) -> None:
         if dtype not in DTYPES:
-            raise ValueError(f'rows cannot be kept as {dtype!r}: choose one of {", ".join(DTYPES)}.')
+            raise ValueError(f'rows cannot be kept as {dtype!r}: choose one of '
+                             f'{", ".join(DTYPES)}.')
         self.dtype = dtype
 
     def fields(self, num_planes: int, feat_dim: int) -> List[Tuple]:

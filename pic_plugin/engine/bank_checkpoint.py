@@ -251,7 +251,8 @@ class BankCheckpoint:
         self.restored_sampler_seed = state['sampler_seed']
         if bank.active_set is None:
             return
-        arrays = {name: state['active_set'][name].cpu().numpy().copy() for name in ACTIVE_SET_ARRAYS}
+        arrays = {name: state['active_set'][name].cpu().numpy().copy()
+                  for name in ACTIVE_SET_ARRAYS}
         held = arrays['ids'] >= 0
         arrays['ids'][held] = self._renumber(arrays['ids'][held])
         bank.active_set.load_state_dict(arrays)
@@ -282,10 +283,10 @@ class BankCheckpoint:
             if kind == 'transitions':
                 transitions.setdefault(values['name'], []).append(arrays['products'])
             if kind == 'rows':
-                if len(arrays['ids']) and not 0 <= arrays['ids'].min() <= arrays['ids'].max() < (
-                        state['num_instances']):
-                    raise BankFileError(f'{path} holds ids outside its own {state["num_instances"]} '
-                                        'instances: resume from another checkpoint.')
+                if ((arrays['ids'] < 0) | (arrays['ids'] >= state['num_instances'])).any():
+                    raise BankFileError(f'{path} holds ids that are none of its run\'s '
+                                        f'{state["num_instances"]} instances: resume from another '
+                                        'checkpoint.')
                 ids = self._renumber(arrays['ids'])
                 own = ids % self.bank.world_size == self.bank.rank
                 if own.any():

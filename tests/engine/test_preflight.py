@@ -174,7 +174,8 @@ def test_plan_is_said_once(work_dir, monkeypatch):
 @pytest.mark.parametrize('head, expected', [
     (dict(num_negatives=None), ['all of them', 'up to 0.0 MB', f'about {np.log(50):.2f}']),
     (dict(correct_weights=False), ['WITHOUT weight-update correction']),
-    (dict(storage=dict(type='mmap')), ['in the sparse file ', 'class_weights.bank-0of1 on the host']),
+    (dict(storage=dict(type='mmap')),
+     ['in the sparse file ', 'class_weights.bank-0of1 on the host']),
 ])
 def test_plan_of_variants(work_dir, monkeypatch, head, expected):
     plan, = [text for text in messages_of(build(work_dir, head=head), monkeypatch)

@@ -4,8 +4,10 @@ import hashlib
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import socket
+import time
 import traceback
 import uuid
 from pathlib import Path
@@ -21,7 +23,7 @@ from mmpretrain.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS,
 from torch import nn
 
 import pic_plugin  # noqa: F401
-from pic_plugin.bank import read_bank
+from pic_plugin.bank import RowStore, read_bank
 from pic_plugin.datasets import SlidingWindowSampler
 
 FEAT_DIM = 8
@@ -92,6 +94,34 @@ class ToyPixels:
         return results
 
 
+@TRANSFORMS.register_module()
+class DieOnce:
+    """Kills its process at one image, if a file is not there yet; then it is."""
+
+    def __init__(self, key, marker):
+        self.key, self.marker = key, marker
+
+    def __call__(self, results):
+        if results['key'] == self.key and not os.path.exists(self.marker):
+            Path(self.marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return results
+
+
+@HOOKS.register_module()
+class LimitFileSize(Hook):
+    """From an epoch's end on, no file of this process may grow beyond a number of bytes."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, epoch, num_bytes):
+        self.epoch, self.num_bytes = epoch, num_bytes
+
+    def after_train_epoch(self, runner):
+        if runner.epoch + 1 == self.epoch:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.num_bytes, resource.RLIM_INFINITY))
+
+
 @METRICS.register_module()
 class ToyMetric(BaseMetric):
     """Draws random numbers, as real evaluations may."""
@@ -127,7 +157,8 @@ class AllRanksSampler(SlidingWindowSampler):
     def __iter__(self):
         parts = []
         for rank in range(self.num_ranks):
-            part = SlidingWindowSampler(self.dataset, self.window_size, self.stride, self.seed)
+            part = SlidingWindowSampler(self.dataset, self.window_size, self.stride, self.seed,
+                                        round_up=self.round_up)
             part.rank, part.world_size = rank, self.num_ranks
             part.set_epoch(self.epoch)
             parts.append(list(part))
@@ -202,7 +233,7 @@ def snapshot(runner):
     state = dict(model.state_dict(), active_ids=head.active_ids, step=bank.step,
                  class_weights=head.class_weights(range(bank.num_instances)))
     state.update({
-        f'momentum {i}': value['momentum_buffer']
+        f'momentum {i}': value['exp_avg' if 'exp_avg' in value else 'momentum_buffer']
         for i, value in runner.optim_wrapper.optimizer.state_dict()['state'].items()
     })
     if bank.store is not None:
@@ -261,6 +292,11 @@ def start_process(target, *args):
 
 def train_and_die(work_dir, stage, count, kwargs):
     """Train, and be killed at the ``count``-th time that a stage is reached."""
+    _arm(stage, count)
+    train(work_dir, **kwargs)
+
+
+def _arm(stage, count):
     reached = [0]
 
     def die_if_due():
@@ -269,7 +305,6 @@ def train_and_die(work_dir, stage, count, kwargs):
             os.kill(os.getpid(), signal.SIGKILL)
 
     _STAGES[stage](die_if_due)
-    train(work_dir, **kwargs)
 
 
 def _before_replace(suffix):
@@ -356,7 +391,7 @@ _STAGES = {
 }
 
 
-def run_ranks(work, world_size, *args):
+def run_ranks(work, world_size, *args, seconds=60):
     """Run ``work(*args)`` in real processes joined by gloo; what each returned, by rank."""
     context = multiprocessing.get_context('forkserver')
     with socket.socket() as probe:
@@ -371,7 +406,10 @@ def run_ranks(work, world_size, *args):
     results = []
     for pipe in pipes:
         # A hang is a failure: the others wait for a process that has given up.
-        results.append(pipe.recv() if pipe.poll(60) else 'no answer')
+        try:
+            results.append(pipe.recv() if pipe.poll(seconds) else 'no answer')
+        except EOFError:
+            results.append('killed')
     for process in processes:
         process.kill()
         process.join()
@@ -391,15 +429,70 @@ def _rank_main(pipe, work, rank, world_size, port, args):
     signal.pause()  # the others may still need this process
 
 
+def run_alone(work, *args, timeout=60):
+    """Run ``work(*args)`` in a process of its own; what it returned, its traceback, or 'killed'."""
+    context = multiprocessing.get_context('forkserver')
+    ours, theirs = context.Pipe(duplex=False)
+    process = start_process(_alone_main, theirs, work, args)
+    theirs.close()
+    try:
+        return ours.recv() if ours.poll(timeout) else 'no answer'
+    except EOFError:
+        return 'killed'
+    finally:
+        process.kill()
+        process.join()
+
+
+def _alone_main(pipe, work, args):
+    try:
+        result = work(*args)
+    except Exception:
+        result = traceback.format_exc()
+    pipe.send(result)
+
+
+def train_and_report(work_dir, kwargs):
+    """Losses and final state."""
+    runner = train(work_dir, **kwargs)
+    return runner.losses, snapshot(runner)
+
+
+def limited_training(work_dir, num_bytes, kwargs):
+    """A training in which no file may become larger."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, resource.RLIM_INFINITY))
+    return train_and_report(work_dir, kwargs)
+
+
+def hold_store(path, ready):
+    """Use a file until this process is killed."""
+    store = RowStore(100, 2, 8, path)
+    Path(ready).touch()
+    time.sleep(60)
+    store.close()
+
+
 def train_rank(work_dir, kwargs):
     """In one of several processes: train; losses and final state."""
-    runner = train(
+    runner = train_as_rank(work_dir, **kwargs)
+    return runner.losses, snapshot(runner)
+
+
+def train_as_rank(work_dir, **kwargs):
+    """In one of several processes: train and return the runner."""
+    return train(
         work_dir,
         launcher='pytorch',
         env_cfg=dict(dist_cfg=dict(backend='gloo')),
         model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None),
         **kwargs)
-    return runner.losses, snapshot(runner)
+
+
+def train_rank_and_die(rank, stage, count, work_dir, kwargs):
+    """In one of several processes: train, and be killed if this is the one."""
+    if os.environ['RANK'] == str(rank):
+        _arm(stage, count)
+    return train_rank(work_dir, kwargs)
 
 
 def train_on_full_disk(name, full_rank, work_dir, kwargs):
