@@ -47,8 +47,8 @@ class INaturalist2018(BaseDataset):
             content = json.loads(file.read_text(encoding='utf-8'))
             labels = {entry['image_id']: int(entry['category_id'])
                       for entry in content['annotations']}
-            samples = [dict(img_path=str(Path(self.data_root, image['file_name'])),
-                            gt_label=labels[image['id']]) for image in content['images']]
+            paths = [str(Path(self.data_root, image['file_name'])) for image in content['images']]
+            own = [labels[image['id']] for image in content['images']]
         except KeyError as error:
             raise ValueError(f'{file} has no {error}: a file of iNaturalist 2018 has images with '
                              'id and file_name, and annotations with image_id and category_id for '
@@ -56,9 +56,9 @@ class INaturalist2018(BaseDataset):
         except (json.JSONDecodeError, TypeError) as error:
             raise ValueError(f'{file} is no annotation file of iNaturalist 2018: '
                              f'{error}.') from error
-        wrong = [sample for sample in samples if not 0 <= sample['gt_label'] < self.num_classes]
-        if wrong:
-            raise ValueError(f'{file}: {wrong[0]["img_path"]} has label {wrong[0]["gt_label"]}, '
-                             f'outside of 0 to {self.num_classes - 1}: give num_classes here and '
-                             "in the model's head.")
-        return samples
+        for path, label in zip(paths, own):
+            if not 0 <= label < self.num_classes:
+                raise ValueError(f'{file}: {path} has label {label}, outside of 0 to '
+                                 f"{self.num_classes - 1}: give num_classes here and in the model's "
+                                 'head.')
+        return [dict(img_path=path, gt_label=label) for path, label in zip(paths, own)]
