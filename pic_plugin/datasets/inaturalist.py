@@ -59,6 +59,6 @@ class INaturalist2018(BaseDataset):
         for path, label in zip(paths, own):
             if not 0 <= label < self.num_classes:
                 raise ValueError(f'{file}: {path} has label {label}, outside of 0 to '
-                                 f"{self.num_classes - 1}: give num_classes here and in the model's "
-                                 'head.')
+                                 f'{self.num_classes - 1}: give num_classes, here and in the '
+                                 "model's head.")
         return [dict(img_path=path, gt_label=label) for path, label in zip(paths, own)]

@@ -8,9 +8,9 @@ options = dict(config='mocov2_cifar10-5k.py', passes=60000)
 seeds = [100]
 factors = {
     'learning rate': {
+        '0.03': {'optim_wrapper.optimizer.lr': 0.03},
         '0.06': {'optim_wrapper.optimizer.lr': 0.06},
         '0.12': {'optim_wrapper.optimizer.lr': 0.12},
-        '0.24': {'optim_wrapper.optimizer.lr': 0.24},
     },
     'momentum': {
         '0.99': {},

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""mmpretrain's SimCLR on photos of clothes, as simclr_cifar10-5k.py."""
+_base_ = 'pic_clothing.py'
+num_views = 2
+
+model = dict(
+    type='SimCLR',
+    head=dict(
+        _delete_=True,
+        type='ContrastiveHead',
+        loss=dict(type='CrossEntropyLoss'),
+        temperature=0.2))
+train_dataloader = dict(
+    batch_size=64,
+    sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True),
+    dataset=dict(pipeline=[
+        dict(type='MultiView', num_views=2, transforms=[{{_base_.view_pipeline}}]),
+        {{_base_.pack}},
+    ]))
+custom_hooks = [dict(type='PlainCheckpointHook')]
