@@ -62,5 +62,11 @@ class RowPrefetcher:
         self.bank.prefetch(np.concatenate([self.sampler.ids_at(start, stop), leaving]))
 
     def close(self) -> None:
-        """Wait for what is under way."""
+        """Wait for what is under way.
+
+        Raises:
+            Exception: Of the last prefetch, if it failed.
+        """
         self._executor.shutdown()
+        if self._pending is not None:
+            self._pending.result()

@@ -2,244 +2,53 @@
 """Time and memory of one step of the head, for several numbers of instances, beside dense SGD.
 
     python -m pic_plugin.tools.benchmark
-    python -m pic_plugin.tools.benchmark --instances 1000000 --dense 1000000 --num-negatives 65536
+    python -m pic_plugin.tools.benchmark --bank 100000 --file 1000000000 --dense 1280000
+    python -m pic_plugin.tools.benchmark --bank 1280000 --num-negatives 4096 65536 --dense
 
 A step is what the head adds to a training iteration: choose the active classes, bring in their
 rows, loss forward and backward, SGD step. Features are random; there is no backbone. *bank* is the
-plugin's way. *dense* is the plain one: all N rows in one parameter, a soft-max over the same K
-classes, and torch.optim.SGD over all rows. All cases run in turns, in one process, so that what
-else the machine does meets all of them.
+plugin's way, *file* the same with the stored rows on disk, *cold* with those rows taken from the
+system's cache before each turn. *dense* is plain PyTorch: all N rows in one parameter, a soft-max
+over the same K classes, and torch.optim.SGD over all rows (the same weights as *bank*); *full* is
+the soft-max over all N classes of the authors' code. All cases run in turns, in one process, so
+that what else the machine does meets all of them.
 """
 from __future__ import annotations
 
 import argparse
 import os
-import re
-import statistics
+import platform
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Protocol
+from typing import List, Optional
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from pic_plugin.bank import InstanceBank, Planes, initial_rows, sgd_transition
+from pic_plugin.bank.row_codec import DTYPES
+from pic_plugin.benchmark.case import Case, Sizes
+from pic_plugin.benchmark.process import MB, resident_bytes
 from pic_plugin.datasets import SlidingWindowSampler
-from pic_plugin.models import CosineSoftmaxLoss
 
-MB = 2**20
-SEED = 0
-TEMPERATURE = 0.2
-SGD: Dict[str, Any] = dict(lr=0.03, momentum=0.9, weight_decay=1e-4)  # the authors' setting
+KINDS = ('bank', 'file', 'cold', 'dense', 'full')
+NUM_INDICES = 1_000_000
 
 
-class Step(NamedTuple):
-    """One measured step.
-
-    Attributes:
-        loss (float): Mean over the batch.
-        seconds (float): Of the whole step.
-        bank_seconds (float): Of these, choosing classes and moving rows.
-        returned (int): Rows that came in and had missed steps.
-    """
-
-    loss: float
-    seconds: float
-    bank_seconds: float
-    returned: int
-
-
-class Head(Protocol):
-    """A way to keep class weights and to train them."""
-
-    def step(self, ids: np.ndarray, features: Tensor) -> Step:
-        """Train on the instance classes ``ids`` (B,) int64 with ``features`` (B, d) float32."""
-
-    def class_weights(self, ids: np.ndarray) -> Tensor:
-        """Current rows (M, d) float32 of classes (M,) int64."""
-
-
-class BankHead:
-    """The plugin's head: K rows in the parameter, the others in the bank.
-
-    Args:
-        num_instances (int): N.
-        num_negatives (int): K, at most N.
-        feat_dim (int): d.
-        device (torch.device): Of the parameter; the bank is on the host.
-    """
-
-    def __init__(self, num_instances: int, num_negatives: int, feat_dim: int,
-                 device: torch.device) -> None:
-        self.weight = nn.Parameter(torch.zeros(num_negatives, feat_dim, device=device))
-        self.optimizer = torch.optim.SGD([self.weight], **SGD)
-        self.loss = CosineSoftmaxLoss(TEMPERATURE)
-        self.bank = InstanceBank(num_instances, num_negatives, num_negatives, feat_dim, SEED,
-                                 num_states=1)
-        with torch.no_grad():
-            self.bank.start(self._planes())
-
-    def step(self, ids: np.ndarray, features: Tensor) -> Step:
-        """See :class:`Head`; the calls to the bank are those of InstanceBankHook and PICHead."""
-        start = _now(self.weight)
-        with torch.no_grad():
-            missed = self.bank.sample(ids, self._planes())
-        targets = self.bank.positions(ids).to(features.device)
-        sampled = _now(self.weight)
-        loss, accuracy = self.loss.with_accuracy(features, self.weight[self.bank.softmax_rows],
-                                                 targets)
-        self.optimizer.zero_grad()
-        loss.backward()
-        first = not self.optimizer.state
-        self.optimizer.step()
-        stepped = _now(self.weight)
-        self.bank.record_step(sgd_transition(**SGD, first=first))
-        end = _now(self.weight)
-        return Step(float(loss.detach()), end - start, sampled - start + end - stepped,
-                    int((missed > 0).sum()))
-
-    def class_weights(self, ids: np.ndarray) -> Tensor:
-        """See :class:`Head`."""
-        return self.bank.class_weights(ids, self.weight)
-
-    def _planes(self) -> Planes:
-        state = self.optimizer.state.get(self.weight, {})
-        return Planes(self.weight.detach(), [state['momentum_buffer']] if state else [])
-
-
-class DenseHead:
-    """Plain PyTorch: all N rows in the parameter, and nothing of the plugin but the initial rows.
-
-    Args:
-        num_instances (int): N.
-        num_negatives (int): K; from N on, a soft-max over all rows.
-        feat_dim (int): d.
-        device (torch.device): Of the parameter.
-    """
-
-    def __init__(self, num_instances: int, num_negatives: int, feat_dim: int,
-                 device: torch.device) -> None:
-        self.weight = nn.Parameter(torch.empty(num_instances, feat_dim, device=device))
-        for ids in np.array_split(np.arange(num_instances), -(-num_instances // 4096)):
-            rows = torch.from_numpy(initial_rows(ids, feat_dim, SEED))
-            self.weight.data[ids[0]:ids[-1] + 1] = rows.to(device)
-        self.optimizer = torch.optim.SGD([self.weight], **SGD)
-        self.num_negatives = num_negatives
-        self.recent: dict[int, None] = {}  # active classes, the longest-unsampled one first
-
-    def step(self, ids: np.ndarray, features: Tensor) -> Step:
-        """See :class:`Head`."""
-        start = _now(self.weight)
-        for i in ids.tolist():
-            self.recent.pop(i, None)
-            self.recent[i] = None
-        while len(self.recent) > self.num_negatives:
-            del self.recent[next(iter(self.recent))]
-        if self.num_negatives >= len(self.weight):
-            class_weights: Tensor = self.weight
-            targets = torch.from_numpy(ids)
-        else:
-            place = {i: j for j, i in enumerate(self.recent)}
-            active = torch.tensor(list(place), device=self.weight.device)
-            class_weights = self.weight[active]
-            targets = torch.tensor([place[i] for i in ids.tolist()])
-        cosines = F.normalize(features, dim=1) @ F.normalize(class_weights, dim=1).t()
-        loss = F.cross_entropy(cosines / TEMPERATURE, targets.to(cosines.device))
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        end = _now(self.weight)
-        return Step(float(loss.detach()), end - start, 0.0, 0)
-
-    def class_weights(self, ids: np.ndarray) -> Tensor:
-        """See :class:`Head`."""
-        return self.weight.detach()[torch.from_numpy(ids)]
-
-
-class Case:
-    """A head and the batches that it is given.
-
-    Args:
-        kind (str): 'bank' or 'dense'.
-        num_instances (int): N.
-        args (argparse.Namespace): Sizes, of :func:`parse_args`.
-    """
-
-    def __init__(self, kind: str, num_instances: int, args: argparse.Namespace) -> None:
-        self.kind, self.num_instances = kind, num_instances
-        self.batch_size, self.feat_dim = args.batch_size, args.feat_dim
-        self.device = torch.device(args.device)
-        self.steps: List[Step] = []
-        before = resident_bytes('VmRSS')
-        make = BankHead if kind == 'bank' else DenseHead
-        self.head: Head = make(num_instances, min(args.num_negatives, num_instances),
-                               args.feat_dim, self.device)
-        self._ids = _stream(num_instances, args.window_size, args.stride)
-        self._generator = torch.Generator().manual_seed(SEED)
-        self.run(args.warmup)
-        self.warmup_losses = [step.loss for step in self.steps]
-        self.steps.clear()
-        self.resident_bytes = max(resident_bytes('VmRSS') - before, 0)
-
-    def run(self, num_steps: int) -> None:
-        """Train, and remember each step."""
-        for _ in range(num_steps):
-            ids = np.fromiter(self._ids, dtype=np.int64, count=self.batch_size)
-            features = torch.randn(self.batch_size, self.feat_dim, generator=self._generator)
-            self.steps.append(self.head.step(ids, features.to(self.device).requires_grad_()))
-
-    @property
-    def median_ms(self) -> float:
-        """Median time of a step, milliseconds."""
-        return 1e3 * statistics.median(step.seconds for step in self.steps)
-
-    @property
-    def bank_ms(self) -> float:
-        """Median time of the bank in a step, milliseconds."""
-        return 1e3 * statistics.median(step.bank_seconds for step in self.steps)
-
-    @property
-    def returned(self) -> float:
-        """Mean number of rows that returned in a step."""
-        return statistics.fmean(step.returned for step in self.steps)
-
-
-def resident_bytes(key: str) -> int:
-    """Memory of this process, bytes.
-
-    Args:
-        key (str): 'VmRSS' for now, 'VmHWM' for the peak.
-
-    Returns:
-        int: Bytes; 0 where the system does not tell (other than Linux).
-    """
-    status = Path('/proc/self/status')
-    found = status.exists() and re.search(rf'^{key}:\s+(\d+) kB', status.read_text(), re.MULTILINE)
-    return int(found.group(1)) * 1024 if found else 0
-
-
-def _now(tensor: Tensor) -> float:
-    """Seconds; on a GPU when all work so far is done."""
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
-    return time.perf_counter()
-
-
-def _stream(num_instances: int, window_size: int, stride: int) -> Iterator[int]:
-    sampler = SlidingWindowSampler(range(num_instances), window_size, stride, seed=SEED)
-    while True:
-        yield from sampler
-        sampler.set_epoch(sampler.epoch + 1)
-
-
-def make_cases(args: argparse.Namespace) -> List[Case]:
+def make_cases(args: argparse.Namespace, folder: Path) -> List[Case]:
     """Build all cases and run their warm-up."""
-    return [Case(kind, num_instances, args)
-            for kind, sizes in (('bank', args.instances), ('dense', args.dense))
-            for num_instances in sizes]
+    sizes = Sizes(args.batch_size, args.feat_dim, args.window_size, args.stride,
+                  torch.device(args.device))
+    cases = []
+    for num_negatives in args.num_negatives:
+        for kind in KINDS:
+            if kind == 'full' and num_negatives != args.num_negatives[0]:
+                continue  # it has no K
+            for num_instances in getattr(args, kind):
+                case = Case(kind, num_instances, num_negatives, sizes, folder, args.dtype)
+                case.warm_up(args.warmup)
+                cases.append(case)
+    return cases
 
 
 def measure(cases: Sequence[Case], steps: int, repetitions: int) -> None:
@@ -252,21 +61,41 @@ def measure(cases: Sequence[Case], steps: int, repetitions: int) -> None:
 def report(cases: Sequence[Case]) -> str:
     """A table of all cases."""
     first = cases[0].median_ms
-    lines = [f'{"case":6} {"N":>13} {"ms/step":>9} {"ratio":>7} {"bank ms":>8} {"bank %":>7} '
-             f'{"returned":>9} {"RSS MB":>8}']
+    lines = [f'{"case":6} {"N":>13} {"K":>10} {"ms/step":>9} {"ratio":>7} {"bank ms":>8} '
+             f'{"bank %":>7} {"returned":>9} {"peak MB":>8}']
     for case in cases:
         lines.append(
-            f'{case.kind:6} {case.num_instances:13,} {case.median_ms:9.2f} '
-            f'{case.median_ms / first:7.2f} {case.bank_ms:8.2f} '
+            f'{case.kind:6} {case.num_instances:13,} {case.num_negatives:10,} '
+            f'{case.median_ms:9.2f} {case.median_ms / first:7.2f} {case.bank_ms:8.2f} '
             f'{100 * case.bank_ms / case.median_ms:7.1f} {case.returned:9.0f} '
-            f'{case.resident_bytes / MB:8.0f}')
+            f'{case.peak_bytes / MB:8.0f}')
     lines += [
-        f'Peak of the whole process: {resident_bytes("VmHWM") / MB:.0f} MB.',
+        f'All cases together hold {resident_bytes() / MB:.0f} MB.',
         'ms/step and bank ms: medians over all measured steps; ratio: to the first row; bank: '
         'choosing classes and moving rows;',
-        'returned: rows a step that came back from the bank and had missed steps; RSS: growth of '
-        'the resident memory by a case, warm-up included.'
+        'returned: rows a step that came back from the bank and had missed steps; peak MB: resident '
+        'memory that a case added, warm-up and the largest step included.'
     ]
+    return '\n'.join(lines)
+
+
+def report_sampler(num_instances: Sequence[int], args: argparse.Namespace) -> str:
+    """How fast the sampler is."""
+    lines = [f'{"sampler":6} {"N":>12} {"start ms":>9} {"M indices/s":>12}']
+    for size in num_instances:
+        begin = time.perf_counter()
+        sampler = SlidingWindowSampler(range(size), args.window_size, args.stride, seed=0)
+        next(iter(sampler))
+        started = time.perf_counter()
+        count = 0
+        while count < NUM_INDICES:
+            for _ in sampler:
+                count += 1
+                if count == NUM_INDICES:
+                    break
+            sampler.set_epoch(sampler.epoch + 1)
+        speed = NUM_INDICES / (time.perf_counter() - started) / 1e6
+        lines.append(f'{"":6} {size:13,} {1e3 * (started - begin):9.2f} {speed:12.2f}')
     return '\n'.join(lines)
 
 
@@ -277,13 +106,18 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         SystemExit: If a size is out of range.
     """
     parser = argparse.ArgumentParser(prog='benchmark', description=__doc__.splitlines()[0])
-    parser.add_argument('--instances', nargs='*', type=int, metavar='N',
-                        default=[100_000, 10_000_000],
-                        help='sizes to run with the bank (default: 100000 10000000)')
-    parser.add_argument('--dense', nargs='*', type=int, metavar='N', default=[100_000],
-                        help='sizes to run densely, 12 * N * d bytes each (default: 100000)')
-    for name, default, meaning in (
-            ('num-negatives', 4096, 'K, active classes'),
+    for kind, default, meaning in (
+            ('bank', [100_000, 10_000_000], 'with the bank in memory'),
+            ('file', [], 'with the bank on disk'),
+            ('cold', [], 'with the bank on disk and out of the cache'),
+            ('dense', [100_000], 'densely, 12 * N * d bytes each'),
+            ('full', [], 'densely with a soft-max over all N')):
+        text = ' '.join(map(str, default)) or 'none'
+        parser.add_argument(f'--{kind}', nargs='*', type=int, metavar='N', default=default,
+                            help=f'sizes to run {meaning} (default: {text})')
+    parser.add_argument('--num-negatives', nargs='+', type=int, metavar='K', default=[4096],
+                        help='active classes (default: 4096)')
+    for name, value, meaning in (
             ('batch-size', 256, 'B, images'),
             ('feat-dim', 128, 'd'),
             ('window-size', 16384, 'images in the window of the sampler; more than K, or no row '
@@ -292,34 +126,43 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
             ('warmup', 160, 'steps of each case before measuring'),
             ('steps', 20, 'steps of a case in one turn'),
             ('repetitions', 5, 'turns of each case')):
-        parser.add_argument(f'--{name}', type=int, default=default,
-                            help=f'{meaning} (default: {default})')
+        parser.add_argument(f'--{name}', type=int, default=value,
+                            help=f'{meaning} (default: {value})')
+    parser.add_argument('--dtype', choices=DTYPES, default='float32',
+                        help='of stored rows (default: float32)')
     parser.add_argument('--device', default='cpu', help='cpu or cuda (default: cpu)')
+    parser.add_argument('--folder', type=Path,
+                        help='where files of the bank go (default: the system\'s for scratch files)')
     args = parser.parse_args(argv)
-    for name in ('num_negatives', 'batch_size', 'feat_dim', 'warmup', 'steps', 'repetitions'):
+    for name in ('batch_size', 'feat_dim', 'warmup', 'steps', 'repetitions'):
         if getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be at least 1')
-    if args.batch_size > args.num_negatives:
+    if args.batch_size > min(args.num_negatives):
         parser.error(f'--batch-size {args.batch_size} does not fit --num-negatives '
-                     f'{args.num_negatives}: every image of a batch is an active class')
-    if not args.instances + args.dense:
-        parser.error('nothing to run: give --instances or --dense')
-    if min(args.instances + args.dense) < 1:
-        parser.error('every N of --instances and --dense must be at least 1')
+                     f'{min(args.num_negatives)}: every image of a batch is an active class')
+    sizes = [size for kind in KINDS for size in getattr(args, kind)]
+    if not sizes:
+        parser.error('nothing to run: give --bank, --file, --cold, --dense or --full')
+    if min(sizes) < 1:
+        parser.error('every N must be at least 1')
     return args
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Command line entry."""
     args = parse_args(argv)
-    print(f'torch {torch.__version__}, {args.device}, {torch.get_num_threads()} threads of '
-          f'{os.cpu_count()} cores; K={args.num_negatives}, B={args.batch_size}, '
-          f'd={args.feat_dim}, window {args.window_size}, stride {args.stride}; '
-          f'{args.warmup} steps of warm-up, {args.repetitions} turns of {args.steps} steps',
-          flush=True)
-    cases = make_cases(args)
-    measure(cases, args.steps, args.repetitions)
-    print(report(cases))
+    print(f'torch {torch.__version__}, {platform.machine()}, {args.device}, '
+          f'{torch.get_num_threads()} threads of {os.cpu_count()} cores; B={args.batch_size}, '
+          f'd={args.feat_dim}, window {args.window_size}, stride {args.stride}, stored rows in '
+          f'{args.dtype}; {args.warmup} steps of warm-up, {args.repetitions} turns of '
+          f'{args.steps} steps', flush=True)
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        cases = make_cases(args, Path(folder))
+        measure(cases, args.steps, args.repetitions)
+        print(report(cases))
+        for case in cases:
+            case.close()
+    print(report_sampler(sorted({case.num_instances for case in cases}), args))
 
 
 if __name__ == '__main__':

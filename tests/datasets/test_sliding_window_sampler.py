@@ -370,3 +370,16 @@ def finish_python(process):
 
 def run_python(program):
     return finish_python(start_python(program))
+
+
+@pytest.mark.parametrize('world_size', [1, 3])
+def test_ids_at_is_what_all_processes_visit(world_size):
+    # 12 images in batches of 2 on each process: batch b is the stretch from b * 2 * world_size on.
+    samplers = [make_sampler(12, 6, 2, rank, world_size, epoch=2, seed=1)
+                for rank in range(world_size)]
+    visited = [list(sampler) for sampler in samplers]
+    for batch in range(12 // (2 * world_size)):
+        expected = sorted(i for part in visited for i in part[2 * batch:2 * batch + 2])
+        start = 2 * 12 + batch * 2 * world_size
+        found = samplers[0].ids_at(start, start + 2 * world_size)
+        assert found.dtype == np.int64 and sorted(found.tolist()) == expected
