@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 
 from pic_plugin.ablation import execute, training
-from pic_plugin.ablation.grid import read_grid
+from pic_plugin.ablation.grid import read_grid, set_length
 
 TOY = Path(__file__).with_name('toy_grid.py')
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,3 +156,22 @@ def test_evaluation_keeps_references_and_others_apart():
         training.evaluate(Features(), batch(feats, [True] * 460))
     with pytest.raises(ValueError, match='not finite'):
         training.evaluate(Features(), batch(feats * float('nan'), marks))
+
+
+@pytest.mark.parametrize('method, views', [('PIC', 1), ('SimCLR', 2), ('MoCo v2', 2)])
+def test_methods_train_and_their_passes_are_counted(tmp_path, work_dir, method, views):
+    chosen = next(t for t in read_grid('compare_methods', images=40).trainings
+                  if t.labels['method'] == method)
+    cfg = chosen.cfg
+    cfg.num_images = 128
+    set_length(cfg, 20 * 128)
+    cfg.train_dataloader.dataset.indices = list(range(0, 5000, 40))[:128] + [1, 2, 3]
+    references, others = cfg.val_dataloader.dataset.datasets
+    references.indices, others.indices = list(range(0, 5000, 20)), list(range(0, 1000, 50))
+    execute.prepare(chosen, tmp_path, None)
+    result = training.train(tmp_path)
+    steps = 128 // cfg.train_dataloader.batch_size * 20
+    assert result['steps'] == steps
+    assert result['images'] == steps * cfg.train_dataloader.batch_size == 2560
+    assert result['passes'] == views * 2560, 'the second encoder of MoCo included'
+    assert 0 <= result['knn20'] <= 100 and result['linear'] > 0
