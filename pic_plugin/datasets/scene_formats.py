@@ -25,8 +25,20 @@ VOC_CLASSES = (
 CITYSCAPES_IDS = (11, 13, 12, 17, 18, 16, 6, 7, 15, 14)
 CITYSCAPES_ABOVE, CITYSCAPES_BELOW = 10, 0  # sky, road
 VOID = 255
-# COCO's own numbers of categories have gaps, which data sets must cope with.
-COCO_IDS = (5, 3, 16, 17, 21, 18, 88, 19, 9, 8)
+# All of COCO's categories: readers take a class's place among them for its number. The numbers in
+# its files have gaps.
+COCO_CATEGORIES = (
+    'person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire '
+    'hydrant, stop sign, parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, '
+    'bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, '
+    'snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, tennis '
+    'racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, '
+    'orange, broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, '
+    'dining table, toilet, tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven, '
+    'toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear, hair drier, '
+    'toothbrush').split(', ')
+COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+COCO_IDS = dict(zip(COCO_CATEGORIES, (i for i in range(1, 91) if i not in COCO_GAPS)))
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95]
 HARD = 0.4  # hidden share from which VOC calls an object difficult
 
@@ -144,14 +156,15 @@ def write_coco(scenes: Dict[str, Sequence[Scene]], root: Path) -> None:
             info=dict(description='scenes made of CIFAR-10 photos'), images=images,
             annotations=annotations,
             categories=[dict(id=number, name=name, supercategory='object')
-                        for number, name in zip(COCO_IDS, COCO_NAMES)])
+                        for name, number in COCO_IDS.items()])
         (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))
 
 
 def _annotation(item: SceneObject, image: int, number: int, crowd: bool) -> dict:
     x0, y0, x1, y1 = item.box
     return dict(
-        id=number + 1, image_id=image, category_id=COCO_IDS[item.label], iscrowd=int(crowd),
+        id=number + 1, image_id=image, iscrowd=int(crowd),
+        category_id=COCO_IDS[COCO_NAMES[item.label]],
         bbox=[x0, y0, x1 - x0, y1 - y0], area=int(item.mask.sum()),
         segmentation=run_lengths(item.mask) if crowd else polygons(item.mask))
 

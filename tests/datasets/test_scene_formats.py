@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from pic_plugin.datasets import scene_formats as formats
-from pic_plugin.datasets.cifar10_archive import CLASSES
 from pic_plugin.datasets.scenes import make_scene
 
 
@@ -63,7 +62,10 @@ def test_coco(tmp_path, scenes):
     content = json.loads((tmp_path / 'annotations' / 'instances_val2017.json').read_text())
     assert [image['id'] for image in content['images']] == list(range(8))
     names = {category['id']: category['name'] for category in content['categories']}
-    assert len(names) == len(CLASSES)
+    assert len(names) == 80 and (names[1], names[13], names[90]) == (
+        'person', 'stop sign', 'toothbrush')
+    used = {names[annotation['category_id']] for annotation in content['annotations']}
+    assert used <= set(formats.COCO_NAMES) and len(used) > 5
     ids = [annotation['id'] for annotation in content['annotations']]
     assert ids == list(range(1, len(ids) + 1)), 'pycocotools takes 0 for no match'
     crowds = 0

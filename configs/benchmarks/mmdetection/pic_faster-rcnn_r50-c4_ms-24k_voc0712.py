@@ -6,7 +6,7 @@ is synchronised, a new norm follows res5, 8 GPUs with 2 images each. What mmdet 
 Detectron2: objects marked difficult are ignored in training (there they count), and BN statistics
 are running averages to the end (there they are measured anew before each evaluation).
 
-    mim train mmdet pic_faster-rcnn_r50-c4_ms-24k_voc0712.py --launcher pytorch --gpus 8
+    mim train mmdet PATH/pic_faster-rcnn_r50-c4_ms-24k_voc0712.py --launcher pytorch --gpus 8
         --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
 """
 _base_ = 'mmdet::pascal_voc/faster-rcnn_r50-caffe-c4_ms-18k_voc0712.py'

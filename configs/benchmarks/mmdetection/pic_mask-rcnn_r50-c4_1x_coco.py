@@ -4,7 +4,7 @@
 MoCo's protocol on mmdet's C4 detector: every layer is trained, BN is synchronised, a new norm
 follows res5, short side 640 to 800 in training. 8 GPUs with 2 images each.
 
-    mim train mmdet pic_mask-rcnn_r50-c4_1x_coco.py --launcher pytorch --gpus 8
+    mim train mmdet PATH/pic_mask-rcnn_r50-c4_1x_coco.py --launcher pytorch --gpus 8
         --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
 """
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50-caffe-c4_1x_coco.py'

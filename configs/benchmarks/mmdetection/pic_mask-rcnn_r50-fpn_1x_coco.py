@@ -5,7 +5,7 @@ mmdet's 1x with MoCo's changes for self-supervised backbones: every layer is tra
 synchronised and is in the new layers of FPN and of the mask head too, short side 640 to 800 in
 training. 8 GPUs with 2 images each.
 
-    mim train mmdet pic_mask-rcnn_r50-fpn_1x_coco.py --launcher pytorch --gpus 8
+    mim train mmdet PATH/pic_mask-rcnn_r50-fpn_1x_coco.py --launcher pytorch --gpus 8
         --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
 """
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'

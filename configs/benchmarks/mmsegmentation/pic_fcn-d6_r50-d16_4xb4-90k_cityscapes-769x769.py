@@ -8,8 +8,8 @@ follow, then the classifier; no auxiliary loss; batch 16, learning rate 0.01, a 
 distortion and dropout (both turned off here), and inference in overlapping windows of the training
 size instead of whole images (turned off here).
 
-    mim train mmseg pic_fcn-d6_r50-d16_4xb4-90k_cityscapes-769x769.py --launcher pytorch --gpus 4
-        --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
+    mim train mmseg PATH/pic_fcn-d6_r50-d16_4xb4-90k_cityscapes-769x769.py --launcher pytorch
+        --gpus 4 --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
 """
 _base_ = 'mmseg::fcn/fcn-d6_r50-d16_4xb2-80k_cityscapes-769x769.py'
 custom_imports = dict(imports=['pic_plugin.transfer.segmentation'], allow_failed_imports=False)

@@ -5,7 +5,7 @@ For comparison with mmseg's published models: head, data and schedule are theirs
 plain ResNet as pre-trained (theirs has a deeper stem). The protocol of the papers on
 self-supervised learning is in pic_fcn-d6_r50-d16_4xb4-90k_cityscapes-769x769.py.
 
-    mim train mmseg pic_fcn_r50-d8_4xb2-80k_cityscapes-769x769.py --launcher pytorch --gpus 4
+    mim train mmseg PATH/pic_fcn_r50-d8_4xb2-80k_cityscapes-769x769.py --launcher pytorch --gpus 4
         --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
 """
 _base_ = 'mmseg::fcn/fcn_r50-d8_4xb2-80k_cityscapes-769x769.py'

@@ -4,7 +4,7 @@
 Head, data and schedule are mmseg's, the backbone is a plain ResNet-50 as pre-trained (theirs has a
 deeper stem).
 
-    mim train mmseg pic_fcn_r50-d8_4xb4-40k_voc12aug-512x512.py --launcher pytorch --gpus 4
+    mim train mmseg PATH/pic_fcn_r50-d8_4xb4-40k_voc12aug-512x512.py --launcher pytorch --gpus 4
         --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
 """
 _base_ = 'mmseg::fcn/fcn_r50-d8_4xb4-40k_voc12aug-512x512.py'

@@ -16,6 +16,8 @@ def checkpoints(tmp_path_factory):
     for kind, cfg, channels in (
             ('r50', dict(type='ResNet', depth=50, zero_init_residual=True), 2048),
             ('r18', dict(type='ResNet', depth=18), 512),
+            ('demo', dict(type='ResNet_CIFAR', depth=18, stem_channels=16, base_channels=16,
+                          strides=(2, 1, 2, 2), zero_init_residual=False), 128),
             ('swin', dict(type='SwinTransformer', arch='tiny', img_size=224), 768)):
         files[kind] = folder / f'{kind}.pth'
         torch.save(pic_content(cfg, channels), files[kind])

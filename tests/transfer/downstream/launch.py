@@ -10,8 +10,9 @@ from mmengine.config import Config
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = ROOT / 'configs' / 'benchmarks'
 MIM = Path(sys.prefix) / 'bin' / 'mim'
-DETECTION = sorted(path.stem for path in (CONFIGS / 'mmdetection').glob('*.py'))
-SEGMENTATION = sorted(path.stem for path in (CONFIGS / 'mmsegmentation').glob('*.py'))
+DEMO = sorted(path.stem for path in CONFIGS.glob('mm*/pic_demo_*.py'))
+DETECTION = sorted({path.stem for path in (CONFIGS / 'mmdetection').glob('*.py')} - {*DEMO})
+SEGMENTATION = sorted({path.stem for path in (CONFIGS / 'mmsegmentation').glob('*.py')} - {*DEMO})
 
 # No workers, a log line for each step, steps large enough to be seen in float32; without weight
 # decay, a weight that changes has a gradient.
@@ -58,7 +59,7 @@ def shrink(name, checkpoint):
     options += ['param_scheduler.0.start_factor=0.5', 'model.train_cfg.rcnn.sampler.num=16',
                 'model.train_cfg.rpn_proposal.max_per_img=50', 'model.test_cfg.rpn.max_per_img=8',
                 # Without detections mmdet prints no metrics.
-                'model.test_cfg.rcnn.score_thr=0.0',
+                'model.test_cfg.rcnn.score_thr=0.0', 'model.test_cfg.rcnn.max_per_img=5',
                 'val_dataloader.dataset.pipeline.1.scale=(128,96)',
                 'test_dataloader.dataset.pipeline.1.scale=(128,96)']
     scales = 'scales=[(128,80),(128,96)]'

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""compare_transfer: its table, and its errors; real runs are in the downstream group."""
+import pytest
+
+from pic_plugin.tools.compare_transfer import main, table
+
+
+def test_table():
+    results = dict(
+        pic=[{'pascal_voc/mAP': 0.41, 'pascal_voc/AP50': 0.5}, {'pascal_voc/mAP': 0.43,
+                                                                'pascal_voc/AP50': 0.6}],
+        random=[{'pascal_voc/mAP': 0.3, 'pascal_voc/AP50': 0.2}] * 2)
+    assert table(results).splitlines() == [
+        '| backbone from | mAP | AP50 |',
+        '| --- | --- | --- |',
+        '| pic | 42.0 ± 1.4 | 55.0 ± 7.1 |',
+        '| random | 30.0 ± 0.0 | 20.0 ± 0.0 |']
+
+
+def test_table_of_mmseg_and_of_one_seed():
+    """mmseg counts in percent already; what is not reported is left out."""
+    results = {init: [{'mIoU': 12.34, 'aAcc': 80.0, 'mAcc': 1.0}] for init in ('pic', 'random')}
+    assert table(results).splitlines()[2] == '| pic | 12.3 | 80.0 |'
+
+
+def test_errors(tmp_path):
+    with pytest.raises(SystemExit, match='compare_transfer: there is no config pic_demo_nothing'):
+        main(['pic_demo_nothing', str(tmp_path)])
+    with pytest.raises(SystemExit, match='compare_transfer: there is no checkpoint .*x.pth'):
+        main(['pic_demo_fcn_scenes', str(tmp_path / 'x.pth')])
