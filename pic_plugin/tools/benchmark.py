@@ -73,8 +73,8 @@ def report(cases: Sequence[Case]) -> str:
         f'All cases together hold {resident_bytes() / MB:.0f} MB.',
         'ms/step and bank ms: medians over all measured steps; ratio: to the first row; bank: '
         'choosing classes and moving rows;',
-        'returned: rows a step that came back from the bank and had missed steps; peak MB: resident '
-        'memory that a case added, warm-up and the largest step included.'
+        'returned: rows a step that came back from the bank and had missed steps; peak MB: '
+        'resident memory that a case added, warm-up and the largest step included.'
     ]
     return '\n'.join(lines)
 
@@ -132,7 +132,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
                         help='of stored rows (default: float32)')
     parser.add_argument('--device', default='cpu', help='cpu or cuda (default: cpu)')
     parser.add_argument('--folder', type=Path,
-                        help='where files of the bank go (default: the system\'s for scratch files)')
+                        help='where files of the bank go (default: where scratch files go)')
     args = parser.parse_args(argv)
     for name in ('batch_size', 'feat_dim', 'warmup', 'steps', 'repetitions'):
         if getattr(args, name) < 1:
