@@ -29,6 +29,10 @@ from .row_prefetch import RowPrefetcher
 from .shard_checkpoint import ShardCheckpoint
 from .shard_clipping import check_elementwise, clip_grad_norm_over_shards
 
+# Decay of rows between visits, as lr / (1 - momentum) * weight decay * steps. The authors' setting
+# is at 2.4 for the image that waits longest; from 7 on, norms were seen to leap to 40.
+MAX_DECAY = 3.0
+
 
 @HOOKS.register_module()
 class InstanceBankHook(Hook):
@@ -68,6 +72,7 @@ class InstanceBankHook(Hook):
         self.id_key = id_key
         self._restored = False
         self._checked_batch = False
+        self._warned = False
 
     def before_run(self, runner: Runner) -> None:
         """Prepare the head; make the bank; take over how checkpoints are written and resumed."""
@@ -191,6 +196,22 @@ class InstanceBankHook(Hook):
                 row_staleness=missed / num_returned if num_returned else 0.0)
             for name, value in scalars.items():
                 runner.message_hub.update_scalar(f'train/{name}', value)
+            self._warn_of_decay(runner, scalars['row_staleness'])
+
+    def _warn_of_decay(self, runner: Runner, staleness: float) -> None:
+        """Say once that rows come back as almost nothing; see docs/numerical_health.md."""
+        group = _group_of(self.optimizer, self.head.weight)
+        decay = (staleness * float(group['lr']) * group.get('weight_decay', 0)
+                 / (1 - group.get('momentum', 0)))
+        if self.bank.correct and decay > MAX_DECAY and not self._warned:
+            self._warned = True
+            runner.logger.warning(
+                f'Class weights that return to the soft-max have missed {staleness:.0f} steps on '
+                f'average, in which weight decay shrinks them by exp(-{decay:.1f}), as it would '
+                'without sampling. From so short a weight a step leaps far. Let images return '
+                'sooner (a smaller window_size), or lower the weight decay of class weights: '
+                "optim_wrapper=dict(paramwise_cfg=dict(custom_keys={'head.weight': "
+                'dict(decay_mult=0)})).')
 
     @staticmethod
     def _logger_interval(runner: Runner) -> int:
@@ -225,8 +246,7 @@ class InstanceBankHook(Hook):
         if not self.bank.correct:
             self._transition = np.eye(2)
             return
-        group = next(group for group in optimizer.param_groups
-                     if any(parameter is self.head.weight for parameter in group['params']))
+        group = _group_of(optimizer, self.head.weight)
         first = optimizer.state.get(self.head.weight, {}).get('momentum_buffer') is None
         self._transition = sgd_transition(
             float(group['lr']), float(group['momentum']), float(group['dampening']),
@@ -272,6 +292,11 @@ def _find_wrapper(runner: Runner, weight: nn.Parameter) -> Any:
     raise ValueError('no optimizer holds the class weights (head.weight): do not freeze the head, '
                      'and train with DistributedDataParallel or one process; FSDP and DeepSpeed '
                      'flatten or replace parameters and are not supported.')
+
+
+def _group_of(optimizer: Optimizer, weight: nn.Parameter) -> Dict[str, Any]:
+    return next(group for group in optimizer.param_groups
+                if any(parameter is weight for parameter in group['params']))
 
 
 def _check_optimizer(optimizer: Optimizer) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import ConcatDataset, RepeatDataset
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from toy_training import ToyImages, make_config, train
@@ -223,3 +224,17 @@ def test_single_keep_is_warned_of(work_dir, monkeypatch, max_keep_ckpts, warned)
 def test_hook_arguments():
     with pytest.raises(ValueError, match='log_interval must be at least 1 iteration, not 0'):
         instance_bank_hook.InstanceBankHook(log_interval=0)
+
+
+@pytest.mark.parametrize('weight_decay, options, expected', [
+    (1e-3, dict(), 0), (2.0, dict(), 1), (2.0, dict(correct_weights=False), 0),
+    (2.0, dict(num_negatives=None), 0)])
+def test_rows_that_return_as_nothing_are_noticed_once(tmp_path, monkeypatch, weight_decay, options,
+                                                      expected):
+    messages = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *args: messages.append(text))
+    sgd = dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=weight_decay)
+    train(tmp_path, head=options, seed=0, optim_wrapper=dict(optimizer=sgd))
+    found = [text for text in messages if 'have missed' in text]
+    assert len(found) == expected
+    assert all("{'head.weight': dict(decay_mult=0)}" in text for text in found)
