@@ -27,6 +27,8 @@ import pic_plugin
 from pic_plugin.evaluation.knn import knn_predict, normalise
 from pic_plugin.evaluation.linear_probe import linear_accuracy
 
+from .window_phase import WindowPhaseHook
+
 RESULT = 'result.json'
 CONFIG = 'config.py'
 TOPK = (20, 200)
@@ -56,7 +58,8 @@ class _Meter(Hook):
                          for backbone in backbones(runner.model)]
 
     def _count(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self.counts['passes'] += len(inputs[0])
+        if module.training:
+            self.counts['passes'] += len(inputs[0])
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Start the clock."""
@@ -77,8 +80,7 @@ class _Meter(Hook):
         """Into the message hub of the checkpoint, whatever has been written there before."""
         hub = checkpoint.get('message_hub')
         assert hub is not None, 'CheckpointHook saves it'
-        runtime = hub['runtime_info'] if isinstance(hub, dict) else hub.runtime_info
-        runtime.update(self.counts)
+        hub['runtime_info'].update(self.counts)
 
     def after_train(self, runner: Runner) -> None:
         """Before the evaluation, which has passes and takes memory of its own."""
@@ -119,9 +121,16 @@ def train(folder: Path) -> dict:
     # A third faster on a CPU, and equal for all algorithms.
     runner.model.to(memory_format=torch.channels_last)
     runner.register_hook(meter)
+    loader = runner.build_dataloader(val_dataloader)
+    phases = None
+    if 'window_phase' in cfg:
+        phases = WindowPhaseHook(lambda model: evaluate(model, loader)['knn20_train'],
+                                 **cfg.window_phase)
+        runner.register_hook(phases)
     runner.train()
     result = dict(
-        **evaluate(runner.model, runner.build_dataloader(val_dataloader)),
+        **evaluate(runner.model, loader),
+        **(phases.means() if phases else {}),
         **meter.counts,
         ms_per_image=1000 * meter.seconds / max(1, meter.images_here),
         peak_mb=meter.peak_bytes / 2**20,

@@ -10,7 +10,7 @@ from pic_plugin.ablation.grid import read_grid
 TOY = Path(__file__).with_name('toy_grid.py')
 GRIDS = sorted(path.stem for path in (
     Path(__file__).resolve().parents[2] / 'configs/benchmarks/ablations').glob('*.py')
-               if path.stem.startswith(('table', 'tune', 'compare', 'settle')))
+               if path.stem.startswith(('table', 'tune', 'compare', 'window')))
 
 
 def write(tmp_path, **changes):
