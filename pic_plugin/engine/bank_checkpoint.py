@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from pic_plugin.bank import BankFileError, InstanceBank, initial_rows, read_bank, write_bank
 from pic_plugin.bank.row_store import Rows
 
-from .bank_state import ACTIVE_SET_ARRAYS, check_bank_state
+from .bank_state import ACTIVE_SET_ARRAYS, check_bank_header, check_bank_state
 from .checkpoint_file import check_checkpoint_file
 from .head_rows import HeadRows
 from .instance_keys import match_instances
@@ -276,10 +276,8 @@ class BankCheckpoint:
     def _read_rows(self, path: Path, state: dict) -> None:
         transitions: Dict[str, List[np.ndarray]] = {}
         for kind, values, arrays in read_bank(path):
-            if kind == 'header' and (values.get('token') != state['token']
-                                     or values.get('step') != state['step']):
-                raise BankFileError(f'{path} belongs to another checkpoint: copy the bank file '
-                                    'that was saved with this one beside it.')
+            if kind == 'header':
+                check_bank_header(path, values, state)
             if kind == 'transitions':
                 transitions.setdefault(values['name'], []).append(arrays['products'])
             if kind == 'rows':

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, Dict, NamedTuple, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from pic_plugin.bank import BankFileError
 
 TOKEN = re.compile(r'[0-9a-f]{12}')
 MAX_RANKS = 2**16
@@ -72,6 +75,19 @@ def check_bank_state(state: Any) -> None:
         raise ValueError('it has an active set and no num_negatives, or the reverse')
     if 'active_set' in state:
         _check_active_set(state['active_set'], state)
+
+
+def check_bank_header(path: Path, header: Dict[str, Any], state: dict) -> None:
+    """Refuse a bank file that is not the one that its name and the checkpoint say.
+
+    Raises:
+        BankFileError: If it belongs to another save or another process.
+    """
+    own_end = f'.bank-{header.get("rank")}of{state["world_size"]}'
+    if (header.get('token') != state['token'] or header.get('step') != state['step']
+            or not path.name.endswith(own_end)):
+        raise BankFileError(f'{path} belongs to another checkpoint or process: copy the bank file '
+                            'that was saved with this one beside it, under its own name.')
 
 
 def _check_active_set(arrays: Any, state: dict) -> None:

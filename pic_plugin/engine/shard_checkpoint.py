@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from pic_plugin.bank import BankFileError, InstanceBank, initial_rows, read_bank
 
+from .bank_state import check_bank_header
 from .head_rows import HeadRows
 
 CHUNK_ROWS = 65536  # 64 MB with momentum, d = 128
@@ -79,8 +80,10 @@ class ShardCheckpoint:
             BankFileError: If a bank file is missing, damaged or of another checkpoint.
         """
         bank = self.bank
+        # Both have been compared with this run's.
+        num_saved = state['num_instances'] if bank.is_full else bank.num_slots
         names = state.get(STATES)
-        chunks = self._from_files(paths, state)
+        chunks = self._from_files(paths, state, num_saved)
         if names is None:
             names, chunks = self._from_one_piece(checkpoint)
         planes = [torch.zeros_like(self.weight.detach()) for _ in range(1 + len(names))]
@@ -90,35 +93,38 @@ class ShardCheckpoint:
                 ids = own[start:start + CHUNK_ROWS]
                 planes[0][start:start + len(ids)] = torch.from_numpy(
                     initial_rows(ids, bank.feat_dim, state['seed'])).to(planes[0])
-        num_filled = 0
+        filled = np.zeros(len(own), dtype=bool)
         for slots, values in chunks:
             if values.shape[1:] != (len(planes), bank.feat_dim):
                 raise BankFileError(f'rows of shape {values.shape[1:]} were saved where '
                                     f'{(len(planes), bank.feat_dim)} fit: {_ADVICE}')
             slots = new_ids[slots] if bank.is_full and new_ids is not None else slots
             held = bank.shards.holds(slots)
-            rows = torch.from_numpy(bank.shards.rows(slots[held])).to(self.weight.device)
+            places = bank.shards.rows(slots[held])
+            filled[places] = True
+            rows = torch.from_numpy(places).to(self.weight.device)
             for plane, value in zip(planes, torch.from_numpy(values[held]).unbind(dim=1)):
                 plane[rows] = value.to(plane)
-            num_filled += int(held.sum())
-        saved = np.arange(state['num_slots'])
+        saved = np.arange(num_saved)
         saved = new_ids[saved] if bank.is_full and new_ids is not None else saved
-        if num_filled != bank.shards.holds(saved).sum():
-            raise BankFileError(f'{num_filled} rows of the soft-max were saved and '
-                                f'{bank.shards.holds(saved).sum()} are needed: {_ADVICE}')
+        missing = np.setdiff1d(saved, own[filled])
+        missing = missing[bank.shards.holds(missing)]
+        if len(missing):
+            raise BankFileError(f'{len(missing)} rows of the soft-max are in none of the bank '
+                                f'files: {_ADVICE}')
         checkpoint['state_dict'][self.head_rows.name] = planes[0]
         if names:
             self.head_rows.all_states(checkpoint).setdefault(
                 self.head_rows.place, {}).update(zip(names, planes[1:]))
 
-    def _from_files(self, paths: Iterable[Path], state: dict) -> Chunks:
+    def _from_files(self, paths: Iterable[Path], state: dict, num_saved: int) -> Chunks:
         for path in paths:
             for kind, values, arrays in read_bank(path):
-                if kind == 'header' and values.get('token') != state['token']:
-                    raise BankFileError(f'{path} belongs to another checkpoint: {_ADVICE}')
+                if kind == 'header':
+                    check_bank_header(path, values, state)
                 if kind == 'head':
                     slots = arrays['slots']
-                    if len(slots) and not 0 <= slots.min() <= slots.max() < state['num_slots']:
+                    if len(slots) and not 0 <= slots.min() <= slots.max() < num_saved:
                         raise BankFileError(f'{path} has rows for slots that are none: {_ADVICE}')
                     yield slots, arrays['values']
 

@@ -3,12 +3,22 @@
 import numpy as np
 import torch
 import torch.distributed as dist
+from mmpretrain.registry import MODELS
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from toy_training import snapshot, train_as_rank
 
 from pic_plugin import collectives
 from pic_plugin.engine.shard_clipping import clip_grad_norm_over_shards
 from pic_plugin.models.sharded_softmax import sharded_cosine_softmax
+
+
+@MODELS.register_module()
+class PlainLoss(nn.Module):
+    """A loss that knows of one process alone."""
+
+    def forward(self, features, class_weights, targets):
+        return (features @ class_weights.t()).mean()
 
 
 def join():
@@ -140,6 +150,24 @@ def collective_cases():
     outgoing = torch.cat([torch.full((s, ), 10.0 * rank + s) for s in sent])
     exchanged = collectives.exchange_rows(outgoing, sent, [rank] * world_size, 'exchange')
     return gathered, summed, largest, exchanged, dict(collectives.SENT)
+
+
+def train_each(folder, cases):
+    """Train one case after another; what each has come to, by name.
+
+    Args:
+        folder (str): With a work folder for each case.
+        cases (dict): Arguments of ``toy_training.make_config`` by name.
+    """
+    return {name: outcome(train_as_rank(f'{folder}/{name}', **kwargs))
+            for name, kwargs in cases.items()}
+
+
+def outcome(runner):
+    """Losses, logged scalars and final state of a training."""
+    scalars = {name[6:]: buffer.data[0] for name, buffer in
+               runner.message_hub.log_scalars.items() if name.startswith('train/')}
+    return dict(losses=runner.losses, scalars=scalars, state=snapshot(runner))
 
 
 def several(*works):

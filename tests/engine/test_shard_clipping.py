@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import sharded_work
 import torch
-from toy_training import run_ranks
 from torch import nn
+from toy_training import run_ranks
 
 from pic_plugin.engine.shard_clipping import check_elementwise, clip_grad_norm_over_shards
 
