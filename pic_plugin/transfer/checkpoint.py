@@ -64,6 +64,10 @@ class _TensorsOnly(pickle.Unpickler):
         return _StandIn
 
 
+def _load(file: Any, **options: Any) -> Any:
+    return _TensorsOnly(file, **options).load()
+
+
 def read_checkpoint(path: Union[str, Path]) -> dict:
     """Read a checkpoint on the CPU; no code in it is run.
 
@@ -88,7 +92,8 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
             content = torch.load(path, map_location='cpu', weights_only=True)
         except pickle.UnpicklingError:
             reader = types.ModuleType('tensors_only')
-            reader.__dict__.update(vars(pickle), Unpickler=_TensorsOnly)
+            # Torch reads files of before 1.6 with both.
+            reader.__dict__.update(vars(pickle), Unpickler=_TensorsOnly, load=_load)
             content = torch.load(path, map_location='cpu', pickle_module=reader,
                                  weights_only=False)
     # A damaged file makes torch and pickle raise nearly anything.

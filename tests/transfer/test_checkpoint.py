@@ -51,13 +51,28 @@ def test_objects_that_torch_refuses_do_not_hide_the_weights(tmp_path, extra, leg
     assert torch.equal(content['state_dict']['backbone.conv1.weight'], torch.arange(6.))
 
 
-def test_no_code_of_the_file_runs(tmp_path):
+@pytest.mark.parametrize('legacy', [False, True])
+def test_no_code_of_the_file_runs(tmp_path, legacy):
     folder = tmp_path / 'made by the checkpoint'
-    path = save(tmp_path, dict(state_dict=WEIGHTS, trap=RunsCode(folder)))
+    path = save(tmp_path, dict(state_dict=WEIGHTS, trap=RunsCode(folder)),
+                _use_new_zipfile_serialization=not legacy)
     assert torch.equal(state_dict_of(read_checkpoint(path), path)['head.weight'], torch.ones(2))
     assert not folder.exists()
     # The trap is one: an ordinary reader falls into it.
     torch.load(path, weights_only=False)
+    assert folder.is_dir()
+
+
+def test_no_code_of_a_bare_pickle_runs(tmp_path):
+    """Torch reads the beginning of a file of before 1.6 with pickle.load."""
+    folder = tmp_path / 'made by the checkpoint'
+    path = tmp_path / 'x.pth'
+    path.write_bytes(pickle.dumps(RunsCode(folder), protocol=2))
+    with pytest.raises(ValueError, match='no checkpoint'):
+        read_checkpoint(path)
+    assert not folder.exists()
+    with pytest.raises(Exception, match='magic number'):
+        torch.load(path, weights_only=False)
     assert folder.is_dir()
 
 
