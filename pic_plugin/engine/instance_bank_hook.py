@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional
 
 import mmengine.dist as dist
 import numpy as np
@@ -15,9 +15,8 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pic_plugin.bank import InstanceBank, Planes, SlotShards, sgd_transition
-from pic_plugin.collectives import exchange_rows, gather_rows, sum_over_ranks
-from pic_plugin.models.global_batch import GlobalBatch
+from pic_plugin.bank import InstanceBank, Planes, sgd_transition
+from pic_plugin.collectives import sum_over_ranks
 from pic_plugin.models.pic_head import PICHead, instance_ids
 
 from .bank_checkpoint import BankCheckpoint
@@ -25,6 +24,7 @@ from .head_rows import HeadRows
 from .instance_keys import instance_keys
 from .plain_checkpoint import to_plain_message_hub, with_history_buffers
 from .preflight import check_dataset_ids, check_first_batch, describe_plan, loader_notices
+from .ranks import gather_batch, share_slots, sum_rows
 from .row_prefetch import RowPrefetcher
 from .shard_checkpoint import ShardCheckpoint
 from .shard_clipping import check_elementwise, clip_grad_norm_over_shards
@@ -125,8 +125,8 @@ class InstanceBankHook(Hook):
             dtype=self.head.storage.get('dtype', 'float32'),
             rank=dist.get_rank(),
             world_size=dist.get_world_size(),
-            sum_over_ranks=lambda tensor: sum_over_ranks(tensor, 'returning rows'),
-            shards=_make_shards() if self.head.is_sharded else None)
+            sum_over_ranks=sum_rows,
+            shards=share_slots() if self.head.is_sharded else None)
 
     def _after_resume(self, runner: Runner) -> None:
         self._restored = True
@@ -164,8 +164,8 @@ class InstanceBankHook(Hook):
             check_first_batch(data_batch, self.head, find_model(runner.model))
             self._checked_batch = True
         assert data_batch is not None, 'the train loop passes it'
-        batch, pending = _gather_batch(instance_ids(data_batch['data_samples']),
-                                       self._has_pending_gradient())
+        batch, pending = gather_batch(instance_ids(data_batch['data_samples']),
+                                      self._has_pending_gradient())
         self.head.begin(batch)
         if self.prefetcher is not None:
             self.prefetcher.advance(runner.iter)
@@ -331,27 +331,10 @@ def _resize_head(head: PICHead, num_instances: int, pending_rows: int, wrapped: 
             f'{pending_rows}) or more, (accumulative_counts - 1) * global batch size.')
 
 
-def _make_shards() -> SlotShards:
-    return SlotShards(dist.get_rank(), dist.get_world_size(),
-                      lambda rows, sent, received: exchange_rows(rows, sent, received,
-                                                                 'moving rows'))
-
-
 def _clip_over_shards(wrapper: Any, weight: nn.Parameter) -> None:
     """Let an optimizer wrapper that clips by norm count each shard once."""
     if getattr(wrapper, 'clip_func', None) is torch.nn.utils.clip_grad_norm_:
         wrapper.clip_func = clip_grad_norm_over_shards(weight)
-
-
-def _gather_batch(ids: np.ndarray, pending: bool) -> Tuple[GlobalBatch, bool]:
-    """The global batch, and whether rows of any process hold a gradient not yet applied."""
-    if dist.get_world_size() == 1:
-        return GlobalBatch(ids, [len(ids)]), pending
-    ones = [1] * dist.get_world_size()
-    told = gather_rows(torch.tensor([[len(ids), int(pending)]]), ones, 'ids')
-    sizes = told[:, 0].tolist()
-    everyones = gather_rows(torch.from_numpy(ids), sizes, 'ids')
-    return GlobalBatch(everyones.numpy(), sizes, dist.get_rank()), bool(told[:, 1].any())
 
 
 def _reseed_loader(runner: Runner, sampler_seed: Optional[int]) -> None:
