@@ -246,12 +246,22 @@ def test_runs_from_a_checkpoint_of_pretraining(name, data, checkpoints, work_dir
     assert 'accuracy/top1' in log
 
 
-@pytest.mark.parametrize('name', [LINEAR, CIFAR])
-@pytest.mark.parametrize('change, message', [
-    (lambda state: state.pop('backbone.layer3.1.bn2.running_var'), 'layer3.1.bn2.running_var'),
-    (lambda state: state.update({'backbone.layer9.weight': torch.ones(2)}), 'layer9.weight'),
-    (lambda state: state.update({'backbone.conv1.weight': torch.ones(8, 3, 5, 5)}), 'conv1.weight'),
-    (lambda state: [state.pop(key) for key in list(state) if 'backbone' in key], 'backbone'),
+def drop_backbone(state):
+    for key in list(state):
+        if key.startswith('backbone.'):
+            del state[key]
+
+
+@pytest.mark.parametrize('name, change, message', [
+    (LINEAR, lambda state: state.pop('backbone.layer3.1.bn2.running_var'),
+     r'layer3\.1\.bn2\.running_var is in the network and not in the file'),
+    (CIFAR, lambda state: state.pop('backbone.layer3.1.bn2.running_var'),
+     r'layer3\.1\.bn2\.running_var is in the network and not in the file'),
+    (CIFAR, lambda state: state.update({'backbone.layer9.weight': torch.ones(2)}),
+     r'layer9\.weight is in the file and not in the network'),
+    (CIFAR, lambda state: state.update({'backbone.conv1.weight': torch.ones(8, 3, 5, 5)}),
+     r'conv1\.weight is \(8, 3, 3, 3\) in the network and \(8, 3, 5, 5\) in the file'),
+    (CIFAR, drop_backbone, 'no name in .* begins with `backbone.`'),
 ])
 def test_one_weight_that_does_not_fit_stops_the_training(name, change, message, data, checkpoints,
                                                          work_dir, tmp_path):
@@ -259,8 +269,9 @@ def test_one_weight_that_does_not_fit_stops_the_training(name, change, message, 
     change(content['state_dict'])
     torch.save(content, tmp_path / 'changed.pth')
     runner = Runner.from_cfg(prepare(name, data, work_dir, tmp_path / 'changed.pth'))
-    with pytest.raises(ValueError, match=f'(?s){message}.*|.*changed.pth.*{message}'):
+    with pytest.raises(ValueError, match=message) as error:
         runner.train()
+    assert 'changed.pth' in str(error.value)
 
 
 def test_checkpoint_of_another_network_is_named(data, checkpoints, work_dir):
@@ -271,7 +282,7 @@ def test_checkpoint_of_another_network_is_named(data, checkpoints, work_dir):
 
 
 def test_no_checkpoint_says_how_to_give_one(data, work_dir):
-    runner = Runner.from_cfg(prepare(LINEAR, data, work_dir, ''))
+    runner = Runner.from_cfg(prepare(CIFAR, data, work_dir, ''))
     with pytest.raises(ValueError, match=r'model\.backbone\.init_cfg\.checkpoint=CHECKPOINT'):
         runner.train()
 

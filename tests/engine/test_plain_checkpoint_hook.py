@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trainings of other algorithms: interrupted and resumed they are what they would have been."""
+import random
+
+import numpy as np
 import torch
 from mmengine.runner import Runner
 
@@ -28,17 +31,29 @@ def config(work_dir, epochs, **kwargs):
         randomness=dict(seed=0), default_scope='mmpretrain', work_dir=str(work_dir), **kwargs)
 
 
-def train(*args, **kwargs):
-    runner = Runner(**config(*args, **kwargs), experiment_name=f'{args}{kwargs}')
+def train(*args, seed=0, **kwargs):
+    """The runner after training, and what each step drew from each random generator."""
+    draws = []
+    given = {**config(*args, **kwargs), 'randomness': dict(seed=seed)}
+    runner = Runner(**given, experiment_name=f'{args}{kwargs}{seed}')
+    step = runner.model.train_step
+
+    def train_step(data, optim_wrapper):
+        draws.append((torch.rand(()).item(), np.random.rand(), random.random()))
+        return step(data, optim_wrapper)
+
+    runner.model.train_step = train_step
     runner.train()
-    return runner
+    return runner, draws
 
 
 def test_two_epochs_and_two_more_are_four(work_dir, tmp_path):
-    whole = train(work_dir, 4).model.state_dict()
+    whole, draws = train(work_dir, 4)
+    whole = whole.model.state_dict()
     train(tmp_path / 'parts', 2)
-    resumed = train(tmp_path / 'parts', 4, resume=True)
+    resumed, later_draws = train(tmp_path / 'parts', 4, resume=True)
     assert resumed.epoch == 4
+    assert later_draws == draws[6:]
     for key, value in resumed.model.state_dict().items():
         assert torch.equal(value, whole[key]), key
     # The same from epoch 1 on would be no resume.
@@ -50,21 +65,11 @@ def test_checkpoint_holds_no_objects_and_history_comes_back(work_dir, tmp_path):
     train(work_dir, 1)
     content = torch.load(work_dir / 'epoch_1.pth', weights_only=True)
     assert content['meta']['epoch'] == 1
-    resumed = train(work_dir, 2, resume=True)
+    resumed, _ = train(work_dir, 2, resume=True)
     assert len(resumed.message_hub.get_scalar('train/loss').data[0]) == 6
 
 
 def test_epochs_differ_from_each_other_and_by_seed(work_dir):
-    draws = []
-    for seed in (0, 1):
-        runner = Runner(**{**config(work_dir, 2), 'randomness': dict(seed=seed)},
-                        experiment_name=f'seed {seed}')
-        step = runner.model.train_step
-
-        def train_step(data, optim_wrapper, step=step):
-            draws.append(torch.rand(()).item())
-            return step(data, optim_wrapper)
-
-        runner.model.train_step = train_step
-        runner.train()
-    assert len(draws) == len(set(draws)) == 12
+    draws = train(work_dir, 2)[1] + train(work_dir, 2, seed=1)[1]
+    for kind in zip(*draws):
+        assert len(set(kind)) == len(kind) == 12
