@@ -90,7 +90,10 @@ def loader_notices(runner: Runner) -> List[str]:
         notices.append('persistent_workers=True: their random numbers are not saved, so a resumed '
                        'run draws other augmentations than one that was not interrupted.')
     length, world_size = len(loader.dataset), get_world_size()
-    if length % world_size and getattr(loader.sampler, 'round_up', True) is False:
+    sizes = (length // world_size, -(-length // world_size))  # images of processes
+    batch_size = loader.batch_size or 1
+    batches = {size // batch_size if loader.drop_last else -(-size // batch_size) for size in sizes}
+    if len(batches) > 1 and getattr(loader.sampler, 'round_up', True) is False:
         notices.append(f'round_up=False: {length} images do not divide among {world_size} '
                        'processes, and those with fewer batches make the others wait for ever. '
                        'Set round_up=True.')
@@ -118,7 +121,9 @@ def describe_plan(runner: Runner, head: PICHead) -> str:
         + ('' if window is None else f', window {window:,} images, stride {sampler.stride:,}')
         + f'; batch {loader.batch_size} on each of {get_world_size()} processes.',
         f'Class weights: {_megabytes(device)} on {head.weight.device} (gradient and momentum: as '
-        f'much again each), up to {_megabytes(host)} in {_place(head)} on the host for '
+        'much again each), ' + (f'1 / {bank.shards.num_ranks} of the active ones; '
+                                if bank.is_sharded else '')
+        + f'up to {_megabytes(host)} in {_place(head)} on the host for '
         'each process, as rows are visited.',
         f'An untrained soft-max over all active classes has a loss of about '
         f'{np.log(max(num_active or 1, 1)):.2f}.'

@@ -198,8 +198,10 @@ def test_persistent_workers_are_noticed(work_dir):
     assert ['persistent_workers=True' in text for text in notices[1]] == [True]
 
 
-@pytest.mark.parametrize('round_up, world_size, noticed', [(False, 3, True), (False, 2, False),
-                                                           (True, 3, False)])
+@pytest.mark.parametrize('round_up, world_size, noticed', [
+    (False, 3, True), (False, 2, False), (True, 3, False),
+    (False, 4, False),  # 13 and 12 images: two batches of up to 8 for everyone
+])
 def test_uneven_ranks_are_noticed(work_dir, monkeypatch, round_up, world_size, noticed):
     # Which processes there are; test_distributed.py starts real ones.
     monkeypatch.setattr(preflight, 'get_world_size', lambda: world_size)
