@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, List, NamedTuple, Optional, Tuple, Union
+from typing import List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from .active_set import ActiveSet
 from .initial_rows import initial_rows
 from .lazy_sgd import TransitionLog, advance_rows
 from .row_store import RowStore
-from .slot_shards import SlotShards
+from .slot_shards import Exchange, SlotShards, share_rows
 
 FILL_ROWS = 65536
 
@@ -39,9 +39,9 @@ class InstanceBank:
     SGD on all N rows would have made of it (PIC paper, section on weight update correction).
 
     Several processes: the active rows are the same in all of them, each stores the rows of the
-    classes with ``id % world_size == rank``, and a row that returns is summed over all (all but one
-    give zeros). Or the active rows are shared out too, by slot: a row then goes straight from the
-    process that stores it to the one that holds its slot, and back.
+    classes with ``id % world_size == rank``, and tells the others of a row that returns. Or the
+    active rows are shared out too, by slot: a row then goes straight from the process that stores
+    it to the one that holds its slot, and back.
 
     Args:
         num_instances (int): N.
@@ -59,8 +59,8 @@ class InstanceBank:
         dtype (str): What stored rows are rounded to, see :class:`RowCodec`. Defaults to 'float32'.
         rank (int): This process. Defaults to 0.
         world_size (int): Number of processes. Defaults to 1.
-        sum_over_ranks (Callable, optional): Sums a float32 tensor over the processes. Defaults to
-            None: there is one.
+        exchange (Callable, optional): Gives each process rows of its own. Defaults to None: there
+            is one process.
         shards (SlotShards, optional): How the head's slots are shared out among the processes.
             Defaults to None: each holds all of them.
     """
@@ -77,7 +77,7 @@ class InstanceBank:
                  dtype: str = 'float32',
                  rank: int = 0,
                  world_size: int = 1,
-                 sum_over_ranks: Optional[Callable[[Tensor], Tensor]] = None,
+                 exchange: Optional[Exchange] = None,
                  shards: Optional[SlotShards] = None) -> None:
         self.num_instances = num_instances
         self.num_slots = num_slots
@@ -93,7 +93,7 @@ class InstanceBank:
         self.active_set: Optional[ActiveSet] = None
         if num_negatives is not None and num_negatives < num_instances:
             self.active_set = ActiveSet(num_negatives, num_slots)
-        self._sum_over_ranks = sum_over_ranks or (lambda tensor: tensor)
+        self._exchange = exchange or (lambda rows, sent, received: rows)
         self.shards = shards or SlotShards()
 
     @property
@@ -235,13 +235,14 @@ class InstanceBank:
         """
         self.check_ids(ids)
         slots = ids if self.active_set is None else self.active_set.slots_of(ids)
-        held = (slots >= 0) & self.shards.holds(slots)
-        index = torch.from_numpy(self.shards.rows(slots[held])).to(weight.device)
+        held = slots >= 0
+        index = self.shards.rows(slots[held & self.shards.holds(slots)])
+        active = weight.detach()[torch.from_numpy(index).to(weight.device)]
+        if self.is_sharded:
+            active = self._share(active, slots[held] % self.shards.num_ranks)
         rows = weight.new_zeros(len(ids), self.feat_dim,
                                 dtype=torch.promote_types(weight.dtype, torch.float32))
-        rows[torch.from_numpy(held).to(weight.device)] = weight.detach()[index].to(rows.dtype)
-        if self.is_sharded:
-            rows = self._sum_over_ranks(rows)
+        rows[torch.from_numpy(held).to(weight.device)] = active.to(rows.dtype)
         if not (slots >= 0).all():
             values, _ = self._fetch(ids[slots < 0])
             stored = torch.from_numpy(slots < 0).to(weight.device)
@@ -315,14 +316,15 @@ class InstanceBank:
 
     def _fetch(self, ids: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Rows brought up to date, (R, P, d) float32, and the steps each had missed, (R,)."""
-        if self.world_size == 1:
-            return self._fetch_own(ids)
-        own = ids % self.world_size == self.rank
-        missed = np.zeros(len(ids), dtype=np.int64)
-        values = np.zeros((len(ids), 1 + (self.num_states or 0), self.feat_dim), dtype=np.float32)
-        values[own], missed[own] = self._fetch_own(ids[own])
-        return (self._sum_over_ranks(torch.from_numpy(values)).numpy(),
-                self._sum_over_ranks(torch.from_numpy(missed)).numpy())
+        owners = ids % self.world_size
+        values, missed = self._fetch_own(ids[owners == self.rank])
+        if self.world_size > 1:
+            values = self._share(torch.from_numpy(values), owners).numpy()
+            missed = self._share(torch.from_numpy(missed), owners).numpy()
+        return values, missed
+
+    def _share(self, rows: Tensor, owners: np.ndarray) -> Tensor:
+        return share_rows(rows, owners, self.rank, self.world_size, self._exchange)
 
     def _fetch_for_own_slots(self, ids: np.ndarray,
                              slots: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,29 @@ from torch import Tensor
 Exchange = Callable[[Tensor, List[int], List[int]], Tensor]
 
 
+def share_rows(rows: Tensor, owners: np.ndarray, rank: int, num_ranks: int,
+               exchange: Exchange) -> Tensor:
+    """Tell all processes the rows of all.
+
+    Args:
+        rows (Tensor): (S, ...), those of this process.
+        owners (np.ndarray): (R,) int64, for each row of all the process that has it; the same in
+            all processes.
+        rank (int): This process.
+        num_ranks (int): Number of processes.
+        exchange (Callable): Gives each process rows of its own.
+
+    Returns:
+        Tensor: (R, ...), in the order of ``owners``.
+    """
+    counts = np.bincount(owners, minlength=num_ranks).tolist()
+    # Each row goes out once to each process: half of what a sum with zeros would send.
+    incoming = exchange(torch.cat([rows] * num_ranks), [counts[rank]] * num_ranks, counts)
+    shared = torch.empty_like(incoming)
+    shared[torch.from_numpy(np.argsort(owners, kind='stable'))] = incoming
+    return shared
+
+
 class SlotShards:
     """Slot s is row ``s // num_ranks`` of the head of process ``s % num_ranks``.
 

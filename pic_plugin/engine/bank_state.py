@@ -69,7 +69,7 @@ def check_bank_state(state: Any) -> None:
             state['num_instances'])):
         raise ValueError(f'its instance_keys are {_show(keys)}')
     names = state.get('head_states', [])
-    if type(names) is not list or not all(type(name) is str for name in names):
+    if type(names) is not list or len(names) > 64 or not all(type(name) is str for name in names):
         raise ValueError(f'its head_states are {_show(names)}')
     if (state['num_negatives'] is None) != ('active_set' not in state):
         raise ValueError('it has an active set and no num_negatives, or the reverse')

@@ -24,7 +24,7 @@ from .head_rows import HeadRows
 from .instance_keys import instance_keys
 from .plain_checkpoint import to_plain_message_hub, with_history_buffers
 from .preflight import check_dataset_ids, check_first_batch, describe_plan, loader_notices
-from .ranks import gather_batch, share_slots, sum_rows
+from .ranks import gather_batch, move_rows, share_slots
 from .row_prefetch import RowPrefetcher
 from .shard_checkpoint import ShardCheckpoint
 from .shard_clipping import check_elementwise, clip_grad_norm_over_shards
@@ -125,7 +125,7 @@ class InstanceBankHook(Hook):
             dtype=self.head.storage.get('dtype', 'float32'),
             rank=dist.get_rank(),
             world_size=dist.get_world_size(),
-            sum_over_ranks=sum_rows,
+            exchange=move_rows,
             shards=share_slots() if self.head.is_sharded else None)
 
     def _after_resume(self, runner: Runner) -> None:

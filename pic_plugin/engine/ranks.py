@@ -2,7 +2,7 @@
 """What the processes of a training have to tell each other before a step."""
 from __future__ import annotations
 
-from typing import Tuple
+from typing import List, Tuple
 
 import mmengine.dist as dist
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pic_plugin.bank import SlotShards
-from pic_plugin.collectives import exchange_rows, gather_rows, sum_over_ranks
+from pic_plugin.collectives import exchange_rows, gather_rows
 from pic_plugin.models.global_batch import GlobalBatch
 
 
@@ -34,12 +34,11 @@ def gather_batch(ids: np.ndarray, pending: bool) -> Tuple[GlobalBatch, bool]:
     return GlobalBatch(everyones.numpy(), sizes, dist.get_rank()), bool(told[:, 1].any())
 
 
-def sum_rows(rows: Tensor) -> Tensor:
-    """Rows of which all processes but one give zeros."""
-    return sum_over_ranks(rows, 'rows')
+def move_rows(rows: Tensor, sent: List[int], received: List[int]) -> Tensor:
+    """Rows of class weights and momenta, from process to process: see ``exchange_rows``."""
+    return exchange_rows(rows, sent, received, 'rows')
 
 
 def share_slots() -> SlotShards:
     """Slots of the head shared out among all processes."""
-    return SlotShards(dist.get_rank(), dist.get_world_size(),
-                      lambda rows, sent, received: exchange_rows(rows, sent, received, 'rows'))
+    return SlotShards(dist.get_rank(), dist.get_world_size(), move_rows)

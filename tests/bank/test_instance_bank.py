@@ -160,59 +160,6 @@ def test_ids_outside(num_negatives, ids):
     assert torch.equal(planes.weight, before)
 
 
-class SumOverThreads:
-    """What all-reduce does, for as many threads as there are ranks."""
-
-    def __init__(self, world_size):
-        self.barrier = threading.Barrier(world_size, timeout=30)
-        self.parts = [None] * world_size
-
-    def of_rank(self, rank):
-
-        def all_reduce(tensor):
-            self.parts[rank] = tensor.clone()
-            self.barrier.wait()
-            total = torch.stack(self.parts).sum(dim=0)
-            self.barrier.wait()
-            return tensor.copy_(total)
-
-        return all_reduce
-
-
-def noisy_training(**kwargs):
-    """Planes, class weights and staleness of a training in which noise is the gradient."""
-    rng = np.random.default_rng(0)
-    bank, planes = make(num_negatives=6, **kwargs)
-    staleness = []
-    for _ in range(25):
-        staleness += bank.sample(rng.integers(0, 20, 5), planes).tolist()
-        noise = torch.from_numpy(rng.normal(size=planes.weight.shape)).float()
-        noise *= torch.from_numpy(bank.active_set.active)[:, None]
-        planes.weight.add_(noise)
-        planes.states[0].sub_(noise)
-        bank.record_step(STEP)
-    return bank, planes, staleness, bank.class_weights(arange(0, 20), planes.weight)
-
-
-@pytest.mark.parametrize('world_size', [2, 3])
-def test_ranks_do_what_one_process_does(world_size):
-    reduce = SumOverThreads(world_size)
-    with ThreadPoolExecutor(world_size) as pool:
-        futures = [
-            pool.submit(noisy_training, rank=rank, world_size=world_size,
-                        sum_over_ranks=reduce.of_rank(rank)) for rank in range(world_size)]
-        ranks = [future.result() for future in futures]
-    _, planes, staleness, rows = noisy_training()
-    assert max(staleness) > 3
-    for rank, (bank, own_planes, own_staleness, own_rows) in enumerate(ranks):
-        assert torch.equal(own_planes.weight, planes.weight)
-        assert torch.equal(own_planes.states[0], planes.states[0])
-        assert own_staleness == staleness and torch.equal(own_rows, rows)
-        stored = np.concatenate([chunk[0] for chunk in bank.store.written()])
-        assert bank.store.num_bytes == -(-20 // world_size) * (8 + 2 * D * 4)
-        assert 0 < len(stored) <= -(-(20 - rank) // world_size)
-
-
 class ExchangeOverThreads:
     """What all-to-all does, for as many threads as there are ranks."""
 
@@ -233,13 +180,47 @@ class ExchangeOverThreads:
         return exchange
 
 
+def noisy_training(**kwargs):
+    """Planes, class weights and staleness of a training in which noise is the gradient."""
+    rng = np.random.default_rng(0)
+    bank, planes = make(num_negatives=6, **kwargs)
+    staleness = []
+    for _ in range(25):
+        staleness += bank.sample(rng.integers(0, 20, 5), planes).tolist()
+        noise = torch.from_numpy(rng.normal(size=planes.weight.shape)).float()
+        noise *= torch.from_numpy(bank.active_set.active)[:, None]
+        planes.weight.add_(noise)
+        planes.states[0].sub_(noise)
+        bank.record_step(STEP)
+    return bank, planes, staleness, bank.class_weights(arange(0, 20), planes.weight)
+
+
+@pytest.mark.parametrize('world_size', [2, 3])
+def test_ranks_do_what_one_process_does(world_size):
+    exchange = ExchangeOverThreads(world_size)
+    with ThreadPoolExecutor(world_size) as pool:
+        futures = [
+            pool.submit(noisy_training, rank=rank, world_size=world_size,
+                        exchange=exchange.of_rank(rank)) for rank in range(world_size)]
+        ranks = [future.result() for future in futures]
+    _, planes, staleness, rows = noisy_training()
+    assert max(staleness) > 3
+    for rank, (bank, own_planes, own_staleness, own_rows) in enumerate(ranks):
+        assert torch.equal(own_planes.weight, planes.weight)
+        assert torch.equal(own_planes.states[0], planes.states[0])
+        assert own_staleness == staleness and torch.equal(own_rows, rows)
+        stored = np.concatenate([chunk[0] for chunk in bank.store.written()])
+        assert bank.store.num_bytes == -(-20 // world_size) * (8 + 2 * D * 4)
+        assert 0 < len(stored) <= -(-(20 - rank) // world_size)
+
+
 def run_sharded(world_size, work):
     """What ``work`` returns in each of several threads, given the arguments of a sharded bank."""
-    reduce, exchange = SumOverThreads(world_size), ExchangeOverThreads(world_size)
+    exchange = ExchangeOverThreads(world_size)
     with ThreadPoolExecutor(world_size) as pool:
         futures = [
             pool.submit(work, rank=rank, world_size=world_size,
-                        sum_over_ranks=reduce.of_rank(rank),
+                        exchange=exchange.of_rank(rank),
                         shards=SlotShards(rank, world_size, exchange.of_rank(rank)))
             for rank in range(world_size)]
         return [future.result() for future in futures]

@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pic_plugin import collectives
 from pic_plugin.bank import InstanceBank, Planes, sgd_transition
-from pic_plugin.engine.ranks import gather_batch, share_slots, sum_rows
+from pic_plugin.engine.ranks import gather_batch, move_rows, share_slots
 from pic_plugin.models import PICHead
 
 MB = 1e6
@@ -61,7 +61,7 @@ def train(args: argparse.Namespace, sharded: bool) -> Dict[str, float]:
     optimizer = torch.optim.SGD(model.parameters(), **SGD)
     num_instances = 8 * args.num_negatives + 8 * args.batch_size * world_size
     bank = InstanceBank(num_instances, args.num_negatives, head.num_slots, args.feat_dim, seed=0,
-                        num_states=1, rank=rank, world_size=world_size, sum_over_ranks=sum_rows,
+                        num_states=1, rank=rank, world_size=world_size, exchange=move_rows,
                         shards=share_slots() if sharded else None)
     head.attach(bank)
     order = np.random.default_rng(0).permutation(num_instances)
@@ -129,7 +129,7 @@ def computed(sharded: bool, world_size: int, num_negatives: int, batch_size: int
         parts['features'] = 2 * others * batch_size * feat_dim * 4  # and what becomes of gradients
         parts['soft-max'] = ring(3 * everyone * 4) + others * batch_size * 4
     else:
-        parts['rows'] = ring(everyone * (row + 8))
+        parts['rows'] = others * batch_size * (row + 8)  # and how many steps each has missed
         parts['gradient'] = ring(num_negatives * feat_dim * 4)
     return parts
 
