@@ -84,6 +84,9 @@ def test_more_active_classes_than_negatives():
     (dict(world_size=2**40), 'its world_size is 1099511627776'),
     (dict(step=-1), 'its step is -1'),
     (dict(instance_keys=torch.arange(60)), 'instance_keys'),
+    (dict(head_states='momentum_buffer'), 'head_states'),
+    (dict(head_states=[1]), 'head_states'),
+    (dict(head_states=['x'] * 65), 'head_states'),
 ])
 def test_a_runner_resumes_from_no_such_checkpoint(tmp_path, change, message):
     train(tmp_path, max_epochs=1)
