@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two real processes, joined by gloo and DistributedDataParallel, against one."""
+"""Two real processes, joined by gloo and DistributedDataParallel, against one.
+
+Four processes, hundreds of steps and uneven batches are in test_sharded_training.py, with the head
+in one piece too.
+"""
 import shutil
 
 import numpy as np
