@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torchvision.models import get_model
 
@@ -195,12 +196,14 @@ def test_a_file_that_does_not_say_what_it_is(tmp_path, content18, capsys):
     bare = dict(state_dict=content18['state_dict'])
     assert run(write(tmp_path, bare), tmp_path / 'a' / 'out', capsys=capsys)[0] == (
         'mmpretrain ResNet(depth=18): loaded 120 of 120')
-    demo = pic_content(dict(type='ResNet_CIFAR', depth=18, stem_channels=16, base_channels=16), 128)
+    config = Config.fromfile(ROOT / 'configs' / 'pic' / 'pic_demo.py')
+    demo = pic_content(config.model.backbone.to_dict(), config.model.neck.in_channels)
+    number = len(backbone_of(demo['state_dict'], 'x'))
     del demo['meta']
     path = write(tmp_path, demo)
     assert 'does not take the weights' in fault(path, tmp_path)
     lines = run(path, tmp_path / 'b' / 'out', '--config', 'pic_demo.py', capsys=capsys)
-    assert 'ResNet_CIFAR' in lines[0] and 'loaded 120 of 120' in lines[0]
+    assert 'ResNet_CIFAR' in lines[0] and f'loaded {number} of {number}' in lines[0]
     meta = torch.load(written(tmp_path / 'b'), weights_only=True)['meta']
     assert meta['data_preprocessor']['mean'] == [125.3, 123.0, 113.9]
 
