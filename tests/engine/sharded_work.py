@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 from toy_training import snapshot, train_as_rank
 
 from pic_plugin import collectives
+from pic_plugin.engine.ranks import gather_batch
 from pic_plugin.engine.shard_clipping import clip_grad_norm_over_shards
 from pic_plugin.models.sharded_softmax import sharded_cosine_softmax
 
@@ -149,18 +150,25 @@ def collective_cases():
     sent = list(range(world_size))
     outgoing = torch.cat([torch.full((s, ), 10.0 * rank + s) for s in sent])
     exchanged = collectives.exchange_rows(outgoing, sent, [rank] * world_size, 'exchange')
-    return gathered, summed, largest, exchanged, dict(collectives.SENT)
+    sent = dict(collectives.SENT)
+    batch, pending = gather_batch(np.arange(rank + 1) + 10 * rank, rank == world_size - 1)
+    return gathered, summed, largest, exchanged, sent, (batch, pending, batch.loss_factor)
 
 
 def train_each(folder, cases):
-    """Train one case after another; what each has come to, by name.
+    """Train one case after another; what each has come to and the bytes it sent, by name.
 
     Args:
         folder (str): With a work folder for each case.
         cases (dict): Arguments of ``toy_training.make_config`` by name.
     """
-    return {name: outcome(train_as_rank(f'{folder}/{name}', **kwargs))
-            for name, kwargs in cases.items()}
+    outcomes = {}
+    for name, kwargs in cases.items():
+        collectives.SENT.clear()
+        runner = train_as_rank(f'{folder}/{name}', **kwargs)
+        sent = dict(collectives.SENT)  # before class weights are looked up
+        outcomes[name] = dict(outcome(runner), sent=sent)
+    return outcomes
 
 
 def outcome(runner):
@@ -182,7 +190,7 @@ def as_arrays(results):
     if isinstance(results, dict):
         return {key: as_arrays(value) for key, value in results.items()}
     if isinstance(results, (list, tuple)):
-        return type(results)(map(as_arrays, results))
+        return [as_arrays(result) for result in results]
     return results
 
 

@@ -15,7 +15,7 @@ def test_uneven_parts(world_size):
     everyone = range(world_size)
     for rank, result in enumerate(results):
         assert isinstance(result, list), result
-        gathered, summed, largest, exchanged, sent = result[0]
+        gathered, summed, largest, exchanged, sent, (batch, pending, factor) = result[0]
         assert gathered[:, 0].tolist() == [10 * r + i for r in everyone for i in range(r + 1)]
         assert summed.tolist() == [sum(everyone)] * 5
         assert largest.tolist() == [world_size - 1, 0]
@@ -26,6 +26,11 @@ def test_uneven_parts(world_size):
             sum=round(2 * others / world_size * 20),
             max=round(2 * others / world_size * 8),
             exchange=(sum(everyone) - rank) * 4)
+        ids, sizes, own_rank = batch
+        assert ids.tolist() == gathered[:, 0].tolist() and own_rank == rank
+        assert sizes == [r + 1 for r in everyone]
+        assert pending  # of the last process alone
+        assert factor == (rank + 1) * world_size / sum(sizes)
 
 
 def test_one_process_sends_nothing():

@@ -117,6 +117,20 @@ def test_several_processes_train_as_one(tmp_path, ranks, name):
         assert (np.array(alone['scalars']['grad_norm']) > 0.3).any()
 
 
+def test_no_more_than_rows_of_batches_are_sent(ranks):
+    world_size, outcomes = ranks
+    row = 2 * 8 * 4  # class weight and momentum of width 8
+    for name, copies, row_bytes in (('recent', 2, row),  # rows that return, and those that leave
+                                    ('recent, replicated', world_size - 1, row + 8)):  # staleness
+        outcome = outcomes[name]
+        num_steps, global_batch = len(outcome[0]['losses']), 4 * world_size
+        total = sum(rank['sent']['rows'] for rank in outcome)
+        assert 0 < total <= num_steps * global_batch * copies * row_bytes
+        assert set(outcome[0]['sent']) == {'ids', 'rows'} | (
+            set() if 'replicated' in name else {'features', 'soft-max', 'logging'})
+    assert set(outcomes['full'][0]['sent']) == {'ids', 'features', 'soft-max', 'logging'}
+
+
 N = 48  # all global batches are of one size, whoever shares them out
 SAVING = dict(logger=dict(type='LoggerHook', interval=3),
               checkpoint=dict(type='CheckpointHook', interval=2))
