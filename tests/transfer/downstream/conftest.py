@@ -2,10 +2,12 @@
 """Data in the three formats, and PIC checkpoints with weights that nothing else has."""
 import pytest
 import torch
+from mmengine.config import Config
 
 from pic_plugin.tools import make_scenes
 
 from ..toy_checkpoint import pic_content
+from .launch import ROOT
 
 
 @pytest.fixture(scope='session')
@@ -13,11 +15,11 @@ def checkpoints(tmp_path_factory):
     """Files of PIC checkpoints by kind of backbone."""
     folder = tmp_path_factory.mktemp('checkpoints')
     files = {}
+    demo = Config.fromfile(ROOT / 'configs' / 'pic' / 'pic_demo.py').model
     for kind, cfg, channels in (
             ('r50', dict(type='ResNet', depth=50, zero_init_residual=True), 2048),
             ('r18', dict(type='ResNet', depth=18), 512),
-            ('demo', dict(type='ResNet_CIFAR', depth=18, stem_channels=16, base_channels=16,
-                          strides=(2, 1, 2, 2), zero_init_residual=False), 128),
+            ('demo', demo.backbone.to_dict(), demo.neck.in_channels),
             ('swin', dict(type='SwinTransformer', arch='tiny', img_size=224), 768)):
         files[kind] = folder / f'{kind}.pth'
         torch.save(pic_content(cfg, channels), files[kind])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from .launch import CONFIGS, DEMO, run
+from .launch import CONFIGS, DEMO, ROOT, run
 
 pytestmark = pytest.mark.downstream
 
@@ -33,6 +33,22 @@ def test_bccd_is_the_same_detector():
     for loader in (bccd.train_dataloader, bccd.val_dataloader):
         assert loader.dataset.data_root == 'data/bccd/'
         assert loader.dataset.metainfo.classes == ('RBC', 'WBC', 'Platelets')
+
+
+@pytest.mark.parametrize('name', DEMO)
+def test_network_is_the_demos(name):
+    demo = Config.fromfile(ROOT / 'configs' / 'pic' / 'pic_demo.py').model
+    model = Config.fromfile(next(CONFIGS.glob(f'*/{name}.py'))).model
+    backbone = model.backbone.to_dict()
+    assert backbone.pop('type') == f'mmpretrain.{demo.backbone.type}'
+    assert backbone.pop('init_cfg') == dict(type='Pretrained', checkpoint=None, prefix='backbone.')
+    backbone.pop('out_indices')
+    expected = demo.backbone.to_dict()
+    expected.pop('type')
+    assert backbone == expected
+    for key in ('mean', 'std'):
+        assert model.data_preprocessor[key] == demo.data_preprocessor[key]
+    assert model.data_preprocessor.bgr_to_rgb is demo.data_preprocessor.to_rgb is True
 
 
 @pytest.mark.parametrize('name', SHORT)
