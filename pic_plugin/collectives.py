@@ -57,13 +57,14 @@ def gather_rows(rows: Tensor, sizes: Sequence[int], purpose: str) -> Tensor:
     if len(sizes) == 1:
         return rows
     largest = max(sizes)
-    padded = _to_comm_device(rows).contiguous()
+    padded = _for_copying(rows)
     if len(rows) < largest:
         padded = torch.cat([padded, padded.new_zeros(largest - len(rows), *rows.shape[1:])])
     parts = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(parts, padded)
     SENT[purpose] += (len(sizes) - 1) * _num_bytes(padded)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes)]).to(rows.device)
+    gathered = torch.cat([part[:size] for part, size in zip(parts, sizes)])
+    return gathered.view(rows.dtype).to(rows.device)
 
 
 def exchange_rows(rows: Tensor, sent: Sequence[int], received: Sequence[int],
@@ -81,12 +82,12 @@ def exchange_rows(rows: Tensor, sent: Sequence[int], received: Sequence[int],
     """
     if len(sent) == 1:
         return rows
-    outgoing = _to_comm_device(rows).contiguous()
+    outgoing = _for_copying(rows)
     incoming = outgoing.new_empty(sum(received), *rows.shape[1:])
     dist.all_to_all_single(incoming, outgoing, list(received), list(sent))
     own = sent[dist.get_rank()]
     SENT[purpose] += _num_bytes(outgoing) - own * _row_bytes(outgoing)
-    return incoming.to(rows.device)
+    return incoming.view(rows.dtype).to(rows.device)
 
 
 def ring_bytes(num_bytes: float, num_ranks: int) -> float:
@@ -107,6 +108,12 @@ def _reduce(tensor: Tensor, purpose: str, operation: dist.ReduceOp.RedOpType) ->
 def _to_comm_device(tensor: Tensor) -> Tensor:
     # NCCL takes tensors on the GPU only, gloo those of the host.
     return tensor.to(mmdist.get_comm_device())
+
+
+def _for_copying(tensor: Tensor) -> Tensor:
+    tensor = _to_comm_device(tensor).contiguous()
+    # gloo of torch 2.1 knows no bfloat16. Nothing is computed, so any type of the size will do.
+    return tensor.view(torch.float16) if tensor.dtype == torch.bfloat16 else tensor
 
 
 def _num_bytes(tensor: Tensor) -> int:
