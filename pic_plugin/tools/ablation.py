@@ -6,7 +6,7 @@
 
 ``run`` does what is left to do: after an interruption give the same command again. ``report``
 writes, for what has been done so far, NAME.csv (each training), NAME.md (mean ± sample standard
-deviation over seeds) and NAME.svg, and fills in a page between ``<!-- table: NAME -->`` and
+deviation over seeds) and NAME.svg, and fills table and figure into a page between ``<!-- table: NAME -->`` and
 ``<!-- end of table: NAME -->``.
 """
 from __future__ import annotations
@@ -61,10 +61,14 @@ def report(grid: Grid, work_dir: Path, out: Path, page: Optional[Path]) -> None:
     table = to_markdown(grid, rows)
     write_atomically(out / f'{grid.name}.csv', to_csv(rows))
     write_atomically(out / f'{grid.name}.md', f'{table}\n')
+    figure = out / f'{grid.name}.svg'
     if rows:
-        draw(grid, rows, out / f'{grid.name}.svg')
+        draw(grid, rows, figure)
     print(f'{grid.name}: {len(rows)} of {len(grid.trainings)} trainings\n{table}\n')
     if page is not None:
+        if rows:
+            link = os.path.relpath(figure, page.parent).replace(os.sep, '/')
+            table += f'\n\n![{grid.title}]({link})'
         text = page.read_text(encoding='utf-8')
         write_atomically(page, filled_in(text, grid.name, table, page))
 

@@ -77,6 +77,7 @@ def test_page_is_filled_in_between_its_marks(tmp_path):
         text = page.read_text()
         assert text.startswith(f'{before}| rate |') and text.endswith(after)
         assert 'old' not in text and text.count('| low | 32.0 ± 2.8 |') == 1
+        assert text.count('![Learning rates](out/toy_grid.svg)') == 1
     page.write_text(before)
     with pytest.raises(SystemExit, match='must have one line'):
         report(tmp_path, '--page', str(page))
