@@ -6,8 +6,8 @@
 
 ``run`` does what is left to do: after an interruption give the same command again. ``report``
 writes, for what has been done so far, NAME.csv (each training), NAME.md (mean ± sample standard
-deviation over seeds) and NAME.svg, and fills table and figure into a page between ``<!-- table: NAME -->`` and
-``<!-- end of table: NAME -->``.
+deviation over seeds) and NAME.svg. With ``--page`` it fills table and figure into a page between
+``<!-- table: NAME -->`` and ``<!-- end of table: NAME -->``.
 """
 from __future__ import annotations
 
