@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features of pictures, and what their neighbours say about labels."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Callable, List, NamedTuple, Optional
+
+import torch
+from torch import Tensor
+
+from pic_plugin.evaluation.knn import knn_predict, normalise
+
+from .images import Images
+from .network import Network
+from .saliency_study import none_readable
+
+NEIGHBOURS = 20
+
+
+class Features(NamedTuple):
+    """Features of the pictures that could be read.
+
+    Attributes:
+        indices (list[int]): Which pictures these are.
+        values (Tensor): (n, C) float32.
+    """
+
+    indices: List[int]
+    values: Tensor
+
+
+def extract(network: Network,
+            images: Images,
+            indices: Sequence[int],
+            side: int,
+            batch_size: int = 128,
+            on_progress: Optional[Callable[[int], None]] = None) -> Features:
+    """Pooled features of pictures, on the CPU.
+
+    Args:
+        network (Network): The network.
+        images (Images): Pictures.
+        indices (Sequence[int]): Which of them.
+        side (int): Pixels that they are brought to.
+        batch_size (int): Pictures in one forward pass. Defaults to 128.
+        on_progress (Callable, optional): Called with the number of pictures just done.
+
+    Raises:
+        ValueError: If no picture can be read, or a feature is not finite.
+    """
+    kept: List[int] = []
+    parts: List[Tensor] = []
+    for batch, pictures in images.batches(indices, side, batch_size):
+        kept += batch
+        parts.append(network.features(network.normalise(pictures)).cpu())
+        if on_progress is not None:
+            on_progress(len(batch))
+    if not kept:
+        raise ValueError(none_readable(images))
+    values = torch.cat(parts)
+    finite = values.isfinite().all(dim=1)
+    if not finite.all():
+        worst = images.names[kept[int(finite.logical_not().nonzero()[0])]]
+        raise ValueError(f'the feature of {worst} is not finite: the network gives nothing that '
+                         'could be compared; look at its checkpoint and losses.')
+    return Features(kept, values)
+
+
+def knn_accuracy(features: Features, images: Images) -> Optional[float]:
+    """Share of every second picture whose label its neighbours among the others vote for.
+
+    Args:
+        features (Features): Of at least two pictures.
+        images (Images): With labels.
+
+    Returns:
+        float | None: Percent; None if there are no labels, or one picture.
+    """
+    if images.labels is None or len(features.indices) < 2:
+        return None
+    names = sorted(set(images.labels))
+    labels = torch.tensor([names.index(images.labels[index]) for index in features.indices])
+    unit = normalise(features.values)
+    # Every second: files are sorted by class, so that both halves have all classes.
+    references, queries = slice(0, None, 2), slice(1, None, 2)
+    k = min(NEIGHBOURS, len(labels[references]))
+    predicted = knn_predict(unit[queries], unit[references], labels[references], (k, ))
+    return float((predicted[:, 0] == labels[queries]).double().mean() * 100)

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A backbone out of a checkpoint, with its normalisation: pictures in, pooled features out."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Dict, NamedTuple, Optional, Union
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from pic_plugin.transfer.checkpoint import (
+    StateDict,
+    backbone_of,
+    read_checkpoint,
+    resnet_depth,
+    state_dict_of,
+    unwrap,
+)
+from pic_plugin.transfer.config_text import value_in_config
+from pic_plugin.transfer.export import (
+    CLASSIFIER,
+    backbone_config,
+    read_training,
+    take_every_weight,
+)
+
+RANDOM = 'random'
+IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+
+
+class Settings(NamedTuple):
+    """How to build a network.
+
+    Attributes:
+        backbone (dict | None): mmpretrain's config of it.
+        preprocessor (dict | None): mmpretrain's config of the data preprocessor.
+    """
+
+    backbone: Optional[Dict[str, Any]]
+    preprocessor: Optional[Dict[str, Any]]
+
+
+class Network:
+    """A backbone in evaluation mode.
+
+    Args:
+        backbone (nn.Module): Gives (B, C, H, W) maps, (B, T, C) tokens or (B, C) features, or a
+            tuple that ends with them.
+        mean (Sequence[float], optional): Of the channels as the backbone gets them, 0 to 255.
+            Defaults to None: pixels stay as they are.
+        std (Sequence[float], optional): Likewise.
+        to_rgb (bool): Whether the backbone wants RGB. Defaults to True.
+        device (str): Where it computes. Defaults to 'cpu'.
+        settings (Settings): How it was built. Defaults to nothing known.
+
+    Attributes:
+        grey (Tensor): (3, 1, 1) what an occluded pixel is in normalised images: the mean colour.
+    """
+
+    def __init__(self,
+                 backbone: nn.Module,
+                 mean: Optional[Sequence[float]] = None,
+                 std: Optional[Sequence[float]] = None,
+                 to_rgb: bool = True,
+                 device: str = 'cpu',
+                 settings: Optional[Settings] = None) -> None:
+        self.device = torch.device(device)
+        self.backbone = backbone.to(self.device)
+        self.backbone.eval()  # some of mmpretrain's return nothing
+        self._mean, self._std = (
+            None if values is None else torch.tensor(values, device=self.device).view(-1, 1, 1)
+            for values in (mean, std))
+        self._to_rgb = to_rgb
+        self.grey = torch.full((3, 1, 1), 127.5 if mean is None else 0.0, device=self.device)
+        self.settings = settings or Settings(None, None)
+
+    def normalise(self, pictures: np.ndarray) -> Tensor:
+        """(B, H, W, 3) uint8, BGR -> (B, 3, H, W) float32 on the network's device."""
+        pixels = torch.from_numpy(np.ascontiguousarray(pictures)).to(self.device)
+        pixels = pixels.permute(0, 3, 1, 2).float()
+        if self._to_rgb:
+            pixels = pixels.flip(1)
+        if self._mean is not None:
+            pixels = pixels - self._mean
+        if self._std is not None:
+            pixels = pixels / self._std
+        return pixels.contiguous()
+
+    @torch.inference_mode()
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised -> (B, C) float32 pooled output of the backbone."""
+        return pooled(self.backbone(images)).float()
+
+
+def pooled(outputs: Any) -> Tensor:
+    """One feature vector for each image from what a backbone gives.
+
+    Args:
+        outputs (Tensor | tuple): (B, C, H, W) maps and (B, T, C) tokens are averaged over places,
+            (B, C) is taken as it is; of a tuple the last.
+
+    Returns:
+        Tensor: (B, C).
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    last = outputs[-1] if isinstance(outputs, (tuple, list)) else outputs
+    if not isinstance(last, Tensor) or last.dim() not in (2, 3, 4):
+        seen = tuple(last.shape) if isinstance(last, Tensor) else type(last).__name__
+        raise ValueError('a backbone must give (B, C, H, W) maps, (B, T, C) tokens or (B, C) '
+                         f'features, not {seen}.')
+    if last.dim() == 4:
+        return last.mean(dim=(2, 3))
+    return last.mean(dim=1) if last.dim() == 3 else last
+
+
+def settings_of(model: Dict[str, Any], preprocessor: Optional[Dict[str, Any]]) -> Settings:
+    """Settings from a config's ``model`` and top-level ``data_preprocessor``."""
+    own = model.get('data_preprocessor')
+    return Settings(model.get('backbone'), own if own is not None else preprocessor)
+
+
+def open_network(checkpoint: Union[str, Path],
+                 config: Optional[Config] = None,
+                 like: Optional[Settings] = None,
+                 device: str = 'cpu',
+                 seed: int = 0) -> Network:
+    """Build the backbone that a checkpoint holds.
+
+    Args:
+        checkpoint (str | Path): File, of PIC, of a classifier of mmpretrain, or the bare weights of
+            a ResNet; or RANDOM for a network that was not trained.
+        config (Config, optional): Of its training. Defaults to None: what the checkpoint says of
+            it; if it says nothing, ``like`` where the weights fit, else a ResNet by its weights.
+        like (Settings, optional): Of another network of which this may be a twin.
+        device (str): Defaults to 'cpu'.
+        seed (int): Of the weights of RANDOM. Defaults to 0.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no checkpoint, its network is unknown, or its weights do not fit.
+    """
+    settings = like
+    if config is not None:
+        settings = settings_of(config.get('model', {}), config.get('data_preprocessor'))
+    if str(checkpoint) == RANDOM:
+        if settings is None or settings.backbone is None:
+            raise ValueError(f'a {RANDOM} network needs a config that says which.')
+        return _network(_random_backbone(settings, seed), settings, device)
+    content = read_checkpoint(checkpoint)
+    state = state_dict_of(content, checkpoint)
+    weights = _bare_resnet(state) or backbone_of(state, checkpoint)
+    if config is None:
+        settings = _settings_in(content, weights, like)
+    assert settings is not None, 'from the config or the checkpoint'
+    cfg = backbone_config(dict(backbone=settings.backbone), weights)
+    backbone = _build(cfg)
+    take_every_weight(backbone, weights, str(checkpoint))
+    return _network(backbone, settings._replace(backbone=cfg), device)
+
+
+def _settings_in(content: dict, weights: StateDict, like: Optional[Settings]) -> Settings:
+    training = read_training(content)
+    text = (content.get('meta') or {}).get('cfg')
+    outer = value_in_config(text, 'data_preprocessor') if isinstance(text, str) else None
+    own = settings_of(training, outer if isinstance(outer, dict) else None)
+    if own.backbone is not None:
+        return own
+    if like is not None and like.backbone is not None:
+        twin = _build(backbone_config(dict(backbone=like.backbone), weights)).state_dict()
+        if {name: value.shape for name, value in twin.items()} == {
+                name: value.shape for name, value in weights.items()}:
+            return like
+    return Settings(None, IMAGENET)
+
+
+def _bare_resnet(state: StateDict) -> Optional[StateDict]:
+    """Weights of a ResNet saved by itself, as torchvision and timm do, without its classifier."""
+    weights = {name: value for name, value in unwrap(state).items() if name not in CLASSIFIER}
+    return weights if resnet_depth(weights) is not None else None
+
+
+def _build(cfg: Dict[str, Any]) -> nn.Module:
+    try:
+        return MODELS.build(cfg)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'the backbone {cfg} cannot be built: {error}') from error
+
+
+def _random_backbone(settings: Settings, seed: int) -> nn.Module:
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')  # a line for each weight
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            backbone = _build(backbone_config(settings._asdict(), {}))
+            backbone.init_weights()  # type: ignore[operator]
+    finally:
+        logger.setLevel(level)
+    return backbone
+
+
+def _network(backbone: nn.Module, settings: Settings, device: str) -> Network:
+    preprocessor = settings.preprocessor or {}
+    return Network(
+        backbone,
+        preprocessor.get('mean'),
+        preprocessor.get('std'),
+        bool(preprocessor.get('to_rgb', preprocessor.get('bgr_to_rgb', False))),
+        device,
+        settings)

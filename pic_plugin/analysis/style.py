@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How figures look, and how they are written: light or dark, for the screen and for papers."""
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, List
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COMMON = {
+    'font.size': 9, 'axes.titlesize': 10, 'axes.grid': True, 'axes.axisbelow': True,
+    'grid.alpha': 0.3,
+    'axes.spines.top': False, 'axes.spines.right': False, 'legend.frameon': False,
+    # The same data give the same file.
+    'svg.hashsalt': 'pic_plugin',
+    # Text stays text in an SVG: it can be searched and read aloud.
+    'svg.fonttype': 'none',
+}
+# They differ for colour-blind readers too (Okabe and Ito), on white and on black.
+COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#B8A800', '#888888')
+_DARK = '#15181c'
+
+
+def require(name: str) -> None:
+    """Look for a library of the extra ``analysis``.
+
+    Raises:
+        ModuleNotFoundError: If it is not installed, with the command that installs it.
+    """
+    try:
+        __import__(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{name} is not installed: pip install 'pic_plugin[analysis]' brings it.",
+            name=name) from error
+
+
+@contextmanager
+def styled(dark: bool = False) -> Iterator[None]:
+    """Figures that are made in this context have the house style.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+    """
+    require('matplotlib')
+    from cycler import cycler
+    from matplotlib import style
+    base = ['dark_background'] if dark else []
+    colours = {f'{what}.facecolor': _DARK for what in ('figure', 'axes', 'savefig')} if dark else {}
+    cycle = {'axes.prop_cycle': cycler('color', COLOURS)}
+    with style.context([*base, {**_COMMON, **colours, **cycle}]):
+        yield
+
+
+def write_figure(draw: Callable[[], Figure], out: Path) -> List[Path]:
+    """Draw a figure and write it as PNG, for the screen, and SVG, for papers.
+
+    Args:
+        draw (Callable): Makes the figure.
+        out (Path): Name of the files, without an ending.
+
+    Returns:
+        list[Path]: The files.
+    """
+    files = [out.with_name(f'{out.name}{ending}') for ending in ('.png', '.svg')]
+    with styled():
+        figure = draw()
+        for file in files:
+            figure.savefig(file, dpi=150, metadata={'Date': None} if file.suffix == '.svg' else {})
+    return files
+
+
+def png_bytes(draw: Callable[[], Figure], dark: bool) -> bytes:
+    """PNG of a figure in the style of a light or a dark page."""
+    content = io.BytesIO()
+    with styled(dark):
+        draw().savefig(content, format='png', dpi=110)
+    return content.getvalue()

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks out of checkpoints of several origins."""
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+from torchvision.models import get_model
+from toy_networks import CONVNET, MEAN, SIDE, STD, TOKENS, TRANSFORMER
+
+from pic_plugin.analysis.network import RANDOM, Settings, open_network, pooled
+
+PREPROCESSOR = dict(type='SelfSupDataPreprocessor', mean=MEAN, std=STD, to_rgb=True)
+
+
+@pytest.fixture(scope='module')
+def pictures():
+    return np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def pic_config(backbone=CONVNET):
+    return Config(dict(model=dict(
+        type='PIC', data_preprocessor=PREPROCESSOR, backbone=backbone,
+        neck=dict(type='MoCoV2Neck', in_channels=32, hid_channels=8, out_channels=8),
+        head=dict(type='PICHead', feat_dim=8, num_instances=5, num_negatives=None))))
+
+
+def test_features_are_those_that_pic_evaluates(tmp_path, pictures):
+    cfg = pic_config()
+    model = MODELS.build(cfg.model)
+    torch.save(dict(meta=dict(cfg=cfg.pretty_text), state_dict=model.state_dict()),
+               tmp_path / 'a.pth')
+    model.eval()
+    batch = dict(inputs=torch.from_numpy(pictures).permute(0, 3, 1, 2), data_samples=None)
+    inputs = model.data_preprocessor(batch, False)['inputs']
+    expected = torch.stack([sample.feat for sample in model.predict(inputs)])
+    for config in (cfg, None):
+        network = open_network(tmp_path / 'a.pth', config)
+        found = network.features(network.normalise(pictures))
+        torch.testing.assert_close(found, expected)
+    assert (network.grey == 0).all()
+
+
+def test_a_classifier_of_mmpretrain(tmp_path, pictures):
+    """Its data preprocessor stands beside the model; its head is not needed."""
+    cfg = Config(dict(
+        data_preprocessor=dict(num_classes=3, mean=MEAN, std=STD, to_rgb=True),
+        model=dict(type='ImageClassifier', backbone=CONVNET, neck=dict(type='GlobalAveragePooling'),
+                   head=dict(type='LinearClsHead', num_classes=3, in_channels=32))))
+    model = MODELS.build(dict(cfg.model, data_preprocessor=dict(
+        cfg.data_preprocessor, type='ClsDataPreprocessor')))
+    torch.save(dict(meta=dict(cfg=cfg.pretty_text), state_dict=model.state_dict()),
+               tmp_path / 'b.pth')
+    model.eval()
+    batch = dict(inputs=[torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures])
+    expected = model.extract_feat(model.data_preprocessor(batch)['inputs'])[-1]
+    network = open_network(tmp_path / 'b.pth')
+    torch.testing.assert_close(network.features(network.normalise(pictures)), expected.detach())
+
+
+def test_bare_weights_of_torchvision(tmp_path, pictures):
+    model = get_model('resnet18', weights=None)
+    torch.save(model.state_dict(), tmp_path / 'c.pth')
+    model.fc = torch.nn.Identity()
+    model.eval()
+    network = open_network(tmp_path / 'c.pth')
+    images = network.normalise(pictures)
+    torch.testing.assert_close(network.features(images), model(images).detach(),
+                               rtol=1e-4, atol=1e-4)
+
+
+def test_a_twin_that_does_not_say_what_it_is(tmp_path):
+    weights = MODELS.build(CONVNET).state_dict()
+    state = {f'backbone.{name}': value for name, value in weights.items()}
+    torch.save(dict(state_dict=state), tmp_path / 'd.pth')
+    settings = Settings(CONVNET, PREPROCESSOR)
+    assert open_network(tmp_path / 'd.pth', like=settings).settings == settings
+    # Without help it is taken for a ResNet-18 of full width, which it is not.
+    with pytest.raises(ValueError, match='does not take the weights'):
+        open_network(tmp_path / 'd.pth')
+
+
+def test_random_networks_depend_on_the_seed_alone(pictures):
+    cfg = pic_config()
+    features = []
+    for seed in (0, 0, 1):
+        network = open_network(RANDOM, cfg, seed=seed)
+        features.append(network.features(network.normalise(pictures)))
+        torch.rand(3)
+    assert torch.equal(features[0], features[1]) and not torch.equal(features[0], features[2])
+    with pytest.raises(ValueError, match='needs a config'):
+        open_network(RANDOM)
+
+
+@pytest.mark.parametrize('backbone', [TRANSFORMER, TOKENS])
+def test_transformers(backbone, pictures):
+    network = open_network(RANDOM, pic_config(backbone))
+    assert network.features(network.normalise(pictures)).shape == (2, 16)
+
+
+def test_pooling():
+    maps = torch.rand(2, 3, 4, 5)
+    assert torch.equal(pooled((None, maps)), maps.mean(dim=(2, 3)))
+    assert torch.equal(pooled(maps[0]), maps[0].mean(dim=1))
+    assert torch.equal(pooled(maps[0, 0]), maps[0, 0])
+    with pytest.raises(ValueError, match='not .5,.'):
+        pooled(maps[0, 0, 0])
