@@ -52,12 +52,18 @@ def occlusion(side: int, patch: Optional[int] = None, stride: Optional[int] = No
     """Settings with what is not given filled in: a quarter of the image, a quarter of the patch.
 
     Raises:
-        ValueError: If the patch does not fit the image, or the stride the patch.
+        ValueError: If the patch does not fit the image, or the stride the patch, or the share or
+            the batch size is out of range.
     """
     patch = max(1, side // 4) if patch is None else patch
     chosen = Occlusion(side, patch, max(1, patch // 4) if stride is None else stride, batch_size,
                        share)
+    # All that can be wrong with them, before minutes are spent.
     spans(side, chosen.patch, chosen.stride)
+    if share is not None and not 0 < share < 1:
+        raise ValueError(f'the share of a region must be between 0 and 1, not {share}.')
+    if batch_size < 1:
+        raise ValueError(f'the batch size must be at least 1, not {batch_size}.')
     return chosen
 
 

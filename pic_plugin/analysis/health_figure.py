@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figure of a training's health: what it logged, over images seen, one or several runs."""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Tuple
+
+from .scalars import Curve, Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STYLES = ('-', '--', ':', '-.')
+
+
+class Chart(NamedTuple):
+    """One of the charts.
+
+    Attributes:
+        title (str): With the unit.
+        keys (tuple[str, ...]): Scalars of it; one that ends in ``*`` stands for all with that
+            beginning.
+    """
+
+    title: str
+    keys: Tuple[str, ...]
+
+
+CHARTS = (
+    Chart('loss', ('loss', )),
+    Chart('instance accuracy, %', ('instance_acc', )),
+    Chart('kNN accuracy, %', ('knn/*', )),
+    Chart('class weight norm', ('class_weight_norm', )),
+    Chart('staleness of returning rows, steps', ('row_staleness', )),
+    Chart('learning rate', ('lr', )),
+)
+
+
+def curves_of(run: Run, chart: Chart) -> Dict[str, Curve]:
+    """The scalars of a run that belong into a chart."""
+    return {key: curve for key, curve in run.curves.items() for pattern in chart.keys
+            if key == pattern or pattern.endswith('*') and key.startswith(pattern[:-1])}
+
+
+def draw_health(runs: Sequence[Run]) -> Figure:
+    """One chart for each kind of scalar; a colour for each run, a line style for each scalar.
+
+    Args:
+        runs (Sequence[Run]): At least one.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+    figure = Figure(figsize=(9, 5), layout='constrained')
+    grid = figure.subplots(2, 3, sharex=True)
+    for axes, chart in zip(grid.flat, CHARTS):
+        axes.set_title(chart.title)
+        found: List[str] = []
+        for number, run in enumerate(runs):
+            for key, curve in sorted(curves_of(run, chart).items()):
+                if key not in found:
+                    found.append(key)
+                # Gaps where a value is not finite: the rest of the curve is drawn.
+                values = [value if math.isfinite(value) else math.nan for _, value in curve]
+                axes.plot([seen for seen, _ in curve], values, color=f'C{number % 8}',
+                          linestyle=STYLES[found.index(key) % len(STYLES)],
+                          marker='.' if len(curve) < 12 else None, linewidth=1.3)
+        if not found:
+            axes.text(0.5, 0.5, 'not logged', ha='center', va='center', color='C7',
+                      transform=axes.transAxes)
+            axes.set_yticks([])
+        elif len(found) > 1:
+            for place, key in enumerate(found):
+                axes.plot([], [], color='C7', linestyle=STYLES[place % len(STYLES)], label=key)
+            axes.legend(fontsize=7)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=''))
+    for axes in grid[-1]:
+        axes.set_xlabel('images seen')
+    if len(runs) > 1:
+        lines = [figure.axes[0].plot([], [], color=f'C{number % 8}')[0]
+                 for number in range(len(runs))]
+        figure.legend(lines, [run.name for run in runs], loc='outside upper center', ncols=4,
+                      fontsize=8)
+    return figure

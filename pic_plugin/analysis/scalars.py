@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run logged, from the files that mmengine's LocalVisBackend writes, over images seen."""
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple, Tuple, Union
+
+from pic_plugin.transfer.config_text import value_in_config
+
+Curve = List[Tuple[float, float]]
+FILE = 'scalars.json'
+
+
+class Run(NamedTuple):
+    """The scalars of one training.
+
+    Attributes:
+        name (str): Of its work folder.
+        curves (dict[str, list]): For each scalar (images seen, value), ascending.
+        damaged (int): Lines that are no JSON, such as the last of a run that was killed.
+    """
+
+    name: str
+    curves: Dict[str, Curve]
+    damaged: int
+
+
+def read_run(work_dir: Union[str, Path]) -> Run:
+    """Read the scalars of all starts of a run; what a resumed one did again replaces the old.
+
+    Images seen are iterations times the batch of all processes, as config and log tell them;
+    iterations where the config does not tell a batch.
+
+    Args:
+        work_dir (str | Path): Folder with ``*/vis_data/scalars.json``.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or no scalars in it.
+    """
+    work_dir = Path(work_dir)
+    if not work_dir.is_dir():
+        raise FileNotFoundError(f'there is no folder {work_dir}.')
+    # Folders are named after the time of the start.
+    files = sorted(work_dir.glob(f'*/vis_data/{FILE}'))
+    if not files:
+        raise FileNotFoundError(
+            f"{work_dir} has no */vis_data/{FILE}: mmengine's LocalVisBackend writes it; add "
+            "dict(type='LocalVisBackend') to vis_backends of the visualizer.")
+    points: Dict[str, Dict[float, float]] = {}
+    damaged = 0
+    for file in files:
+        batch = _global_batch(file.parent)
+        last_iter = first_iter = None
+        found: Dict[str, Curve] = {}
+        for line in file.read_text(encoding='utf-8', errors='replace').splitlines():
+            entry = _entry(line)
+            if entry is None:
+                damaged += 1
+                continue
+            if 'iter' in entry:
+                last_iter = entry['iter']
+                first_iter = last_iter if first_iter is None else first_iter
+            # Results of an evaluation have no iteration: they follow the training before them.
+            seen = (last_iter or 0) * batch
+            for key, value in entry.items():
+                if key not in ('iter', 'epoch', 'step') and isinstance(value, (int, float)):
+                    found.setdefault(key, []).append((seen, float(value)))
+        for key, curve in found.items():
+            kept = points.setdefault(key, {})
+            for seen in [seen for seen in kept if first_iter and seen >= first_iter * batch]:
+                del kept[seen]
+            kept.update(curve)
+    return Run(work_dir.resolve().name,
+               {key: sorted(curve.items()) for key, curve in points.items()}, damaged)
+
+
+def _entry(line: str) -> Any:
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _global_batch(vis_data: Path) -> int:
+    """Images of an iteration in all processes; 1 if unknown."""
+    config = vis_data / 'config.py'
+    loader = None
+    if config.is_file():
+        loader = value_in_config(config.read_text(encoding='utf-8'), 'train_dataloader')
+    batch = loader.get('batch_size') if isinstance(loader, dict) else None
+    if not isinstance(batch, int):
+        return 1
+    for log in vis_data.parent.glob('*.log'):
+        with open(log, encoding='utf-8', errors='replace') as stream:
+            beginning = stream.read(20000)
+        processes = re.search(r'GPU number: (\d+)', beginning)
+        if processes:
+            return batch * max(1, int(processes[1]))
+    return batch

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scalars of runs that were resumed, cut off or logged little."""
+import csv
+import json
+
+import cv2
+import pytest
+
+from pic_plugin.analysis.health_figure import CHARTS, curves_of
+from pic_plugin.analysis.scalars import Run, read_run
+from pic_plugin.tools.training_health import main
+
+
+def write(work_dir, start, lines, batch_size=8, processes=2):
+    folder = work_dir / start / 'vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text('\n'.join(
+        line if isinstance(line, str) else json.dumps(line) for line in lines))
+    (folder / 'config.py').write_text(f'train_dataloader = dict(batch_size={batch_size})\n')
+    (folder.parent / f'{start}.log').write_text(f'...\n    GPU number: {processes}\n')
+
+
+def test_resumed_and_cut_off(tmp_path):
+    write(tmp_path, '20250101_000000', [
+        dict(loss=3.0, lr=0.1, iter=10, epoch=1, step=10), {'knn/top1_k20': 30.0, 'step': 1},
+        dict(loss=2.0, lr=0.1, iter=20, epoch=2, step=20), dict(loss=9.0, iter=25, step=25),
+        '{"loss": 1.'])
+    write(tmp_path, '20250102_000000', [
+        dict(loss=1.5, lr=0.05, iter=20, epoch=2, step=20), {'knn/top1_k20': 40.0, 'step': 2}])
+    run = read_run(tmp_path)
+    # 16 images an iteration; the resumed start replaces iterations 20 and later.
+    assert run.curves['loss'] == [(160, 3.0), (320, 1.5)]
+    assert run.curves['knn/top1_k20'] == [(160, 30.0), (320, 40.0)]
+    assert run.curves['lr'] == [(160, 0.1), (320, 0.05)]
+    assert run.damaged == 1 and run.name == tmp_path.name
+    assert 'step' not in run.curves and 'epoch' not in run.curves
+
+
+def test_charts_take_what_belongs_to_them():
+    run = Run('a', {'knn/top1_k20': [], 'knn/top1_k200': [], 'loss': [], 'other': []}, 0)
+    assert [sorted(curves_of(run, chart)) for chart in CHARTS] == [
+        ['loss'], [], ['knn/top1_k20', 'knn/top1_k200'], [], [], []]
+
+
+def test_figure_of_two_runs(tmp_path, capsys):
+    for name in 'ab':
+        write(tmp_path / name, '20250101_000000', [
+            dict(loss=3.0, lr=0.1, iter=10), dict(loss=float('nan'), lr=0.1, iter=20),
+            dict(loss=1.0, lr=0.1, iter=30), {'knn/top1_k20': 30.0, 'knn/top1_k200': 31.0}])
+    main([str(tmp_path / 'a'), str(tmp_path / 'b'), '--out', str(tmp_path / 'out')])
+    assert cv2.imread(str(tmp_path / 'out' / 'health.png')).std() > 10
+    svg = (tmp_path / 'out' / 'health.svg').read_text()
+    assert 'kNN accuracy, %' in svg and 'not logged' in svg and 'knn/top1_k200' in svg
+    with open(tmp_path / 'out' / 'health.csv', newline='') as stream:
+        rows = list(csv.DictReader(stream))
+    assert dict(run='b', scalar='loss', images_seen='480', value='1.000000') in rows
+
+
+def test_no_scalars_is_one_line(tmp_path):
+    with pytest.raises(SystemExit, match='LocalVisBackend'):
+        main([str(tmp_path)])
+    with pytest.raises(SystemExit, match='no folder'):
+        main([str(tmp_path / 'missing')])
