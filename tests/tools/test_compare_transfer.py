@@ -7,11 +7,11 @@ from pic_plugin.tools.compare_transfer import main, table
 
 def test_table():
     results = dict(
-        pic=[{'pascal_voc/mAP': 0.41, 'pascal_voc/AP50': 0.5}, {'pascal_voc/mAP': 0.43,
-                                                                'pascal_voc/AP50': 0.6}],
-        random=[{'pascal_voc/mAP': 0.3, 'pascal_voc/AP50': 0.2}] * 2)
+        pic=[{'coco/bbox_mAP': 0.41, 'coco/bbox_mAP_50': 0.5},
+             {'coco/bbox_mAP': 0.43, 'coco/bbox_mAP_50': 0.6}],
+        random=[{'coco/bbox_mAP': 0.3, 'coco/bbox_mAP_50': 0.2}] * 2)
     assert table(results).splitlines() == [
-        '| backbone from | mAP | AP50 |',
+        '| backbone from | bbox_mAP | bbox_mAP_50 |',
         '| --- | --- | --- |',
         '| pic | 42.0 ± 1.4 | 55.0 ± 7.1 |',
         '| random | 30.0 ± 0.0 | 20.0 ± 0.0 |']
