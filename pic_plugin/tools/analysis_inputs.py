@@ -131,7 +131,7 @@ def write_csv(file: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) 
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(header)
     writer.writerows([_cell(value) for value in row] for row in rows)
-    _write(file, text.getvalue())
+    write_text(file, text.getvalue())
 
 
 def _cell(value: Any) -> Any:
@@ -142,10 +142,11 @@ def _cell(value: Any) -> Any:
 
 def write_json(file: Path, content: Any) -> None:
     """Write plain values, readable by people too."""
-    _write(file, json.dumps(content, indent=2, allow_nan=False) + '\n')
+    write_text(file, json.dumps(content, indent=2, allow_nan=False) + '\n')
 
 
-def _write(file: Path, text: str) -> None:
+def write_text(file: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
     partial = file.with_name(f'{file.name}.partial')
     partial.write_text(text, encoding='utf-8')
     os.replace(partial, file)
