@@ -197,7 +197,7 @@ def training_side(cfg: Any) -> Optional[int]:
 def _crops(node: Any) -> Iterator[int]:
     if isinstance(node, dict):
         if str(node.get('type', '')).endswith('RandomResizedCrop'):
-            size = node.get('size', node.get('scale'))
+            size: Any = node.get('size', node.get('scale'))
             yield int(max(size) if isinstance(size, (list, tuple)) else size)
         node = list(node.values())
     if isinstance(node, (list, tuple)):

@@ -160,7 +160,7 @@ def map_html(points: np.ndarray, groups: Sequence[str], names: Sequence[str],
             f'<script type="application/json">{data}</script></div>')
 
 
-def thumbnails(pictures: Sequence[np.ndarray]) -> List[np.ndarray]:
-    """(48, 48, 3) uint8 of square pictures."""
+def thumbnails(pictures: np.ndarray) -> List[np.ndarray]:
+    """(B, side, side, 3) uint8 -> B pictures of (48, 48, 3)."""
     return [cv2.resize(picture, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
             for picture in pictures]

@@ -87,7 +87,8 @@ def draw_histogram(summary: Dict[str, Any], names: Sequence[str]) -> Figure:
     if summary['other_image_mean'] is not None:
         axes.axvline(summary['other_image_mean'], color='C2', linestyle='--',
                      label=f'with another image {summary["other_image_mean"]:.3f}')
-        axes.legend(fontsize=8, loc='upper left')
+    if summary['mean'] is not None:
+        figure.legend(fontsize=8, loc='outside lower center', ncols=2)
     axes.set_xlim(0, 1)
     axes.set_xlabel(f'overlap of salient regions (IoU), {names[0]} and {names[1]}')
     axes.set_ylabel('images')
@@ -130,9 +131,11 @@ def draw_series(points: Sequence[SeriesPoint], against: str) -> Figure:
     axes = figure.subplots()
     known = [point for point in points if point.mean is not None]
     labelled = all(point.accuracy is not None for point in known)
-    places = [point.accuracy if labelled else number for number, point in enumerate(known)]
-    axes.errorbar(places, [point.mean for point in known],
-                  [point.standard_error or 0 for point in known], marker='o', capsize=3)
+    places: List[Any] = [point.accuracy if labelled else number
+                         for number, point in enumerate(known)]
+    means: List[Any] = [point.mean for point in known]
+    errors = [point.standard_error or 0 for point in known]
+    axes.errorbar(places, means, errors, marker='o', capsize=3)
     for place, point in zip(places, known):
         axes.annotate(point.name, (place, point.mean), textcoords='offset points', xytext=(5, 5),
                       fontsize=7)

@@ -20,8 +20,9 @@ _COMMON = {
     # Text stays text in an SVG: it can be searched and read aloud.
     'svg.fonttype': 'none',
 }
-# They differ for colour-blind readers too (Okabe and Ito), on white and on black.
-COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#B8A800', '#888888')
+# The first eight differ for colour-blind readers too (Okabe and Ito), on white and on black.
+COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#B8A800', '#888888',
+           '#7B4FD0', '#8C510A', '#00B5AD', '#E0218A')
 _DARK = '#15181c'
 
 

@@ -123,7 +123,7 @@ class _Report:
         other = open_network(against, like=given.network.settings, device=args.device)
         chosen = analysis_inputs.choose(len(given.images), args.saliency_images)
         measured = measure([given.network, other], given.images, chosen, settings)
-        found = compare(*measured.distances, settings)
+        found = compare(measured.distances[0], measured.distances[1], settings)
         summary = summarise_overlap(found.overlaps, found.other_images)
         shown = most_different(found.overlaps, SHOWN)
         titles = [f'IoU {float(found.overlaps[place]):.2f}' for place in shown]

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Maps of features whose groups are planted."""
+import numpy as np
+import pytest
+
+pytest.importorskip('sklearn', reason="scikit-learn is not installed: pip install '.[analysis]'")
+
+from pic_plugin.analysis.embedding import cluster, draw_embedding, embed, group_styles  # noqa: E402
+from pic_plugin.analysis.style import styled  # noqa: E402
+
+
+def planted(count=20):
+    """Three directions in 16 dimensions, with a little noise; lengths differ."""
+    generator = np.random.default_rng(0)
+    centres = generator.normal(size=(3, 16))
+    group = np.arange(3).repeat(count)
+    features = centres[group] + 0.1 * generator.normal(size=(3 * count, 16))
+    return (features * generator.uniform(0.5, 2, (3 * count, 1))).astype(np.float32), group
+
+
+@pytest.mark.parametrize('method', ['tsne', 'pca'])
+def test_planted_groups_lie_apart(method):
+    features, group = planted()
+    points = embed(features, method)
+    assert points.shape == (60, 2) and points.min() == 0 and points.max() == 1
+    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    assert (group[distance.argmin(axis=1)] == group).all()
+    assert np.array_equal(points, embed(features, method))
+
+
+@pytest.mark.parametrize('count', [1, 2, 4, 6])
+def test_few_features(count):
+    points = embed(planted()[0][:count])
+    assert points.shape == (count, 2) and np.isfinite(points).all()
+
+
+def test_unknown_method():
+    with pytest.raises(ValueError, match='tsne, umap, pca'):
+        embed(planted()[0], 'isomap')
+
+
+def test_clusters_are_the_planted_groups():
+    features, group = planted()
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    names = np.array(cluster(features[5:], 3))
+    assert [len(set(names[group[5:] == number])) for number in range(3)] == [1, 1, 1]
+    assert (names[group[5:] == 0] == 'cluster 3').all()  # the smallest
+    assert cluster(features[:2], 9)
+
+
+def test_groups_look_different():
+    styles = group_styles([f'cluster {number}' for number in range(1, 40)])
+    assert len(set(styles.values())) == 39
+    assert list(styles)[:3] == ['cluster 1', 'cluster 2', 'cluster 3']
+    with styled():
+        figure = draw_embedding(np.random.default_rng(0).random((3, 2)), ['a', 'b', 'a'])
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ['a', 'b']

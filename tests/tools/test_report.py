@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report and the map on real pictures, and with parts missing."""
+import csv
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+
+from pic_plugin.datasets import ImageGrid
+from pic_plugin.tools import embedding
+from pic_plugin.tools.config_file import find_config
+from pic_plugin.tools.report import main, newest_checkpoint
+
+pytest.importorskip('sklearn', reason="scikit-learn is not installed: pip install '.[analysis]'")
+
+
+def write_run(folder, checkpoint=True):
+    """A work folder as mmengine leaves it, with random weights."""
+    cfg = Config.fromfile(find_config('pic_demo.py'))
+    vis_data = folder / '20250101_000000' / 'vis_data'
+    vis_data.mkdir(parents=True)
+    (vis_data / 'config.py').write_text(cfg.pretty_text)
+    lines = [dict(loss=8.0, lr=0.1, iter=1), dict(loss=7.0, lr=0.1, iter=2), {'knn/top1_k20': 30.0}]
+    (vis_data / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
+    if checkpoint:
+        model = MODELS.build(cfg.model)
+        for name in ('epoch_9.pth', 'epoch_10.pth'):
+            torch.save(dict(state_dict=model.state_dict()), folder / name)
+    return folder
+
+
+def write_images(folder, numbers, by_class=True):
+    for number, sample in zip(numbers, ImageGrid('cifar10_test_1000.webp', indices=numbers)):
+        file = folder / (str(sample['gt_label']) if by_class else '') / f'{number}.png'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(file), sample['img'])
+    return folder
+
+
+def make(work_dir, *arguments):
+    main([str(work_dir), '--device', 'cpu', '--saliency-images', '3', *map(str, arguments)])
+    return (work_dir / 'report' / 'report.html').read_text(encoding='utf-8')
+
+
+def test_everything_that_can_be_had(tmp_path):
+    images = write_images(tmp_path / 'images', [0, 1, 2, 150, 151, 152])
+    (images / '0' / 'broken.png').write_bytes(b'x')
+    cv2.imwrite(str(images / '1' / 'tiny.png'), np.zeros((2, 5, 3), np.uint8))
+    page = make(write_run(tmp_path / 'run'), '--images', images)
+    assert 'Not drawn' not in page
+    assert 'broken.png' in page and 'no picture that OpenCV can decode' in page
+    assert page.count('<circle ') == 7
+    # One file: every address is a part of the page or its own data.
+    assert not re.findall(r'(?:src|href|srcset)="(?!data:|#)[^"]*"', page)
+    for name in ('health', 'saliency', 'overlap', 'neighbours', 'embedding'):
+        assert cv2.imread(str(tmp_path / 'run' / 'report' / f'{name}.png')).std() > 2
+        assert '<svg' in (tmp_path / 'run' / 'report' / f'{name}.svg').read_text()
+
+
+def test_one_picture_without_label(tmp_path):
+    images = write_images(tmp_path / 'images', [7], by_class=False)
+    page = make(write_run(tmp_path / 'run'), '--images', images)
+    assert page.count('Not drawn') == 1 and 'one picture has no neighbours' in page
+    assert 'there are no labels' in page and page.count('<circle ') == 1
+
+
+def test_without_checkpoint_curves_are_drawn(tmp_path):
+    page = make(write_run(tmp_path / 'run', checkpoint=False))
+    assert page.count('Not drawn') == 3 and 'give --checkpoint' in page
+    assert 'loss from 8 to 7' in page
+
+
+def test_without_scalars_the_rest_is_drawn(tmp_path):
+    run = write_run(tmp_path / 'run')
+    (run / '20250101_000000' / 'vis_data' / 'scalars.json').unlink()
+    page = make(run, '--num-images', '12')
+    assert page.count('Not drawn') == 1 and 'LocalVisBackend' in page
+    assert page.count('<circle ') == 12
+
+
+def test_newest_is_by_number(tmp_path):
+    for name in ('epoch_9.pth', 'epoch_10.pth', 'best_knn.pth'):
+        (tmp_path / name).touch()
+    assert newest_checkpoint(tmp_path).name == 'epoch_10.pth'
+    with pytest.raises(SystemExit, match='no folder'):
+        main([str(tmp_path / 'missing')])
+
+
+def test_map_by_cluster(tmp_path):
+    embedding.main(['pic_demo.py', 'random', '--num-images', '12', '--clusters', '2', '--out',
+                    str(tmp_path), '--device', 'cpu'])
+    with open(tmp_path / 'embedding.csv', newline='') as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 12 and {row['group'] for row in rows} == {'cluster 1', 'cluster 2'}
+    assert (tmp_path / 'embedding.html').read_text().count('<circle ') == 12
