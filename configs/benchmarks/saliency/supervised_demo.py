@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The supervised twin of pic_demo.py: its backbone, images, crops and length, with labels.
+
+For the comparison of what the two look at: reproduce.sh beside this file runs it.
+"""
+_base_ = ['../../pic/pic_demo.py']
+
+model = dict(
+    _delete_=True,
+    type='ImageClassifier',
+    data_preprocessor=dict(
+        type='ClsDataPreprocessor',
+        mean=[125.3, 123.0, 113.9],
+        std=[63.0, 62.1, 66.7],
+        to_rgb=True),
+    backbone=dict(
+        type='ResNet_CIFAR',
+        depth=18,
+        stem_channels=16,
+        base_channels=16,
+        strides=(2, 1, 2, 2),
+        zero_init_residual=False),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=10,
+        in_channels=128,
+        loss=dict(type='CrossEntropyLoss', loss_weight=1.0)))
+
+# The same images and augmentation: the loss alone differs.
+train_dataloader = dict(
+    # A sliding window would show one class after another.
+    sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True),
+    dataset=dict(with_label=True))
+val_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='ImageGrid',
+        img_file='cifar10_test_1000.webp',
+        pipeline=[dict(type='PackInputs')]))
+val_evaluator = dict(_delete_=True, type='Accuracy', topk=(1, ))
+
+# No bank of class weights to keep; checkpoints that load without running code.
+custom_imports = dict(
+    imports=['pic_plugin', 'pic_plugin.engine.plain_checkpoint_hook'],
+    allow_failed_imports=False)
+custom_hooks = [dict(type='PlainCheckpointHook')]
