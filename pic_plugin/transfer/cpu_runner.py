@@ -2,6 +2,7 @@
 """Several processes without a GPU, for the train tools of other packages."""
 from __future__ import annotations
 
+import atexit
 from typing import Dict, Optional, Union
 
 import torch.distributed as dist
@@ -25,6 +26,8 @@ class CPURunner(Runner):
         """Join the processes through gloo, then do as the Runner does."""
         if self._on_cpus() and not dist.is_initialized():
             dist.init_process_group('gloo')
+            # Else a process may abort at its end, when gloo's threads outlive what they work on.
+            atexit.register(_leave)
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: Optional[Dict],
@@ -40,3 +43,8 @@ class CPURunner(Runner):
 
     def _on_cpus(self) -> bool:
         return self._launcher != 'none' and get_device() == 'cpu'
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
