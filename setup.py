@@ -114,10 +114,15 @@ EXTRAS = {
     # the extra `lite`. mmseg imports ftfy and regex without declaring them.
     'downstream': ['mmdet==3.3.0', 'mmsegmentation==1.2.2', 'ftfy', 'regex'],
     'tensorboard': ['tensorboard'],
+    # Figures, and features on a map; `umap-learn` besides for another kind of map.
+    'analysis': ['matplotlib', 'scikit-learn'],
+    # The report's test in a browser; Debian's package chromium besides.
+    'browser': ['playwright'],
     'tests': ['pytest>=7', 'hypothesis', 'psutil', 'tensorboard', 'setuptools>=64,<82', 'wheel'],
     # Pinned: a new linter finds new faults in old code.
     'lint': ['ruff==0.17.6', 'mypy==2.4.1'],
 }
+EXTRAS['tests'] += EXTRAS['analysis']
 EXTRAS['dev'] = EXTRAS['lite'] + EXTRAS['tests'] + EXTRAS['lint']
 
 setup(
