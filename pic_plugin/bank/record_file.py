@@ -6,6 +6,7 @@ import errno
 import os
 import weakref
 from pathlib import Path
+from typing import Set, Tuple
 
 import numpy as np
 
@@ -13,6 +14,9 @@ try:
     import fcntl
 except ImportError:  # Windows: no lock
     fcntl = None  # type: ignore[assignment]
+
+#: Files that this process uses.
+_OPEN: Set[Tuple[int, int]] = set()
 
 
 class RecordFile:
@@ -39,6 +43,9 @@ class RecordFile:
                           "type='memory')")
         self.dtype, self.num_records, self.path = dtype, num_records, path
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and _identity(os.stat(path)) in _OPEN:
+            # An earlier run of this process, which no lock would tell apart, goes on with its own.
+            path.unlink()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, 'O_CLOEXEC', 0), 0o644)
         try:
             self._lock()
@@ -54,6 +61,7 @@ class RecordFile:
                     'with large sparse files (ext4, xfs)') from error
             raise
         # When it is closed, nobody refers to it any more, or the interpreter ends.
+        _OPEN.add(_identity(os.fstat(self._file)))
         self._remove = weakref.finalize(self, _remove, path, self._file, os.getpid())
 
     def _lock(self) -> None:
@@ -134,5 +142,12 @@ class RecordFile:
 
 def _remove(path: Path, file: int, owner: int) -> None:
     if os.getpid() == owner:  # not a data worker that was forked
-        path.unlink(missing_ok=True)
+        own = _identity(os.fstat(file))
+        _OPEN.discard(own)
+        if path.exists() and _identity(os.stat(path)) == own:
+            path.unlink()
         os.close(file)
+
+
+def _identity(status: os.stat_result) -> Tuple[int, int]:
+    return status.st_dev, status.st_ino

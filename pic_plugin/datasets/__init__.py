@@ -5,4 +5,6 @@ from .inaturalist import INaturalist2018
 from .sliding_window_sampler import SlidingWindowSampler
 from .transforms import LoadImageOrSkip, MarkReference
 
-__all__ = ['INaturalist2018', 'ImageGrid', 'LoadImageOrSkip', 'MarkReference', 'SlidingWindowSampler']
+__all__ = [
+    'INaturalist2018', 'ImageGrid', 'LoadImageOrSkip', 'MarkReference', 'SlidingWindowSampler'
+]

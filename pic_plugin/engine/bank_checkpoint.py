@@ -11,7 +11,8 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 import mmengine.dist as dist
 import numpy as np
 import torch
-from mmengine.runner import Runner
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from pic_plugin.bank import BankFileError, InstanceBank, initial_rows, read_bank, write_bank
 from pic_plugin.bank.row_store import Rows
@@ -20,6 +21,7 @@ from .bank_state import ACTIVE_SET_ARRAYS, check_bank_header, check_bank_state
 from .checkpoint_file import check_checkpoint_file
 from .head_rows import HeadRows
 from .instance_keys import match_instances
+from .ranks import on_all_ranks
 from .shard_checkpoint import STATES, ShardCheckpoint
 
 KEY = 'pic_bank'
@@ -75,6 +77,12 @@ class BankCheckpoint:
                 self.runner.logger.warning(
                     'max_keep_ckpts=1: mmengine deletes the old checkpoint before it writes the '
                     'new one, so a crash in between loses both. Choose max_keep_ckpts=2 or more.')
+            if isinstance(hook, CheckpointHook) and not hook.by_epoch and isinstance(
+                    self.runner.train_loop, EpochBasedTrainLoop):
+                self.runner.logger.warning(
+                    'CheckpointHook(by_epoch=False) saves within epochs, and mmengine resumes such '
+                    'a checkpoint at the start of the epoch: its images are trained on again. '
+                    'by_epoch=True, or an IterBasedTrainLoop, continues exactly.')
 
     def _save(self, save: Callable, out_dir: str, filename: str, *args: Any,
               save_optimizer: bool = True, **kwargs: Any) -> None:
@@ -83,11 +91,14 @@ class BankCheckpoint:
                              'pieces: choose an out_dir on a (shared) file system.')
         folder = Path(out_dir)
         final = folder / filename
+        if final.suffix != '.pth':
+            raise ValueError(f'the checkpoint {filename} does not end in .pth, by which its bank '
+                             'is known to be in use: choose filename_tmpl="..._{}.pth".')
         self._token = _agree(os.urandom(6).hex())
         # Without the optimizer's state (best checkpoints) no run can be continued exactly.
         with_rows = save_optimizer and (self.bank.is_sharded or not self.bank.is_full)
         if with_rows:
-            _on_all_ranks(lambda: self._write_rows(folder, final.stem))
+            on_all_ranks(lambda: self._write_rows(folder, final.stem))
         partial = f'{filename}.partial'
 
         def write() -> None:
@@ -97,7 +108,7 @@ class BankCheckpoint:
                 self._prune(folder, final.stem)
 
         try:
-            _on_all_ranks(write)
+            on_all_ranks(write)
         except BaseException:
             (folder / partial).unlink(missing_ok=True)
             raise
@@ -197,8 +208,9 @@ class BankCheckpoint:
                     f'and this run has {identity[name]}. {_ADVICE[name]} The checkpoint is left '
                     'as it is.')
         self._match_images(checkpoint, state)
+        self._warn_of_schedule(checkpoint.get('meta', {}))
         if self._by_slots(state):
-            _on_all_ranks(lambda: self.shards.fill(
+            on_all_ranks(lambda: self.shards.fill(
                 checkpoint, state, self._saved_paths(self._filename, state), self._new_ids))
         self._state = state
 
@@ -230,8 +242,20 @@ class BankCheckpoint:
             rows = initial_rows(np.arange(bank.num_instances), bank.feat_dim, state['seed'])
             self.head_rows.move(checkpoint, new_places, torch.from_numpy(rows))
 
+    def _warn_of_schedule(self, meta: dict) -> None:
+        """Saved schedulers count the iterations of the run that they were planned for."""
+        epochs, iterations = meta.get('epoch', 0), meta.get('iter', 0)
+        num_batches = len(self.runner.train_dataloader)
+        if epochs and iterations != epochs * num_batches and isinstance(
+                self.runner.train_loop, EpochBasedTrainLoop):
+            self.runner.logger.warning(
+                f'An epoch had {iterations / epochs:.0f} iterations and has {num_batches} now. '
+                'Learning-rate schedules go on as they were planned, by iterations, and so end '
+                'before or after the training does. To plan them anew, start from the network: '
+                'load_from=CHECKPOINT and resume=False, which begins new class weights.')
+
     def _resume(self, resume: Callable, filename: str, *args: Any, **kwargs: Any) -> None:
-        _on_all_ranks(lambda: check_checkpoint_file(filename))
+        on_all_ranks(lambda: check_checkpoint_file(filename))
         self._resuming = True
         self._filename = Path(filename)
         try:
@@ -240,7 +264,7 @@ class BankCheckpoint:
             self._resuming = False
         state = self._state
         assert state is not None, 'check_state has been called while loading'
-        _on_all_ranks(lambda: self._restore(Path(filename), state))
+        on_all_ranks(lambda: self._restore(Path(filename), state))
         self._on_resumed(self.runner)
 
     def _restore(self, checkpoint: Path, state: dict) -> None:
@@ -306,21 +330,6 @@ def _agree(value: Any) -> Any:
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
-
-
-def _on_all_ranks(work: Callable[[], None]) -> None:
-    """Do work that may fail on some processes, and fail on all of them if it does."""
-    error: Optional[BaseException] = None
-    try:
-        work()
-    except Exception as caught:
-        error = caught
-    failures = dist.all_gather_object(None if error is None else repr(error))
-    if error is not None:
-        raise error
-    for rank, failure in enumerate(failures):
-        if failure is not None:
-            raise RuntimeError(f'process {rank} could not save or restore: {failure}')
 
 
 def _publish(partial: Path, final: Path) -> None:

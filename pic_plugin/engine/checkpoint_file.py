@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import zipfile
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 import torch
+from mmengine.runner import Runner
 from mmengine.utils import digit_version
 
 
@@ -37,6 +38,35 @@ def check_checkpoint_file(path: Union[str, Path]) -> None:
     if damaged is not None:
         raise ValueError(f'{path} is damaged (the checksum of {damaged} in it is wrong): copy it '
                          'again, or resume from an earlier checkpoint.')
-    if digit_version(torch.__version__) < digit_version('2.6') and os.environ.get(
-            'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '0').lower() not in ('1', 'y', 'yes', 'true'):
+    refuse_code(path)
+
+
+def refuse_code(path: Union[str, Path]) -> None:
+    """Refuse a checkpoint that could run code when mmengine loads it.
+
+    Args:
+        path (str | Path): A ``.pth``. What is not on this file system is not looked at.
+
+    Raises:
+        pickle.UnpicklingError: See :func:`check_checkpoint_file`.
+    """
+    if Path(path).is_file() and digit_version(torch.__version__) < digit_version('2.6') and (
+            os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '0').lower() not in (
+                '1', 'y', 'yes', 'true')):
         torch.load(path, map_location='cpu', weights_only=True)
+
+
+def guard_loading(runner: Runner) -> None:
+    """Let a runner load no file that could run code: checkpoints, and those that modules name."""
+    load = runner.load_checkpoint
+
+    def load_checkpoint(filename: str, *args: Any, **kwargs: Any) -> Any:
+        refuse_code(filename)
+        return load(filename, *args, **kwargs)
+
+    runner.load_checkpoint = load_checkpoint
+    for module in runner.model.modules():
+        init_cfgs = getattr(module, 'init_cfg', None) or []
+        for init_cfg in init_cfgs if isinstance(init_cfgs, (list, tuple)) else [init_cfgs]:
+            if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+                refuse_code(init_cfg['checkpoint'])

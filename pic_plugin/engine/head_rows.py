@@ -54,13 +54,17 @@ class HeadRows:
         Args:
             checkpoint (dict): As it was loaded.
             new_places (Tensor): (S,) int64.
-            weight (Tensor): (S', d) with what rows that none moves to begin with; overwritten.
-                What the optimizer keeps for those is zero.
+            weight (Tensor): (S', d) with what rows that none moves to begin with. What the
+                optimizer keeps for those is zero.
         """
         for container, key in self.states(checkpoint):
             moved = torch.zeros_like(weight, dtype=container[key].dtype)
             moved[new_places] = container[key].to(moved.device)
             container[key] = moved
-        old = self.weight(checkpoint)
-        weight[new_places] = old.to(weight)
-        checkpoint['state_dict'][self.name] = weight
+        # mmengine's EMAHook keeps averages of all parameters, under the names of its wrapper.
+        for state_dict, name in ((checkpoint['state_dict'], self.name),
+                                 (checkpoint.get('ema_state_dict', {}), f'module.{self.name}')):
+            if name in state_dict:
+                moved = weight.clone()
+                moved[new_places] = state_dict[name].to(moved)
+                state_dict[name] = moved

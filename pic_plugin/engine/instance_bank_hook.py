@@ -8,9 +8,9 @@ from typing import Any, Dict, Optional
 import mmengine.dist as dist
 import numpy as np
 import torch
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import EMAHook, Hook, LoggerHook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -20,11 +20,12 @@ from pic_plugin.collectives import sum_over_ranks
 from pic_plugin.models.pic_head import PICHead, instance_ids
 
 from .bank_checkpoint import BankCheckpoint
+from .checkpoint_file import guard_loading
 from .head_rows import HeadRows
 from .instance_keys import instance_keys
 from .plain_checkpoint import to_plain_message_hub, with_history_buffers
 from .preflight import check_dataset_ids, check_first_batch, describe_plan, loader_notices
-from .ranks import gather_batch, move_rows, share_slots
+from .ranks import gather_batch, move_rows, on_all_ranks, share_slots
 from .row_prefetch import RowPrefetcher
 from .shard_checkpoint import ShardCheckpoint
 from .shard_clipping import check_elementwise, clip_grad_norm_over_shards
@@ -77,7 +78,11 @@ class InstanceBankHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Prepare the head; make the bank; take over how checkpoints are written and resumed."""
         if isinstance(runner._train_loop, dict) or runner._train_loop is None:
+            guard_loading(runner)
             return  # testing: the head is only looked at
+        if hasattr(self, 'bank'):
+            return  # validation or test after training: the bank is that of the training
+        guard_loading(runner)
         self.head = find_head(runner.model)
         num_instances = check_dataset_ids(runner.train_dataloader.dataset,
                                           self.head.num_instances)
@@ -90,6 +95,7 @@ class InstanceBankHook(Hook):
         if correct:
             _check_optimizer(self.optimizer)
         if self.head.is_sharded:
+            _check_hooks(runner)
             check_elementwise(self.optimizer)
             _clip_over_shards(wrapper, self.head.weight)
         self.bank = self._make_bank(runner, num_instances, correct)
@@ -145,7 +151,7 @@ class InstanceBankHook(Hook):
                                    'continues with those of the checkpoint.')
             with torch.no_grad():
                 self.bank.start(self._planes())
-        self.bank.open_store()
+        on_all_ranks(self.bank.open_store)
         runner.logger.info(describe_plan(runner, self.head))
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -168,7 +174,10 @@ class InstanceBankHook(Hook):
                                       self._has_pending_gradient())
         self.head.begin(batch)
         if self.prefetcher is not None:
-            self.prefetcher.advance(runner.iter)
+            by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+            self.prefetcher.advance(*(
+                (runner.epoch, batch_idx) if by_epoch else
+                divmod(runner.iter, len(runner.train_dataloader))))
         with torch.no_grad():
             self._staleness = self.bank.sample(batch.ids, self._planes(), pending)
 
@@ -297,6 +306,13 @@ def _find_wrapper(runner: Runner, weight: nn.Parameter) -> Any:
 def _group_of(optimizer: Optimizer, weight: nn.Parameter) -> Dict[str, Any]:
     return next(group for group in optimizer.param_groups
                 if any(parameter is weight for parameter in group['params']))
+
+
+def _check_hooks(runner: Runner) -> None:
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            raise ValueError('EMAHook saves averages of a sharded head, of which each process has '
+                             'a part only: leave it out, or set PICHead(sharded=False).')
 
 
 def _check_optimizer(optimizer: Optimizer) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the processes of a training have to tell each other before a step."""
+"""What the processes of a training have to tell each other."""
 from __future__ import annotations
 
-from typing import List, Tuple
+from typing import Callable, List, Optional, Tuple
 
 import mmengine.dist as dist
 import numpy as np
@@ -42,3 +42,18 @@ def move_rows(rows: Tensor, sent: List[int], received: List[int]) -> Tensor:
 def share_slots() -> SlotShards:
     """Slots of the head shared out among all processes."""
     return SlotShards(dist.get_rank(), dist.get_world_size(), move_rows)
+
+
+def on_all_ranks(work: Callable[[], None]) -> None:
+    """Do work that may fail on some processes, and fail on all of them if it does."""
+    error: Optional[BaseException] = None
+    try:
+        work()
+    except Exception as caught:
+        error = caught
+    failures = dist.all_gather_object(None if error is None else repr(error))
+    if error is not None:
+        raise error
+    for rank, failure in enumerate(failures):
+        if failure is not None:
+            raise RuntimeError(f'process {rank} could not save or restore: {failure}')

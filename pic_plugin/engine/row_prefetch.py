@@ -28,35 +28,37 @@ class RowPrefetcher:
     def __init__(self, bank: InstanceBank, loader: Any) -> None:
         self.bank = bank
         self.sampler = loader.sampler
-        self.num_batches = len(loader)
         self.batch_size = (loader.batch_size or 1) * get_world_size()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix='row-prefetch')
         self._pending: Optional[Future] = None
+        self._done_until = 0  # position in the stream
 
     @staticmethod
     def is_of_use(bank: InstanceBank, loader: Any) -> bool:
         """Whether rows come from a disk, and the sampler tells which ones."""
         return bank.path is not None and not bank.is_full and hasattr(loader.sampler, 'ids_at')
 
-    def advance(self, iteration: int) -> None:
-        """Ask for the rows of the batch ``LOOKAHEAD`` places on; at first, for all until there.
+    def advance(self, epoch: int, batch_idx: int) -> None:
+        """Ask for the rows of the next batches, as far as that has not been done.
 
         Args:
-            iteration (int): Batches that were trained on.
+            epoch (int): Epochs before this one.
+            batch_idx (int): Batches of it that were trained on.
 
         Raises:
             Exception: Of the prefetch before, if it failed.
         """
-        if self._pending is not None and self._pending.done():
+        if self._pending is not None:
+            if not self._pending.done():
+                return  # the disk is slower than training: ask for more at once next time
             self._pending.result()
-        epoch, batch_idx = divmod(iteration, self.num_batches)
         here = epoch * self.sampler.num_images + batch_idx * self.batch_size
-        first = here if batch_idx == 0 or self._pending is None else (
-            here + (LOOKAHEAD - 1) * self.batch_size)
+        until = here + LOOKAHEAD * self.batch_size
         # Copied here: the training thread goes on changing the active set.
-        leaving = self.bank.next_to_leave(self.batch_size)
-        self._pending = self._executor.submit(self._fetch, first,
-                                              here + LOOKAHEAD * self.batch_size, leaving)
+        leaving = self.bank.next_to_leave(LOOKAHEAD * self.batch_size)
+        self._pending = self._executor.submit(self._fetch, max(here, self._done_until), until,
+                                              leaving)
+        self._done_until = until
 
     def _fetch(self, start: int, stop: int, leaving: np.ndarray) -> None:
         self.bank.prefetch(np.concatenate([self.sampler.ids_at(start, stop), leaving]))

@@ -50,7 +50,7 @@ def train(dtype):
 
 def main():
     torch.set_num_threads(1)
-    print(f'{"stored as":10} {"largest error":>14} {"after {} steps".format(STEPS):>18}')
+    print(f'{"stored as":10} {"largest error":>14} {f"after {STEPS} steps":>18}')
     for dtype in ('float32', 'float16', 'bfloat16'):
         largest, last = train(dtype)
         print(f'{dtype:10} {largest:14.1e} {last:18.1e}', flush=True)

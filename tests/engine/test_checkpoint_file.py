@@ -8,8 +8,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from mmengine.model import BaseModule
 
-from pic_plugin.engine.checkpoint_file import check_checkpoint_file
+from pic_plugin.engine.checkpoint_file import check_checkpoint_file, guard_loading
 
 
 class Evil:
@@ -58,4 +59,29 @@ def test_code_is_not_run(path, monkeypatch):
     monkeypatch.setattr(torch, '__version__', '2.1.2')
     with pytest.raises(pickle.UnpicklingError):
         check_checkpoint_file(path)
+    assert not os.path.exists('evil')
+
+
+class FakeRunner:
+    """Loads as mmengine does with a torch before 2.6."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def load_checkpoint(self, filename):
+        return torch.load(filename, weights_only=False)
+
+
+def test_a_runner_loads_nothing_that_could_run_code(path, monkeypatch):
+    monkeypatch.setattr(torch, '__version__', '2.1.2')
+    runner = FakeRunner(BaseModule())
+    guard_loading(runner)
+    assert 'state_dict' in runner.load_checkpoint(str(path))
+    torch.save(dict(state_dict=Evil()), path)
+    with pytest.raises(pickle.UnpicklingError):
+        runner.load_checkpoint(str(path))
+    pretrained = dict(type='Pretrained', checkpoint=str(path))
+    for init_cfg in (pretrained, [dict(type='Xavier', layer='Linear'), pretrained]):
+        with pytest.raises(pickle.UnpicklingError):
+            guard_loading(FakeRunner(torch.nn.Sequential(BaseModule(init_cfg))))
     assert not os.path.exists('evil')

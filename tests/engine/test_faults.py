@@ -175,3 +175,44 @@ def test_an_image_becomes_garbage(tmp_path):
     # those until 16 others had been sampled), while its neighbours were sampled later.
     assert 20 not in active and stored[20] <= 14 + 16
     assert len(bank_paths(tmp_path / 'work/epoch_4.pth')) == 1
+
+
+def test_validation_after_training_leaves_the_bank_alone(tmp_path):
+    runner = train(tmp_path, validate=True, **OPTIONS)
+    before = snapshot(runner)
+    runner.val()
+    assert_equal(snapshot(runner), before)
+    checkpoint = tmp_path / 'again'
+    runner.save_checkpoint(str(checkpoint), 'epoch_4.pth')
+    assert len(bank_paths(checkpoint / 'epoch_4.pth')) == 1, 'saved once, not by two hooks'
+
+
+def test_a_new_run_in_the_same_process_leaves_the_store_of_the_old_one_alone(tmp_path):
+    options = dict(OPTIONS, head=dict(storage=dict(type='mmap', path=str(tmp_path / 'rows'))))
+    old = train(tmp_path / 'old', **options)
+    before = snapshot(old)
+    new = train(tmp_path / 'new', **options)
+    assert_equal(snapshot(old), before)
+    assert_equal(snapshot(new), before)
+    old.model.head.bank.store.close()
+    assert (tmp_path / 'rows-0of1').exists(), 'the new one'
+
+
+def test_other_names_of_checkpoints_are_refused(tmp_path):
+    hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1, filename_tmpl='e_{}.ckpt'))
+    with pytest.raises(ValueError, match='does not end in .pth'):
+        train(tmp_path, default_hooks=hooks, **OPTIONS)
+
+
+@pytest.mark.parametrize('change, expected', [
+    (dict(), []), (dict(num_images=100, custom_hooks=[
+        dict(type='InstanceBankHook', id_key=None), dict(type='RecordLoss')]), None)])
+def test_epochs_of_another_length_are_noticed(tmp_path, monkeypatch, change, expected):
+    from mmengine.logging import MMLogger
+    kwargs = dict(OPTIONS, head=dict(num_instances=100))
+    train(tmp_path, **kwargs, max_epochs=1)
+    messages = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *args: messages.append(text))
+    train(tmp_path, resume=True, **dict(kwargs, **change), max_epochs=2)
+    found = [text for text in messages if 'An epoch had' in text]
+    assert found == expected or 'An epoch had 7 iterations and has 13 now' in found[0]

@@ -134,3 +134,24 @@ def test_places_alone_where_told_so(tmp_path):
     with pytest.raises(ValueError, match='cannot be told'):
         train(tmp_path, resume=True,
               **options(tmp_path, OLD + ['900'], max_epochs=1, custom_hooks=hooks))
+
+
+@pytest.mark.parametrize('num_negatives', [16, None])
+def test_averages_of_the_network_grow_too(tmp_path, num_negatives):
+    hooks = [dict(type='InstanceBankHook'), dict(type='RecordLoss'), dict(type='EMAHook')]
+    kwargs = dict(head=dict(num_negatives=num_negatives), custom_hooks=hooks)
+    train(tmp_path, **options(tmp_path, OLD, max_epochs=2, **kwargs))
+    before = torch.load(tmp_path / 'epoch_2.pth', weights_only=True)
+    names = ['900'] + OLD
+    runner = train(tmp_path, resume=True, **options(tmp_path, names, max_epochs=2, **kwargs))
+    weight = runner.model.head.weight.detach()
+    # EMAHook saves the averages under the model's names, and the model under its own.
+    expected = before['ema_state_dict']['module.head.weight']
+    assert torch.equal(weight[1:] if num_negatives is None else weight, expected)
+
+
+def test_averages_of_a_sharded_head_are_refused(tmp_path):
+    hooks = [dict(type='InstanceBankHook'), dict(type='RecordLoss'), dict(type='EMAHook')]
+    results = run_ranks(train_rank, 2, str(tmp_path), dict(
+        seed=0, batch_size=4, head=dict(sharded=True), custom_hooks=hooks))
+    assert all('EMAHook saves averages of a sharded head' in result for result in results)

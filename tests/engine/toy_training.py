@@ -448,6 +448,8 @@ def _alone_main(pipe, work, args):
     try:
         result = work(*args)
     except Exception:
+        # torch's handler would raise again, anywhere, when another data worker ends.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         result = traceback.format_exc()
     pipe.send(result)
 
