@@ -46,7 +46,8 @@ def make_cases(args: argparse.Namespace, folder: Path) -> List[Case]:
                 continue  # it has no K
             for num_instances in getattr(args, kind):
                 case = Case(kind, num_instances, num_negatives, sizes, folder, args.dtype)
-                case.warm_up(args.warmup)
+                plain = kind in ('dense', 'full') and args.plain_warmup is not None
+                case.warm_up(args.plain_warmup if plain else args.warmup)
                 cases.append(case)
     return cases
 
@@ -128,6 +129,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
             ('repetitions', 5, 'turns of each case')):
         parser.add_argument(f'--{name}', type=int, default=value,
                             help=f'{meaning} (default: {value})')
+    parser.add_argument('--plain-warmup', type=int,
+                        help='the same for dense and full, where no rows move (default: as the '
+                        'others; with fewer, their weights are not those of the others)')
     parser.add_argument('--dtype', choices=DTYPES, default='float32',
                         help='of stored rows (default: float32)')
     parser.add_argument('--device', default='cpu', help='cpu or cuda (default: cpu)')
