@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-import zipfile
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import mmengine.dist as dist
 import numpy as np
 import torch
-from mmengine.hooks import CheckpointHook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
 from pic_plugin.bank import BankFileError, InstanceBank, initial_rows, read_bank, write_bank
 from pic_plugin.bank.row_store import Rows
 
-from .bank_state import ACTIVE_SET_ARRAYS, check_bank_header, check_bank_state
-from .checkpoint_file import check_checkpoint_file
+from .bank_state import ACTIVE_SET_ARRAYS, check_bank_header, check_bank_state, check_same_run
+from .checkpoint_file import check_checkpoint_file, mend_last_checkpoint, publish
 from .head_rows import HeadRows
 from .instance_keys import match_instances
+from .preflight import schedule_notices
 from .ranks import on_all_ranks
 from .shard_checkpoint import STATES, ShardCheckpoint
 
@@ -69,20 +68,7 @@ class BankCheckpoint:
         self._on_resumed = on_resumed
         self.runner.save_checkpoint = lambda *args, **kwargs: self._save(save, *args, **kwargs)
         self.runner.resume = lambda *args, **kwargs: self._resume(resume, *args, **kwargs)
-        if dist.is_main_process():
-            _mend_last_checkpoint(self.runner)
-        dist.barrier()
-        for hook in self.runner.hooks:
-            if getattr(hook, 'max_keep_ckpts', -1) == 1:
-                self.runner.logger.warning(
-                    'max_keep_ckpts=1: mmengine deletes the old checkpoint before it writes the '
-                    'new one, so a crash in between loses both. Choose max_keep_ckpts=2 or more.')
-            if isinstance(hook, CheckpointHook) and not hook.by_epoch and isinstance(
-                    self.runner.train_loop, EpochBasedTrainLoop):
-                self.runner.logger.warning(
-                    'CheckpointHook(by_epoch=False) saves within epochs, and mmengine resumes such '
-                    'a checkpoint at the start of the epoch: its images are trained on again. '
-                    'by_epoch=True, or an IterBasedTrainLoop, continues exactly.')
+        on_all_ranks(lambda: mend_last_checkpoint(self.runner) if dist.is_main_process() else None)
 
     def _save(self, save: Callable, out_dir: str, filename: str, *args: Any,
               save_optimizer: bool = True, **kwargs: Any) -> None:
@@ -104,7 +90,7 @@ class BankCheckpoint:
         def write() -> None:
             save(str(folder), partial, *args, save_optimizer=save_optimizer, **kwargs)
             if dist.is_main_process():
-                _publish(folder / partial, final)
+                publish(folder / partial, final)
                 self._prune(folder, final.stem)
 
         try:
@@ -198,17 +184,10 @@ class BankCheckpoint:
             raise ValueError(f'this checkpoint cannot be resumed: {error}, which no run has saved. '
                              'It is damaged, or not of this plugin: resume from another one.'
                              ) from error
-        identity = self._identity()
-        for name in ('num_negatives', 'num_slots', 'feat_dim', 'correct'):
-            if name == 'num_slots' and self.bank.is_full:
-                continue  # one for each image
-            if state[name] != identity[name]:
-                raise ValueError(
-                    f'this checkpoint cannot be resumed: it was saved with {name}={state[name]} '
-                    f'and this run has {identity[name]}. {_ADVICE[name]} The checkpoint is left '
-                    'as it is.')
+        check_same_run(state, self._identity())
         self._match_images(checkpoint, state)
-        self._warn_of_schedule(checkpoint.get('meta', {}))
+        for notice in schedule_notices(self.runner, checkpoint.get('meta', {})):
+            self.runner.logger.warning(notice)
         if self._by_slots(state):
             on_all_ranks(lambda: self.shards.fill(
                 checkpoint, state, self._saved_paths(self._filename, state), self._new_ids))
@@ -241,18 +220,6 @@ class BankCheckpoint:
                 np.arange(num_saved) if self._new_ids is None else self._new_ids)
             rows = initial_rows(np.arange(bank.num_instances), bank.feat_dim, state['seed'])
             self.head_rows.move(checkpoint, new_places, torch.from_numpy(rows))
-
-    def _warn_of_schedule(self, meta: dict) -> None:
-        """Saved schedulers count the iterations of the run that they were planned for."""
-        epochs, iterations = meta.get('epoch', 0), meta.get('iter', 0)
-        num_batches = len(self.runner.train_dataloader)
-        if epochs and iterations != epochs * num_batches and isinstance(
-                self.runner.train_loop, EpochBasedTrainLoop):
-            self.runner.logger.warning(
-                f'An epoch had {iterations / epochs:.0f} iterations and has {num_batches} now. '
-                'Learning-rate schedules go on as they were planned, by iterations, and so end '
-                'before or after the training does. To plan them anew, start from the network: '
-                'load_from=CHECKPOINT and resume=False, which begins new class weights.')
 
     def _resume(self, resume: Callable, filename: str, *args: Any, **kwargs: Any) -> None:
         on_all_ranks(lambda: check_checkpoint_file(filename))
@@ -317,51 +284,8 @@ class BankCheckpoint:
             {name: np.concatenate(parts) for name, parts in transitions.items()})
 
 
-_ADVICE = dict(
-    num_negatives='Set PICHead(num_negatives=...) as it was; None goes on with a soft-max over all '
-    'instances if there are more of them now than num_negatives was.',
-    num_slots='Set accumulative_counts, batch size and PICHead(pending_rows=...) as they were.',
-    feat_dim='Set feat_dim and the neck\'s out_channels as they were.',
-    correct='Set PICHead(correct_weights=...) as it was.')
-
-
 def _agree(value: Any) -> Any:
     """The main process's value, in all processes."""
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
-
-
-def _publish(partial: Path, final: Path) -> None:
-    """Give a file that is complete its name, on disk before it replaces the old one."""
-    with open(partial, 'rb') as file:
-        os.fsync(file.fileno())
-    os.replace(partial, final)
-    if hasattr(os, 'O_DIRECTORY'):
-        folder = os.open(final.parent, os.O_DIRECTORY)
-        os.fsync(folder)
-        os.close(folder)
-
-
-def _mend_last_checkpoint(runner: Runner) -> None:
-    """Point ``last_checkpoint`` at a checkpoint that is there, after a crash while it was written.
-
-    mmengine writes that file in place, so a crash can leave it empty.
-    """
-    pointer = Path(runner.work_dir) / 'last_checkpoint'
-    if not runner._resume or runner._load_from is not None:
-        return
-    if pointer.exists() and Path(pointer.read_text().strip()).is_file():
-        return
-    complete = [path for path in pointer.parent.glob('*.pth')
-                if re.fullmatch(r'(epoch|iter)_\d+', path.stem) and zipfile.is_zipfile(path)]
-    if not complete:
-        if pointer.exists():
-            pointer.unlink()
-        return
-    newest = max(complete, key=lambda path: int(path.stem.split('_')[1]))
-    runner.logger.warning(f'{pointer} is missing, empty or names a file that is gone; the newest '
-                          f'complete checkpoint is {newest}.')
-    partial = pointer.with_name('last_checkpoint.partial')
-    partial.write_text(str(newest))
-    os.replace(partial, pointer)

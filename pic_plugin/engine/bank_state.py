@@ -43,6 +43,14 @@ _INTEGERS: Dict[str, _Range] = dict(
 )
 
 
+_ADVICE = dict(
+    num_negatives='Set PICHead(num_negatives=...) as it was; None goes on with a soft-max over all '
+    'instances if there are more of them now than num_negatives was.',
+    num_slots='Set accumulative_counts, batch size and PICHead(pending_rows=...) as they were.',
+    feat_dim='Set feat_dim and the neck\'s out_channels as they were.',
+    correct='Set PICHead(correct_weights=...) as it was.')
+
+
 def check_bank_state(state: Any) -> None:
     """Refuse what no bank can have saved.
 
@@ -88,6 +96,25 @@ def check_bank_header(path: Path, header: Dict[str, Any], state: dict) -> None:
             or not path.name.endswith(own_end)):
         raise BankFileError(f'{path} belongs to another checkpoint or process: copy the bank file '
                             'that was saved with this one beside it, under its own name.')
+
+
+def check_same_run(state: dict, identity: Dict[str, Any]) -> None:
+    """Refuse the bank of a run that was set up in another way.
+
+    Args:
+        state (dict): What a checkpoint says of its bank.
+        identity (dict): The same of this run's.
+
+    Raises:
+        ValueError: If they cannot go on from each other; the message says what to set.
+    """
+    for name, advice in _ADVICE.items():
+        if name == 'num_slots' and identity['num_negatives'] is None:
+            continue  # one for each image
+        if state[name] != identity[name]:
+            raise ValueError(
+                f'this checkpoint cannot be resumed: it was saved with {name}={state[name]} '
+                f'and this run has {identity[name]}. {advice} The checkpoint is left as it is.')
 
 
 def _check_active_set(arrays: Any, state: dict) -> None:

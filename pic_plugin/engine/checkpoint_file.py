@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint's file, looked at before it is loaded."""
+"""A checkpoint's file: published whole, found after a crash, looked at before it is loaded."""
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from pathlib import Path
 from typing import Any, Union
@@ -70,3 +71,38 @@ def guard_loading(runner: Runner) -> None:
         for init_cfg in init_cfgs if isinstance(init_cfgs, (list, tuple)) else [init_cfgs]:
             if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
                 refuse_code(init_cfg['checkpoint'])
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Give a file that is complete its name, on disk before it replaces the old one."""
+    with open(partial, 'rb') as file:
+        os.fsync(file.fileno())
+    os.replace(partial, final)
+    if hasattr(os, 'O_DIRECTORY'):
+        folder = os.open(final.parent, os.O_DIRECTORY)
+        os.fsync(folder)
+        os.close(folder)
+
+
+def mend_last_checkpoint(runner: Runner) -> None:
+    """Point ``last_checkpoint`` at a checkpoint that is there, after a crash while it was written.
+
+    mmengine writes that file in place, so a crash can leave it empty.
+    """
+    pointer = Path(runner.work_dir) / 'last_checkpoint'
+    if not runner._resume or runner._load_from is not None:
+        return
+    if pointer.exists() and Path(pointer.read_text().strip()).is_file():
+        return
+    complete = [path for path in pointer.parent.glob('*.pth')
+                if re.fullmatch(r'(epoch|iter)_\d+', path.stem) and zipfile.is_zipfile(path)]
+    if not complete:
+        if pointer.exists():
+            pointer.unlink()
+        return
+    newest = max(complete, key=lambda path: int(path.stem.split('_')[1]))
+    runner.logger.warning(f'{pointer} is missing, empty or names a file that is gone; the newest '
+                          f'complete checkpoint is {newest}.')
+    partial = pointer.with_name('last_checkpoint.partial')
+    partial.write_text(str(newest))
+    os.replace(partial, pointer)

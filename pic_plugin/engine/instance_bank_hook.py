@@ -2,33 +2,48 @@
 """The hook that keeps the head's active classes, the optimizer and the stored rows in step."""
 from __future__ import annotations
 
-import random
-from typing import Any, Dict, Optional
+from typing import Any, Optional
 
 import mmengine.dist as dist
 import numpy as np
 import torch
-from mmengine.hooks import EMAHook, Hook, LoggerHook
+from mmengine.hooks import LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from pic_plugin.bank import InstanceBank, Planes, sgd_transition
 from pic_plugin.collectives import sum_over_ranks
-from pic_plugin.models.pic_head import PICHead, instance_ids
+from pic_plugin.models.pic_head import instance_ids
 
 from .bank_checkpoint import BankCheckpoint
 from .checkpoint_file import guard_loading
 from .head_rows import HeadRows
+from .head_setup import (
+    check_hooks,
+    check_optimizer,
+    clip_over_shards,
+    find_head,
+    find_model,
+    find_wrapper,
+    group_of,
+    resize_head,
+)
 from .instance_keys import instance_keys
-from .plain_checkpoint import to_plain_message_hub, with_history_buffers
-from .preflight import check_dataset_ids, check_first_batch, describe_plan, loader_notices
+from .plain_checkpoint_hook import PlainCheckpointHook
+from .preflight import (
+    check_dataset_ids,
+    check_first_batch,
+    checkpoint_notices,
+    describe_plan,
+    loader_notices,
+)
 from .ranks import gather_batch, move_rows, on_all_ranks, share_slots
 from .row_prefetch import RowPrefetcher
 from .shard_checkpoint import ShardCheckpoint
-from .shard_clipping import check_elementwise, clip_grad_norm_over_shards
+from .shard_clipping import check_elementwise
 
 # Decay of rows between visits, as lr / (1 - momentum) * weight decay * steps. The authors' setting
 # is at 2.4 for the image that waits longest; from 7 on, norms were seen to leap to 40.
@@ -36,7 +51,7 @@ MAX_DECAY = 3.0
 
 
 @HOOKS.register_module()
-class InstanceBankHook(Hook):
+class InstanceBankHook(PlainCheckpointHook):
     """Moves class weights between the head and the bank around each step, and saves both.
 
     Before a step it gathers the ids of the global batch, brings their rows into the head's
@@ -46,7 +61,8 @@ class InstanceBankHook(Hook):
 
     It also makes checkpoints that a resumed run continues from exactly: the bank is written beside
     the ``.pth``, which holds plain containers only and appears under its name when it is complete.
-    The random numbers of each epoch are a function of (seed, epoch, rank).
+    The random numbers of each epoch are a function of (seed, epoch, rank), as with a
+    ``PlainCheckpointHook``.
 
     Args:
         log_interval (int, optional): Iterations between two updates of the logged scalars (active
@@ -86,18 +102,18 @@ class InstanceBankHook(Hook):
         self.head = find_head(runner.model)
         num_instances = check_dataset_ids(runner.train_dataloader.dataset,
                                           self.head.num_instances)
-        wrapper = _find_wrapper(runner, self.head.weight)
+        wrapper = find_wrapper(runner, self.head.weight)
         self.optimizer, accumulative_counts = wrapper.optimizer, wrapper._accumulative_counts
         global_batch = (runner.train_dataloader.batch_size or 1) * dist.get_world_size()
-        _resize_head(self.head, num_instances, (accumulative_counts - 1) * global_batch,
+        resize_head(self.head, num_instances, (accumulative_counts - 1) * global_batch,
                      wrapped=is_model_wrapper(runner.model))
         correct = self.head.correct_weights and not self.head.is_full
         if correct:
-            _check_optimizer(self.optimizer)
+            check_optimizer(self.optimizer)
         if self.head.is_sharded:
-            _check_hooks(runner)
+            check_hooks(runner)
             check_elementwise(self.optimizer)
-            _clip_over_shards(wrapper, self.head.weight)
+            clip_over_shards(wrapper, self.head.weight)
         self.bank = self._make_bank(runner, num_instances, correct)
         self.head.attach(self.bank)
         self.optimizer.register_step_pre_hook(self._before_step)
@@ -111,7 +127,7 @@ class InstanceBankHook(Hook):
         self.prefetcher: Optional[RowPrefetcher] = None
         if RowPrefetcher.is_of_use(self.bank, runner.train_dataloader):
             self.prefetcher = RowPrefetcher(self.bank, runner.train_dataloader)
-        for notice in loader_notices(runner):
+        for notice in loader_notices(runner) + checkpoint_notices(runner):
             runner.logger.warning(notice)
 
     def _make_bank(self, runner: Runner, num_instances: int, correct: bool) -> InstanceBank:
@@ -153,15 +169,6 @@ class InstanceBankHook(Hook):
                 self.bank.start(self._planes())
         on_all_ranks(self.bank.open_store)
         runner.logger.info(describe_plan(runner, self.head))
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Random numbers that depend on nothing that happened before this epoch."""
-        # Validation, or a run cut in two, would otherwise shift all that come after it.
-        entropy = [runner.seed, runner.epoch, dist.get_rank()]
-        words = np.random.SeedSequence(entropy).generate_state(3)
-        random.seed(int(words[0]))
-        np.random.seed(words[1])
-        torch.manual_seed(int(words[2]))
 
     def before_train_iter(self, runner: Runner, batch_idx: int,
                           data_batch: Optional[dict] = None) -> None:
@@ -209,7 +216,7 @@ class InstanceBankHook(Hook):
 
     def _warn_of_decay(self, runner: Runner, staleness: float) -> None:
         """Say once that rows come back as almost nothing; see docs/numerical_health.md."""
-        group = _group_of(self.optimizer, self.head.weight)
+        group = group_of(self.optimizer, self.head.weight)
         decay = (staleness * float(group['lr']) * group.get('weight_decay', 0)
                  / (1 - group.get('momentum', 0)))
         if self.bank.correct and decay > MAX_DECAY and not self._warned:
@@ -227,13 +234,13 @@ class InstanceBankHook(Hook):
         return next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 10)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Plain containers only, so that torch loads the file with ``weights_only=True``."""
-        to_plain_message_hub(checkpoint)
+        """Plain containers only, and with them what belongs to the bank."""
+        super().before_save_checkpoint(runner, checkpoint)
         self.checkpoint.add_state(checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Turn the plain containers back; refuse to resume what does not fit."""
-        with_history_buffers(checkpoint)
+        super().after_load_checkpoint(runner, checkpoint)
         if hasattr(self, 'checkpoint'):
             self.checkpoint.check_state(checkpoint)
 
@@ -255,7 +262,7 @@ class InstanceBankHook(Hook):
         if not self.bank.correct:
             self._transition = np.eye(2)
             return
-        group = _group_of(optimizer, self.head.weight)
+        group = group_of(optimizer, self.head.weight)
         first = optimizer.state.get(self.head.weight, {}).get('momentum_buffer') is None
         self._transition = sgd_transition(
             float(group['lr']), float(group['momentum']), float(group['dampening']),
@@ -268,89 +275,6 @@ class InstanceBankHook(Hook):
         overflow = getattr(optimizer, 'found_inf', None)
         if overflow is None or not float(overflow):
             self.bank.record_step(self._transition)
-
-
-def find_model(model: nn.Module) -> nn.Module:
-    """The model without its distributed wrapper."""
-    wrapped: Any = model
-    return wrapped.module if is_model_wrapper(model) else model
-
-
-def find_head(model: nn.Module) -> PICHead:
-    """The model's PICHead.
-
-    Raises:
-        ValueError: If there is not exactly one.
-    """
-    heads = [module for module in model.modules() if isinstance(module, PICHead)]
-    if len(heads) != 1:
-        raise ValueError(f'InstanceBankHook needs a model with one PICHead, this one has '
-                         f'{len(heads)}: use it with model=dict(type="PIC", head=dict('
-                         'type="PICHead"), ...) only.')
-    return heads[0]
-
-
-def _find_wrapper(runner: Runner, weight: nn.Parameter) -> Any:
-    """mmengine's wrapper of the optimizer that holds a parameter."""
-    wrappers: Dict[str, Any] = dict(runner.optim_wrapper.items()) if hasattr(
-        runner.optim_wrapper, 'items') else {'': runner.optim_wrapper}
-    for wrapper in wrappers.values():
-        for group in wrapper.optimizer.param_groups:
-            if any(parameter is weight for parameter in group['params']):
-                return wrapper
-    raise ValueError('no optimizer holds the class weights (head.weight): do not freeze the head, '
-                     'and train with DistributedDataParallel or one process; FSDP and DeepSpeed '
-                     'flatten or replace parameters and are not supported.')
-
-
-def _group_of(optimizer: Optimizer, weight: nn.Parameter) -> Dict[str, Any]:
-    return next(group for group in optimizer.param_groups
-                if any(parameter is weight for parameter in group['params']))
-
-
-def _check_hooks(runner: Runner) -> None:
-    for hook in runner.hooks:
-        if isinstance(hook, EMAHook):
-            raise ValueError('EMAHook saves averages of a sharded head, of which each process has '
-                             'a part only: leave it out, or set PICHead(sharded=False).')
-
-
-def _check_optimizer(optimizer: Optimizer) -> None:
-    if type(optimizer) is not torch.optim.SGD:
-        raise ValueError(
-            f'correct_weights=True is exact for torch.optim.SGD only, and the optimizer is '
-            f'{type(optimizer).__name__}: what it does to a class that is not sampled is not '
-            'known. Choose optimizer=dict(type="SGD", ...), or PICHead(num_negatives=None) for a '
-            'soft-max over all instances, or PICHead(correct_weights=False) for uncorrected '
-            'sampling.')
-
-
-def _resize_head(head: PICHead, num_instances: int, pending_rows: int, wrapped: bool) -> None:
-    """Give the head's parameter the number of rows that the data set asks for."""
-    head.num_instances = num_instances
-    if head.is_full:
-        pending_rows = 0
-    # Of a sharded head DistributedDataParallel knows nothing.
-    if not wrapped or head.is_sharded:
-        head.pending_rows = max(pending_rows, head.pending_rows)
-        if len(head.weight) != head.num_rows:
-            # The same Parameter object, since the optimizer holds it already.
-            head.weight.data = head.weight.data.new_zeros(head.num_rows, head.feat_dim)
-    elif len(head.weight) < head.num_slots:
-        raise ValueError(
-            f'the head was wrapped for distributed training with {len(head.weight)} rows and needs '
-            f'{head.num_slots}: give PICHead(num_instances={num_instances}), the length of the '
-            'training data set, in the config.')
-    elif pending_rows > head.pending_rows:
-        raise ValueError(
-            f'gradient accumulation with several processes needs PICHead(pending_rows='
-            f'{pending_rows}) or more, (accumulative_counts - 1) * global batch size.')
-
-
-def _clip_over_shards(wrapper: Any, weight: nn.Parameter) -> None:
-    """Let an optimizer wrapper that clips by norm count each shard once."""
-    if getattr(wrapper, 'clip_func', None) is torch.nn.utils.clip_grad_norm_:
-        wrapper.clip_func = clip_grad_norm_over_shards(weight)
 
 
 def _reseed_loader(runner: Runner, sampler_seed: Optional[int]) -> None:

@@ -7,7 +7,8 @@ from typing import Any, List, Optional
 import numpy as np
 import torch
 from mmengine.dist import get_world_size
-from mmengine.runner import Runner
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
 from pic_plugin.models.pic_head import PICHead, instance_ids
@@ -98,6 +99,41 @@ def loader_notices(runner: Runner) -> List[str]:
                        'processes, and those with fewer batches make the others wait for ever. '
                        'Set round_up=True.')
     return notices
+
+
+def checkpoint_notices(runner: Runner) -> List[str]:
+    """What about the saving of checkpoints will surprise."""
+    notices = []
+    for hook in runner.hooks:
+        if getattr(hook, 'max_keep_ckpts', -1) == 1:
+            notices.append(
+                'max_keep_ckpts=1: mmengine deletes the old checkpoint before it writes the new '
+                'one, so a crash in between loses both. Choose max_keep_ckpts=2 or more.')
+        if isinstance(hook, CheckpointHook) and not hook.by_epoch and isinstance(
+                runner.train_loop, EpochBasedTrainLoop):
+            notices.append(
+                'CheckpointHook(by_epoch=False) saves within epochs, and mmengine resumes such a '
+                'checkpoint at the start of the epoch: its images are trained on again. '
+                'by_epoch=True, or an IterBasedTrainLoop, continues exactly.')
+    return notices
+
+
+def schedule_notices(runner: Runner, meta: dict) -> List[str]:
+    """Whether saved schedulers, which count iterations, still fit a run that is resumed.
+
+    Args:
+        runner (Runner): Of the run that resumes.
+        meta (dict): Of the checkpoint: how many epochs and iterations it has seen.
+    """
+    epochs, iterations = meta.get('epoch', 0), meta.get('iter', 0)
+    num_batches = len(runner.train_dataloader)
+    if not epochs or iterations == epochs * num_batches or not isinstance(
+            runner.train_loop, EpochBasedTrainLoop):
+        return []
+    return [f'An epoch had {iterations / epochs:.0f} iterations and has {num_batches} now. '
+            'Learning-rate schedules go on as they were planned, by iterations, and so end before '
+            'or after the training does. To plan them anew, start from the network: '
+            'load_from=CHECKPOINT and resume=False, which begins new class weights.']
 
 
 def describe_plan(runner: Runner, head: PICHead) -> str:

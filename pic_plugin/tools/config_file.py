@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Optional
 
 import torch
-import torch.distributed as dist
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
@@ -161,17 +160,8 @@ def complete_dataloaders(cfg: Config, pin_memory: bool, persistent_workers: bool
 def build_runner(cfg: Config) -> Runner:
     """Build the runner, of the class that ``runner_type`` names if it is there."""
     if cfg.launcher == 'pytorch' and get_device() == 'cpu':
-        _join_cpu_processes(cfg)
+        cfg.setdefault('runner_type', 'CPURunner')
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-
-
-def _join_cpu_processes(cfg: Config) -> None:
-    """Let torchrun train without GPUs, which mmengine asks for whatever the backend is."""
-    if not dist.is_initialized():
-        dist.init_process_group('gloo')
-    wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False,
-                   find_unused_parameters=cfg.get('find_unused_parameters', False))
-    cfg.model_wrapper_cfg = {**wrapper, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
 
 
 def check_checkpoint(path: str) -> None:

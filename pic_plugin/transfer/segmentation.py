@@ -7,6 +7,5 @@ from .requirements import check_downstream
 check_downstream('mmseg')
 
 from .check_pretrained_hook import CheckPretrainedHook  # noqa: E402
-from .cpu_runner import CPURunner  # noqa: E402
 
-__all__ = ['CPURunner', 'CheckPretrainedHook']
+__all__ = ['CheckPretrainedHook']

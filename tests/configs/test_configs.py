@@ -26,7 +26,7 @@ CIFAR = dict(
     temperature=0.2, feat_dim=128, num_update_views=1, neck='NonLinearNeck', wrapper='OptimWrapper')
 EXPECTED = {
     'pic_demo': dict(
-        CIFAR, max_epochs=24, warmup=2, eta_min=0.04, window=1024, stride=128, hidden=512),
+        CIFAR, max_epochs=30, warmup=2, eta_min=0.04, window=1024, stride=128, hidden=512),
     'pic_folder': dict(IN1K, lr=0.0075, num_instances=None, wrapper='OptimWrapper'),
     'pic_resnet18_1xb128-coslr-200e_cifar10': dict(
         CIFAR, max_epochs=200, warmup=5, eta_min=1e-6, window=5120, stride=640, hidden=2048),

@@ -6,7 +6,8 @@ import torch.distributed as dist
 from mmpretrain.registry import MODELS
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from toy_training import snapshot, train_as_rank
+from toy_processes import train_as_rank
+from toy_training import snapshot
 
 from pic_plugin import collectives
 from pic_plugin.engine.ranks import gather_batch

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sharded_work
 import torch
-from toy_training import run_ranks
+from toy_processes import run_ranks
 
 from pic_plugin import collectives
 

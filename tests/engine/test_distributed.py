@@ -8,17 +8,8 @@ import shutil
 
 import numpy as np
 import pytest
-from toy_training import (
-    assert_equal,
-    bank_paths,
-    make_config,
-    read_checkpoint,
-    run_ranks,
-    snapshot,
-    train,
-    train_on_full_disk,
-    train_rank,
-)
+from toy_processes import run_ranks, train_on_full_disk, train_rank
+from toy_training import assert_equal, bank_paths, make_config, read_checkpoint, snapshot, train
 
 OPTIONS = dict(seed=11, augment=False, batch_size=4)
 STORED = ('stored rows', 'stored steps', 'stored values')  # each process stores its own classes
@@ -130,7 +121,7 @@ def test_bank_of_one_process_is_missing(tmp_path):
         assert 'BankFileError' in result and missing.name in result
 
 
-@pytest.mark.parametrize('name, full_rank', [('write_bank', 1), ('_publish', 0)])
+@pytest.mark.parametrize('name, full_rank', [('write_bank', 1), ('publish', 0)])
 def test_one_process_cannot_write(tmp_path, name, full_rank):
     results = run_ranks(train_on_full_disk, 2, name, full_rank, str(tmp_path), OPTIONS)
     for rank, result in enumerate(results):

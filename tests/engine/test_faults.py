@@ -10,22 +10,18 @@ import textwrap
 import time
 
 import pytest
-from toy_training import (
-    assert_equal,
-    bank_paths,
-    hash_files,
+from mmengine.logging import MMLogger
+from toy_processes import (
     hold_store,
     limited_training,
-    make_config,
     run_alone,
     run_ranks,
-    snapshot,
     start_process,
-    train,
     train_and_report,
     train_rank,
     train_rank_and_die,
 )
+from toy_training import assert_equal, bank_paths, hash_files, make_config, snapshot, train
 
 OPTIONS = dict(seed=5)
 RANK_OPTIONS = dict(seed=11, batch_size=4, max_epochs=3)
@@ -141,7 +137,9 @@ def test_a_data_worker_dies(tmp_path, undisturbed):
                 dict(type='ToyPixels'), dict(type='PackInputs', meta_keys=('sample_idx', ))]
     kwargs = dict(OPTIONS, pipeline=pipeline, num_workers=1)
     result = run_alone(train_and_report, str(tmp_path / 'work'), kwargs)
-    assert 'DataLoader worker' in result and 'Killed' in result
+    # torch says which worker was killed; or, if its death is seen first by a tensor that is fetched
+    # from it, that the connection is gone.
+    assert 'DataLoader worker' in result or 'ConnectionResetError' in result
     work = tmp_path / 'work'
     before = hash_files(work)
     resumed = run_alone(train_and_report, str(work), dict(kwargs, resume=True))
@@ -204,15 +202,14 @@ def test_other_names_of_checkpoints_are_refused(tmp_path):
         train(tmp_path, default_hooks=hooks, **OPTIONS)
 
 
-@pytest.mark.parametrize('change, expected', [
-    (dict(), []), (dict(num_images=100, custom_hooks=[
-        dict(type='InstanceBankHook', id_key=None), dict(type='RecordLoss')]), None)])
-def test_epochs_of_another_length_are_noticed(tmp_path, monkeypatch, change, expected):
-    from mmengine.logging import MMLogger
+@pytest.mark.parametrize('num_images, batches', [(50, 7), (100, 13)])
+def test_epochs_of_another_length_are_noticed(tmp_path, monkeypatch, num_images, batches):
+    # Room for 100 instances, of whose images nothing but their place is known.
     kwargs = dict(OPTIONS, head=dict(num_instances=100))
     train(tmp_path, **kwargs, max_epochs=1)
     messages = []
     monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *args: messages.append(text))
-    train(tmp_path, resume=True, **dict(kwargs, **change), max_epochs=2)
+    train(tmp_path, resume=True, **kwargs, num_images=num_images, max_epochs=2)
     found = [text for text in messages if 'An epoch had' in text]
-    assert found == expected or 'An epoch had 7 iterations and has 13 now' in found[0]
+    assert len(found) == (batches != 7)
+    assert all(f'An epoch had 7 iterations and has {batches} now' in text for text in found)

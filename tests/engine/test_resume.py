@@ -9,16 +9,8 @@ import time
 import pytest
 import torch
 from mmengine.runner import Runner
-from toy_training import (
-    assert_equal,
-    bank_paths,
-    hash_files,
-    read_checkpoint,
-    snapshot,
-    start_process,
-    train,
-    train_and_die,
-)
+from toy_processes import start_process, train_and_die
+from toy_training import assert_equal, bank_paths, hash_files, read_checkpoint, snapshot, train
 
 from pic_plugin.bank import BankFileError
 

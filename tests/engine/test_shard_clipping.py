@@ -7,7 +7,7 @@ import pytest
 import sharded_work
 import torch
 from torch import nn
-from toy_training import run_ranks
+from toy_processes import run_ranks
 
 from pic_plugin.engine.shard_clipping import check_elementwise, clip_grad_norm_over_shards
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import sharded_work
 import torch
-from toy_training import assert_equal, bank_paths, make_config, run_ranks, train
+from toy_processes import run_ranks
+from toy_training import assert_equal, bank_paths, make_config, train
 
 from pic_plugin.bank import BankFileError, initial_rows, read_bank
 

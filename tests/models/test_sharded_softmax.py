@@ -7,7 +7,7 @@ import pytest
 import sharded_work
 import torch
 from sharded_work import SoftmaxCase, as_arrays
-from toy_training import run_ranks
+from toy_processes import run_ranks
 
 from pic_plugin.models.cosine_softmax_loss import cosine_softmax
 from pic_plugin.models.sharded_softmax import sharded_cosine_softmax

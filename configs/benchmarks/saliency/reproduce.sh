@@ -15,10 +15,10 @@ for seed in $seeds; do
     python -m pic_plugin.tools.train pic_demo.py --work-dir "$run/pic" --cfg-options "${keep[@]}"
     python -m pic_plugin.tools.train "$here/supervised_demo.py" --work-dir "$run/supervised" \
         --cfg-options "${keep[@]}"
-    pic=$run/pic/epoch_24.pth
-    supervised=$run/supervised/epoch_24.pth
+    pic=$(< "$run/pic/last_checkpoint")
+    supervised=$(< "$run/supervised/last_checkpoint")
     series=()
-    for epoch in 4 8 12 16 20 24; do series+=("$run/pic/epoch_$epoch.pth"); done
+    for epoch in 4 8 12 16 20 24 28; do series+=("$run/pic/epoch_$epoch.pth"); done
     compare=(python -m pic_plugin.tools.saliency pic_demo.py)
     "${compare[@]}" "${series[@]}" --against "$supervised" --out "$run/pic_supervised" --num-images 300
     "${compare[@]}" "$pic" --against random --out "$run/pic_random" --num-images 300

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes without a GPU, for the train tools of other packages."""
+"""Several processes without a GPU."""
 from __future__ import annotations
 
 import atexit
@@ -18,8 +18,9 @@ class CPURunner(Runner):
     """mmengine's Runner, able to start with ``--launcher pytorch`` on CPUs.
 
     mmengine 0.10 asks for a GPU for each process whatever the backend is, and torch's SyncBN runs
-    on GPUs only. On a GPU, and in a single process, it is the Runner itself. Chosen on the command
-    line: ``--cfg-options runner_type=CPURunner``.
+    on GPUs only. On a GPU, and in a single process, it is the Runner itself. The tools of this
+    package choose it where there is no GPU; for those of other packages:
+    ``--cfg-options runner_type=CPURunner``.
     """
 
     def setup_env(self, env_cfg: Dict) -> None:

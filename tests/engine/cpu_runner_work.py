@@ -9,7 +9,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, RUNNERS
 from torch import nn
 
-import pic_plugin.transfer.cpu_runner  # noqa: F401
+import pic_plugin  # noqa: F401
 
 
 @MODELS.register_module()
