@@ -15,8 +15,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Tuple
 
+from mmengine.config import Config
 from torch import Tensor
 
 from pic_plugin.analysis.class_weights import read_class_weights
@@ -85,12 +86,7 @@ def run(args: argparse.Namespace) -> None:
     cfg = analysis_inputs.read_config_file(args.config)
     side = analysis_inputs.choose_side(args.side, cfg)
     if args.class_weights:
-        images = analysis_inputs.open_images(None, cfg.train_dataloader.dataset)
-        values = read_class_weights(Path(args.checkpoint))
-        if len(values) != len(images):
-            raise ValueError(f'{args.checkpoint} has {len(values)} class weights, and the training '
-                             f'data set {len(images)} images: give the config and the data of its '
-                             'training.')
+        images, values = training_images(cfg, Path(args.checkpoint))
         indices = list(range(len(images)))
     else:
         network = open_network(args.checkpoint, cfg, device=args.device)
@@ -121,6 +117,31 @@ def run(args: argparse.Namespace) -> None:
         print(f'{len(pairs)} pairs with a similarity of {args.duplicates} and above, {identical} '
               'of them identical pictures')
     print(f'{args.out}: figures and numbers')
+
+
+def training_images(cfg: Config, checkpoint: Path) -> Tuple[Images, Tensor]:
+    """The images of a training, and the class weight of each.
+
+    Args:
+        cfg (Config): Of the training.
+        checkpoint (Path): Of it, with its bank files.
+
+    Returns:
+        tuple[Images, Tensor]: N images and (N, d) float32.
+
+    Raises:
+        BankFileError: If a bank file is missing or damaged.
+        FileNotFoundError: If there is no checkpoint.
+        ValueError: If it has no class weights, or not one for each image of the data set.
+    """
+    values = read_class_weights(checkpoint)
+    images = analysis_inputs.open_images(
+        None, (cfg.get('train_dataloader') or {}).get('dataset'))
+    if len(values) != len(images):
+        raise ValueError(f'{checkpoint} has {len(values)} class weights, and the training data '
+                         f'set {len(images)} images: give the config and the data of its '
+                         'training.')
+    return images, values
 
 
 def make_cells(images: Images, indices: Sequence[int], queries: Sequence[int], rows: Tensor,

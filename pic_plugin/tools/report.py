@@ -6,7 +6,8 @@
 
 The file needs no network and no other file. What cannot be drawn is left out, and the page says
 why. The figures are in ``--out`` too, as PNG and SVG. Checkpoint, config and pictures are the
-run's own, the newest, unless given.
+run's own, the newest, unless given. How the salient regions changed over training takes several
+checkpoints of the run: ``default_hooks.checkpoint.max_keep_ckpts=-1`` keeps them.
 """
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, List, NamedTuple, Optional, Tuple
 
 from mmengine.config import Config
 
@@ -35,15 +36,28 @@ from pic_plugin.analysis.page import (
     paragraph_html,
     table_html,
 )
-from pic_plugin.analysis.saliency_figure import draw_histogram, draw_maps
-from pic_plugin.analysis.saliency_study import compare, measure, most_different, occlusion
+from pic_plugin.analysis.saliency_figure import (
+    SeriesPoint,
+    draw_histogram,
+    draw_maps,
+    draw_series,
+)
+from pic_plugin.analysis.saliency_study import (
+    Comparison,
+    Occlusion,
+    compare,
+    measure,
+    most_different,
+    occlusion,
+)
 from pic_plugin.analysis.scalars import read_run
 from pic_plugin.analysis.style import require, write_figure
+from pic_plugin.bank import BankFileError
 from pic_plugin.tools import analysis_inputs
 from pic_plugin.tools.config_file import explained_errors
 from pic_plugin.tools.embedding import groups_of, read_thumbnails
-from pic_plugin.tools.neighbours import make_cells
-from pic_plugin.tools.saliency import make_panels
+from pic_plugin.tools.neighbours import make_cells, training_images
+from pic_plugin.tools.saliency import accuracy, make_panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +66,7 @@ TOOL = 'report'
 QUERIES, NEIGHBOURS = 6, 7
 DUPLICATE_SIMILARITY, MOST_DUPLICATES = 0.98, 20
 SHOWN = 12  # saliency maps
+SERIES = 5  # checkpoints
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -76,6 +91,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 class _Network(NamedTuple):
     """What all sections but the first need."""
 
+    cfg: Config
+    checkpoint: Path
     network: Network
     images: Images
     side: int
@@ -117,17 +134,22 @@ class _Report:
                 ['run', 'scalar', 'images seen', 'first', 'last'], rows, 'First and last values')
 
     def saliency(self, given: _Network) -> str:
-        """Maps, beside those of another network."""
+        """Maps, beside those of another network, and how their overlap changed in training."""
         args, against = self.args, self.args.against or 'random'
         settings = occlusion(given.side, batch_size=args.batch_size)
-        other = open_network(against, like=given.network.settings, device=args.device)
+        earlier = earlier_checkpoints(given.checkpoint, SERIES - 1)
+        networks = [*(open_network(file, given.cfg, device=args.device) for file in earlier),
+                    given.network,
+                    open_network(against, like=given.network.settings, device=args.device)]
         chosen = analysis_inputs.choose(len(given.images), args.saliency_images)
-        measured = measure([given.network, other], given.images, chosen, settings)
-        found = compare(measured.distances[0], measured.distances[1], settings)
+        measured = measure(networks, given.images, chosen, settings)
+        comparisons = [compare(one, measured.distances[-1], settings)
+                       for one in measured.distances[:-1]]
+        found = comparisons[-1]
         summary = summarise_overlap(found.overlaps, found.other_images)
         shown = most_different(found.overlaps, SHOWN)
         titles = [f'IoU {float(found.overlaps[place]):.2f}' for place in shown]
-        panels = make_panels(given.images, measured, settings, shown, titles, [0, 1])
+        panels = make_panels(given.images, measured, settings, shown, titles, [-2, -1])
         names = ['this run', Path(against).stem]
         rows = [[given.images.names[index], float(overlap)]
                 for index, overlap in zip(measured.indices, found.overlaps)]
@@ -141,7 +163,29 @@ class _Report:
                 'overlap', lambda: draw_histogram(summary, names),
                 f'Histogram of overlaps; their mean is {mean}.',
                 f'Overlap of the salient regions in {summary["images"]} pictures.') + table_html(
-                    ['picture', 'overlap (IoU)'], rows, 'Overlap in each picture')
+                    ['picture', 'overlap (IoU)'], rows, 'Overlap in each picture') + (
+                        self.series(given, earlier, networks, comparisons, settings, names[1]))
+
+    def series(self, given: _Network, earlier: Sequence[Path], networks: Sequence[Network],
+               comparisons: Sequence[Comparison], settings: Occlusion, against: str) -> str:
+        """Overlap over accuracy in the course of training."""
+        if not earlier:
+            return paragraph_html(
+                f'Only one checkpoint, {given.checkpoint.name}: how the overlap changed in '
+                'training takes several (default_hooks.checkpoint.max_keep_ckpts=-1 keeps them).')
+        points = []
+        for file, network, found in zip([*earlier, given.checkpoint], networks, comparisons):
+            summary = summarise_overlap(found.overlaps, found.other_images)
+            points.append(SeriesPoint(
+                file.stem, accuracy(network, given.images, given.features.indices, settings),
+                summary['mean'], summary['standard_error']))
+        return self.figure(
+            'series', lambda: draw_series(points, against),
+            f'Mean overlap of {len(points)} checkpoints with {against}, over their accuracy.',
+            'Mean overlap of the salient regions in the course of training; bars are standard '
+            'errors.') + table_html(
+                ['checkpoint', 'kNN accuracy, %', 'mean overlap', 'standard error'], points,
+                'Overlap of each checkpoint')
 
     def neighbours(self, given: _Network) -> str:
         """Nearest pictures and duplicates."""
@@ -166,6 +210,22 @@ class _Report:
             f'{len(pairs)} possible duplicates (similarity of {DUPLICATE_SIMILARITY} and above'
             f'{", the first of them" if len(pairs) == MOST_DUPLICATES else ""})')
 
+    def class_weights(self, given: _Network) -> str:
+        """Training images with the nearest class weights."""
+        try:
+            images, values = training_images(given.cfg, given.checkpoint)
+        except BankFileError as error:
+            raise ValueError(str(error)) from error
+        indices = list(range(len(images)))
+        queries = find_queries(images, None, indices, QUERIES)
+        rows, cosines = nearest(values, queries, NEIGHBOURS)
+        cells = make_cells(images, indices, queries, rows, cosines, given.side)
+        return self.figure(
+            'class_weights', lambda: draw_neighbours(cells),
+            f'{len(queries)} training pictures with those of the nearest class weights.',
+            f'Each row: a training picture, and those of the {len(images)} whose class weights '
+            'are nearest to its own.')
+
     def embedding(self, given: _Network) -> str:
         """Map with pictures."""
         points = embed(given.features.values.numpy())
@@ -184,12 +244,30 @@ def newest_checkpoint(work_dir: Path) -> Path:
     Raises:
         FileNotFoundError: If there is none.
     """
-    numbered = [(int(match[1]), file) for file in work_dir.glob('*.pth')
-                for match in [re.fullmatch(r'(?:epoch|iter)_(\d+)', file.stem)] if match]
+    numbered = numbered_checkpoints(work_dir)
     if not numbered:
         raise FileNotFoundError(f'{work_dir} holds no epoch_N.pth or iter_N.pth: give '
                                 '--checkpoint.')
-    return max(numbered)[1]
+    return numbered[-1][1]
+
+
+def numbered_checkpoints(work_dir: Path) -> List[Tuple[int, Path]]:
+    """Checkpoints by epochs or iterations, in the order of their numbers."""
+    return sorted((int(match[1]), file) for file in work_dir.glob('*.pth')
+                  for match in [re.fullmatch(r'(?:epoch|iter)_(\d+)', file.stem)] if match)
+
+
+def earlier_checkpoints(checkpoint: Path, most: int) -> List[Path]:
+    """Checkpoints of the same run before this one, evenly from all, in their order.
+
+    Args:
+        checkpoint (Path): ``epoch_N.pth`` or ``iter_N.pth``; another name has none before it.
+        most (int): How many.
+    """
+    numbered = numbered_checkpoints(checkpoint.parent)
+    files = [file for _, file in numbered]
+    before = files[:files.index(checkpoint)] if checkpoint in files else []
+    return [before[place] for place in analysis_inputs.choose(len(before), most)]
 
 
 def find_run_config(work_dir: Path) -> Path:
@@ -208,12 +286,12 @@ def _open(args: argparse.Namespace) -> _Network:
     cfg: Config = analysis_inputs.read_config_file(
         args.config or str(find_run_config(args.work_dir)))
     side = analysis_inputs.choose_side(args.side, cfg)
-    checkpoint = args.checkpoint or newest_checkpoint(args.work_dir)
+    checkpoint = Path(args.checkpoint or newest_checkpoint(args.work_dir))
     network = open_network(checkpoint, cfg, device=args.device)
     images = analysis_inputs.open_images(args.images, evaluated_dataset(cfg))
     chosen = analysis_inputs.choose(len(images), args.num_images)
     features = extract(network, images, chosen, side, args.batch_size)
-    return _Network(network, images, side, features)
+    return _Network(cfg, checkpoint, network, images, side, features)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -245,6 +323,8 @@ def run(args: argparse.Namespace) -> Path:
         reason = str(error)
     for name, title, make in (('saliency', 'Where the network looks', report.saliency),
                               ('neighbours', 'Nearest pictures', report.neighbours),
+                              ('class_weights', 'Nearest class weights',
+                               report.class_weights),
                               ('embedding', 'Map of the features', report.embedding)):
 
         def body(make: Callable[[_Network], str] = make) -> str:

@@ -137,7 +137,9 @@ def run(args: argparse.Namespace) -> None:
         write_figure(lambda: draw_histogram(summary['overlap'][-1], names[-2:]),
                      args.out / 'overlap')
         if len(comparisons) > 1:
-            points = _series(networks, images, measured, settings, names, summary['overlap'])
+            points = [SeriesPoint(name, accuracy(network, images, measured.indices, settings),
+                                  overlap['mean'], overlap['standard_error'])
+                      for network, name, overlap in zip(networks, names, summary['overlap'])]
             summary['series'] = [point._asdict() for point in points]
             write_figure(lambda: draw_series(points, names[-1]), args.out / 'series')
         shown = most_different(latest.overlaps, args.show)
@@ -191,17 +193,13 @@ def _rows_compared(images: Images, measured: Measured, latest: Comparison) -> Li
             for index, overlap, areas in zip(measured.indices, latest.overlaps, latest.areas)]
 
 
-def _series(networks: Sequence[Network], images: Images, measured: Measured, settings: Occlusion,
-            names: Sequence[str], overlaps: Sequence[Dict[str, Any]]) -> List[SeriesPoint]:
-    points = []
-    for network, name, overlap in zip(networks, names, overlaps):
-        accuracy = None
-        if images.labels is not None:
-            accuracy = knn_accuracy(
-                extract(network, images, measured.indices, settings.side, settings.batch_size),
-                images)
-        points.append(SeriesPoint(name, accuracy, overlap['mean'], overlap['standard_error']))
-    return points
+def accuracy(network: Network, images: Images, indices: Sequence[int],
+             settings: Occlusion) -> Optional[float]:
+    """kNN accuracy of a network among the pictures, percent; None without labels."""
+    if images.labels is None:
+        return None
+    return knn_accuracy(extract(network, images, indices, settings.side, settings.batch_size),
+                        images)
 
 
 def _print(summary: Dict[str, Any], names: Sequence[str], out: Path, speed: float) -> None:

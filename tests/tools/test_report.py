@@ -3,18 +3,21 @@
 import csv
 import json
 import re
+import runpy
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 from pic_plugin.datasets import ImageGrid
 from pic_plugin.tools import embedding
 from pic_plugin.tools.config_file import find_config
-from pic_plugin.tools.report import main, newest_checkpoint
+from pic_plugin.tools.report import earlier_checkpoints, main, newest_checkpoint
 
 pytest.importorskip('sklearn', reason="scikit-learn is not installed: pip install '.[analysis]'")
 
@@ -31,6 +34,16 @@ def write_run(folder, checkpoint=True):
         model = MODELS.build(cfg.model)
         for name in ('epoch_9.pth', 'epoch_10.pth'):
             torch.save(dict(state_dict=model.state_dict()), folder / name)
+    return folder
+
+
+def train_run(folder):
+    """A work folder of a real training: two checkpoints, with class weights."""
+    cfg = Config({name: value for name, value in runpy.run_path(
+        str(Path(__file__).with_name('tiny_config.py'))).items() if not name.startswith('__')})
+    cfg.train_dataloader.collate_fn = cfg.val_dataloader.collate_fn = dict(type='default_collate')
+    cfg.work_dir = str(folder)
+    Runner.from_cfg(cfg).train()
     return folder
 
 
@@ -51,13 +64,15 @@ def test_everything_that_can_be_had(tmp_path):
     images = write_images(tmp_path / 'images', [0, 1, 2, 150, 151, 152])
     (images / '0' / 'broken.png').write_bytes(b'x')
     cv2.imwrite(str(images / '1' / 'tiny.png'), np.zeros((2, 5, 3), np.uint8))
-    page = make(write_run(tmp_path / 'run'), '--images', images)
-    assert 'Not drawn' not in page
+    page = make(train_run(tmp_path / 'run'), '--images', images, '--side', '32')
+    assert 'Not drawn' not in page and 'Only one checkpoint' not in page
+    assert 'those of the 40 whose class weights' in page and '<td>epoch_1</td>' in page
     assert 'broken.png' in page and 'no picture that OpenCV can decode' in page
     assert page.count('<circle ') == 7
     # One file: every address is a part of the page or its own data.
     assert not re.findall(r'(?:src|href|srcset)="(?!data:|#)[^"]*"', page)
-    for name in ('health', 'saliency', 'overlap', 'neighbours', 'embedding'):
+    for name in ('health', 'saliency', 'overlap', 'series', 'neighbours', 'class_weights',
+                 'embedding'):
         assert cv2.imread(str(tmp_path / 'run' / 'report' / f'{name}.png')).std() > 2
         assert '<svg' in (tmp_path / 'run' / 'report' / f'{name}.svg').read_text()
 
@@ -65,13 +80,14 @@ def test_everything_that_can_be_had(tmp_path):
 def test_one_picture_without_label(tmp_path):
     images = write_images(tmp_path / 'images', [7], by_class=False)
     page = make(write_run(tmp_path / 'run'), '--images', images)
-    assert page.count('Not drawn') == 1 and 'one picture has no neighbours' in page
+    assert page.count('Not drawn') == 2 and 'one picture has no neighbours' in page
+    assert 'epoch_10.pth has no class weights' in page  # of a training of something else
     assert 'there are no labels' in page and page.count('<circle ') == 1
 
 
 def test_without_checkpoint_curves_are_drawn(tmp_path):
     page = make(write_run(tmp_path / 'run', checkpoint=False))
-    assert page.count('Not drawn') == 3 and 'give --checkpoint' in page
+    assert page.count('Not drawn') == 4 and 'give --checkpoint' in page
     assert 'loss from 8 to 7' in page
 
 
@@ -79,7 +95,7 @@ def test_without_scalars_the_rest_is_drawn(tmp_path):
     run = write_run(tmp_path / 'run')
     (run / '20250101_000000' / 'vis_data' / 'scalars.json').unlink()
     page = make(run, '--num-images', '12')
-    assert page.count('Not drawn') == 1 and 'LocalVisBackend' in page
+    assert page.count('Not drawn') == 2 and 'LocalVisBackend' in page
     assert page.count('<circle ') == 12
 
 
@@ -87,6 +103,12 @@ def test_newest_is_by_number(tmp_path):
     for name in ('epoch_9.pth', 'epoch_10.pth', 'best_knn.pth'):
         (tmp_path / name).touch()
     assert newest_checkpoint(tmp_path).name == 'epoch_10.pth'
+    for number in (1, 2, 3, 4):
+        (tmp_path / f'epoch_{number}.pth').touch()
+    assert [file.name for file in earlier_checkpoints(tmp_path / 'epoch_10.pth', 3)] == [
+        'epoch_1.pth', 'epoch_2.pth', 'epoch_4.pth']
+    assert earlier_checkpoints(tmp_path / 'epoch_1.pth', 3) == []
+    assert earlier_checkpoints(tmp_path / 'best_knn.pth', 3) == []
     with pytest.raises(SystemExit, match='no folder'):
         main([str(tmp_path / 'missing')])
 

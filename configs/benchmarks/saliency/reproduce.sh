@@ -3,7 +3,8 @@
 # The paper's Figure 3 at the scale of the demo: where PIC, a supervised twin and a random network
 # look, how the overlap of the first two grows over training, and pictures of two objects.
 #     bash configs/benchmarks/saliency/reproduce.sh [FOLDER] [SEEDS]
-# Numbers: FOLDER/SEED/*/saliency.json and FOLDER/SEED/two_objects/two_objects.json.
+# Numbers: FOLDER/SEED/*/saliency.json and FOLDER/SEED/two_objects/two_objects.json; over seeds:
+# FOLDER/saliency_seeds.md, .csv and series.svg.
 set -euo pipefail
 out=${1:-work_dirs/saliency}
 seeds=${2:-0 1 2}
@@ -17,12 +18,13 @@ for seed in $seeds; do
         --cfg-options "${keep[@]}"
     pic=$(< "$run/pic/last_checkpoint")
     supervised=$(< "$run/supervised/last_checkpoint")
-    series=()
-    for epoch in 4 8 12 16 20 24 28; do series+=("$run/pic/epoch_$epoch.pth"); done
+    series=(random)
+    for epoch in 4 8 16 30; do series+=("$run/pic/epoch_$epoch.pth"); done
     compare=(python -m pic_plugin.tools.saliency pic_demo.py)
-    "${compare[@]}" "${series[@]}" --against "$supervised" --out "$run/pic_supervised" --num-images 300
-    "${compare[@]}" "$pic" --against random --out "$run/pic_random" --num-images 300
-    "${compare[@]}" "$supervised" --against random --out "$run/supervised_random" --num-images 300
+    "${compare[@]}" "${series[@]}" --against "$supervised" --out "$run/pic_supervised" --num-images 200
+    "${compare[@]}" "$pic" --against random --out "$run/pic_random" --num-images 200
+    "${compare[@]}" "$supervised" --against random --out "$run/supervised_random" --num-images 200
     python -m pic_plugin.tools.two_objects pic_demo.py "$pic" "$supervised" random \
         --names PIC supervised random --out "$run/two_objects"
 done
+python -m pic_plugin.tools.saliency_seeds "$out" --out "$out"
