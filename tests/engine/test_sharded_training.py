@@ -9,6 +9,7 @@ import torch
 from toy_processes import run_ranks
 from toy_training import assert_equal, bank_paths, make_config, train
 
+from pic_plugin.analysis.class_weights import read_class_weights
 from pic_plugin.bank import BankFileError, initial_rows, read_bank
 
 LONG = 50  # epochs: 200 steps with four processes, 350 with two
@@ -225,6 +226,13 @@ def test_files_hold_each_row_once(four, mode):
              if kind == 'head']
     num_slots = N if mode == 'full' else 16
     np.testing.assert_array_equal(np.sort(np.concatenate(slots)), range(num_slots))
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_analysis_reads_all_rows(four, mode):
+    folder, outcomes = four
+    found = read_class_weights(folder / mode / 'epoch_4.pth')
+    np.testing.assert_array_equal(found.numpy(), outcomes[mode][0]['state']['class_weights'])
 
 
 def assert_same_rows(outcome, expected):

@@ -13,8 +13,8 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 for seed in $seeds; do
     run=$out/$seed
     keep=(default_hooks.checkpoint.max_keep_ckpts=-1 randomness.seed="$seed")
-    python -m pic_plugin.tools.train pic_demo.py --work-dir "$run/pic" --cfg-options "${keep[@]}"
-    python -m pic_plugin.tools.train "$here/supervised_demo.py" --work-dir "$run/supervised" \
+    python -m pic_plugin.tools.train pic_demo.py --work-dir "$run/pic" --resume --cfg-options "${keep[@]}"
+    python -m pic_plugin.tools.train "$here/supervised_demo.py" --work-dir "$run/supervised" --resume \
         --cfg-options "${keep[@]}"
     pic=$(< "$run/pic/last_checkpoint")
     supervised=$(< "$run/supervised/last_checkpoint")
