@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from .checkpoint import StateDict, read_checkpoint, resnet_depth, state_dict_of
+from .checkpoint import StateDict, backbone_of, read_checkpoint, resnet_depth, state_dict_of
 
 OPTION = 'model.backbone.init_cfg.checkpoint'
 
@@ -25,8 +25,8 @@ class CheckPretrainedHook(Hook):
     mmengine's ``Pretrained`` initialisation takes what fits and goes on with random numbers for the
     rest, with no more than a line in the log. This hook reads which file each module was to be
     initialised from out of its ``init_cfg``, prints ``loaded n of n``, and raises if a weight of
-    the network or of the file is left over. It does nothing when training resumes, or starts from
-    ``load_from``.
+    the network or of the file is left over. Of a training that starts from ``load_from`` it asks
+    that this file has all weights of the modules; of one that resumes, nothing.
 
     Args:
         modules (Sequence[str]): Names of the modules that share out the backbone's weights. Those
@@ -55,9 +55,12 @@ class CheckPretrainedHook(Hook):
         for cfg in others:
             if cfg and not cfg.get('checkpoint'):
                 cfg['checkpoint'] = first.get('checkpoint')
-        if runner._load_from is None and not runner._resume:
-            for name in self.modules:
+        for name in self.modules:
+            if runner._load_from is None and not runner._resume:
                 self._weights(runner, name)
+            elif not self._init_cfg(runner, name).get('checkpoint'):
+                # All weights come from another file: mmengine would look for one named None.
+                attrgetter(name)(_unwrapped(runner)).init_cfg = None
 
     def before_train(self, runner: Any) -> None:
         """Compare every tensor.
@@ -65,9 +68,11 @@ class CheckPretrainedHook(Hook):
         Raises:
             ValueError: If a weight was not taken, or is not in the file.
         """
-        if runner._has_loaded:
-            return
         model = _unwrapped(runner)
+        if runner._has_loaded:
+            if not runner._resume:
+                self._check_load_from(runner, model)
+            return
         unused: Optional[set] = None
         wrong, total = [], 0
         for name in self.modules:
@@ -94,6 +99,22 @@ class CheckPretrainedHook(Hook):
         runner.logger.info(f'{" and ".join(self.modules)}: loaded {total} of {total} weights from '
                            f'{file}')
 
+    def _check_load_from(self, runner: Any, model: nn.Module) -> None:
+        """mmengine passes over what ``load_from`` lacks: all of it, if a name differs."""
+        file = runner._load_from
+        saved = {key[len('module.'):] if key.startswith('module.') else key: value
+                 for key, value in _state_dict(file).items()}
+        own = {f'{name}.{key}': value for name in self.modules
+               for key, value in attrgetter(name)(model).state_dict().items()}
+        wrong = [_difference(key, value, saved.get(key)) for key, value in own.items()
+                 if not _same(value, saved.get(key))]
+        if wrong:
+            raise ValueError(
+                f'the network took {len(own) - len(wrong)} of {len(own)} weights of '
+                f'{" and ".join(self.modules)} from load_from={file} ({wrong[0]}): the rest would '
+                f'be random. To start from pre-training, give `--cfg-options {OPTION}={file}` in '
+                'the place of load_from.')
+
     def _init_cfg(self, runner: Any, name: str) -> Dict[str, Any]:
         cfg = attrgetter(name)(_unwrapped(runner)).init_cfg
         return cfg if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained' else {}
@@ -108,18 +129,26 @@ class CheckPretrainedHook(Hook):
             raise ValueError(
                 f'{name} has no pretrained weights and would start from random ones: add '
                 f'`--cfg-options {OPTION}=CHECKPOINT`, or set `pretrained` in the config.')
-        content = (CheckpointLoader.load_checkpoint(file, map_location='cpu')
-                   if '://' in file else read_checkpoint(file))
         prefix = cfg.get('prefix') or ''
         prefix = prefix if not prefix or prefix.endswith('.') else f'{prefix}.'
-        state = state_dict_of(content, file)
+        state = _state_dict(file)
         weights = {key[len(prefix):]: value for key, value in state.items()
                    if key.startswith(prefix)}
         if not weights:
+            if prefix == 'backbone.':
+                # Says what the file is, if there is none behind other prefixes either.
+                backbone_of(state, file)
             raise ValueError(
                 f'no name in {file} begins with `{prefix}` ({next(iter(state))} is the first): '
                 'take the backbone out with `mim run pic_plugin extract_backbone CHECKPOINT OUT`.')
         return weights
+
+
+def _state_dict(file: str) -> StateDict:
+    """Names and weights as they are in a file or at an address."""
+    content = (CheckpointLoader.load_checkpoint(file, map_location='cpu')
+               if '://' in file else read_checkpoint(file))
+    return state_dict_of(content, file)
 
 
 def _unwrapped(runner: Any) -> nn.Module:

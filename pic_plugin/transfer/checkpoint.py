@@ -98,13 +98,15 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
                                  weights_only=False)
     # A damaged file makes torch and pickle raise nearly anything.
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        # The first sentence: torch goes on to say what may have happened.
+        reason = (str(error) or type(error).__name__).splitlines()[0].split('. ')[0]
         raise ValueError(
             f'{path} ({path.stat().st_size} bytes) is no checkpoint, or only a part of one '
             f'({reason}): copy or download it again, and compare its size.') from error
     if not isinstance(content, dict):
-        raise ValueError(f'{path} holds a {type(content).__name__}, and no state dict: save '
-                         'model.state_dict(), not the model.')
+        kind = 'pickled object' if isinstance(content, _StandIn) else type(content).__name__
+        raise ValueError(f'{path} holds a {kind}, and no state dict: save model.state_dict(), not '
+                         'the model.')
     return content
 
 
@@ -192,6 +194,12 @@ def backbone_of(state: StateDict, path: Union[str, Path], ema: Optional[bool] = 
     if any(name.startswith('encoder.') for name in names):
         raise ValueError(f"{path} is a checkpoint of the authors' code: convert it first with "
                          '`mim run pic_plugin convert_official IN OUT`.')
+    depth = resnet_depth(names)
+    if depth is not None and 'conv1.weight' in names:
+        raise ValueError(f'{path} holds the bare weights of a ResNet-{depth}, as the formats '
+                         'torchvision and timm have them: give the checkpoint of PIC '
+                         'pre-training, or what `mim run pic_plugin extract_backbone CHECKPOINT '
+                         'OUT --format openmmlab` makes of it.')
     beginnings = ', '.join(f'{first}.*' for first in _first_parts(names))
     raise ValueError(f'{path} has no backbone: no name begins with `backbone.` (there are '
                      f'{beginnings}). Give a checkpoint of PIC pre-training, epoch_N.pth.')

@@ -8,10 +8,11 @@ from mmengine.runner import Runner
 from mmpretrain.models import ResNet
 from torch import nn
 
+import pic_plugin  # noqa: F401
 import pic_plugin.transfer.check_pretrained_hook  # noqa: F401
 from pic_plugin.transfer.checkpoint import read_checkpoint
 
-from .toy_checkpoint import pic_content
+from .toy_checkpoint import official_content, pic_content
 
 ARCH = dict(depth=18, stem_channels=4, base_channels=4)
 
@@ -77,7 +78,8 @@ def train(work_dir):
                                   sampler=dict(type='DefaultSampler', shuffle=False)),
             train_cfg=dict(by_epoch=True, max_epochs=1),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.0)),
-            custom_hooks=[dict(type='CheckPretrainedHook', **(hook or {}))],
+            custom_hooks=[dict(type='CheckPretrainedHook', **(hook or {})),
+                          dict(type='mmpretrain.PlainCheckpointHook')],
             load_from=load_from, resume=resume, experiment_name=f'{len(list(work_dir.glob("*")))}')
         messages = []
         runner.logger.info = lambda message, *args: messages.append(str(message))
@@ -156,6 +158,45 @@ def test_files_that_do_not_fit(train, checkpoint, tmp_path):
     with pytest.raises(ValueError, match='no name in .* begins with `backbone.` .module.backbone.*'
                                          'extract_backbone'):
         train(checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize('kind, line', [
+    ('bare', 'bare weights of a ResNet-18, .*extract_backbone CHECKPOINT OUT --format openmmlab'),
+    ('official', "authors' code: convert it first with `mim run pic_plugin convert_official"),
+    ('other', r'has no backbone: .*\(there are fc\.\*\)'),
+])
+def test_files_without_a_backbone_behind_any_prefix(train, checkpoint, kind, line):
+    """extract_backbone alone would not help: what to run is said at once."""
+    state = torch.load(checkpoint)['state_dict']
+    content = dict(
+        bare={name[len('backbone.'):]: value for name, value in state.items()
+              if name.startswith('backbone.')},
+        official=official_content()[0], other=dict(state_dict={'fc.weight': torch.ones(2)}))[kind]
+    torch.save(content, checkpoint)
+    with pytest.raises(ValueError, match=line):
+        train(checkpoint=checkpoint)
+
+
+def test_load_from_that_lacks_weights(train, checkpoint):
+    """A PIC checkpoint given the wrong way: res5 has another name in the detector."""
+    with pytest.raises(ValueError, match='took 90 of 125 weights of backbone and head from '
+                       f'load_from={checkpoint} .head.layer4.* is in the network and not in the '
+                       f'file.*--cfg-options model.backbone.init_cfg.checkpoint={checkpoint}'):
+        train(SPLIT, split=True, load_from=str(checkpoint))
+
+
+def test_resume_needs_no_file_of_pre_training(train, checkpoint, work_dir):
+    """Nor does it look for one: the option of the first call may be left out, the file gone."""
+    first, _ = train(SPLIT, split=True, checkpoint=checkpoint)
+    checkpoint.unlink()
+    again, _ = train(SPLIT, split=True, resume=True)
+    assert again.epoch == 1
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+    # With nothing to resume from, it is a training that starts.
+    (work_dir / 'last_checkpoint').unlink()
+    with pytest.raises(ValueError, match='backbone has no pretrained weights'):
+        train(SPLIT, split=True, resume=True)
 
 
 def test_nothing_is_asked_of_a_run_that_goes_on(train, checkpoint, tmp_path):

@@ -88,6 +88,7 @@ def test_half_a_download(tmp_path, part, legacy):
     message = str(error.value)
     assert str(path) in message and f'({path.stat().st_size} bytes)' in message
     assert 'download it again' in message and '\n' not in message
+    assert '. ' not in message[len(str(path)):]  # of torch's reasons the first sentence
 
 
 @pytest.mark.parametrize('content', [b'<html>404</html>', pickle.dumps({'a': 1})])
@@ -101,8 +102,9 @@ def test_a_file_of_another_kind(tmp_path, content):
 def test_no_file_and_no_weights(tmp_path):
     with pytest.raises(FileNotFoundError, match='there is no checkpoint .*missing.pth'):
         read_checkpoint(tmp_path / 'missing.pth')
-    with pytest.raises(ValueError, match='holds a list, and no state dict'):
-        read_checkpoint(save(tmp_path, [1, 2]))
+    for content, kind in (([1, 2], 'list'), (nn.Linear(2, 2), 'pickled object')):
+        with pytest.raises(ValueError, match=f'holds a {kind}, and no state dict'):
+            read_checkpoint(save(tmp_path, content))
     path = save(tmp_path, dict(meta={}, optimizer=dict(state=[])))
     with pytest.raises(ValueError, match='holds no weights; its entries are meta, optimizer'):
         state_dict_of(read_checkpoint(path), path)
@@ -143,6 +145,9 @@ def test_averaged_weights_of_mmengine():
 def test_no_backbone():
     with pytest.raises(ValueError, match=r'x.pth has no backbone: .*conv1\.\*, fc\.\*'):
         backbone_of({'conv1.weight': torch.ones(1), 'fc.weight': torch.ones(1)}, 'x.pth')
+    bare = ResNet(34, base_channels=4, stem_channels=4).state_dict()
+    with pytest.raises(ValueError, match='x.pth holds the bare weights of a ResNet-34, .*--form'):
+        backbone_of(bare, 'x.pth')
     with pytest.raises(ValueError, match="authors' code: convert it first"):
         backbone_of({'module.encoder.conv1.weight': torch.ones(1)}, 'x.pth')
 
