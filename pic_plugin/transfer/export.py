@@ -43,14 +43,14 @@ def read_training(content: dict) -> Dict[str, Any]:
 
     Returns:
         dict: ``backbone`` and ``data_preprocessor`` as in the config (None if unknown), epochs and
-        iterations done, seed, and versions.
+        iterations done, seed, versions, and ``cfg``, the text of the training's config.
     """
     meta = content.get('meta')
     meta = meta if isinstance(meta, dict) else {}
     text = meta.get('cfg')
     model = value_in_config(text, 'model') if isinstance(text, str) else None
     model = model if isinstance(model, dict) else {}
-    known = {key: meta[key] for key in ('epoch', 'iter', 'seed', 'experiment_name', 'time',
+    known = {key: meta[key] for key in ('cfg', 'epoch', 'iter', 'seed', 'experiment_name', 'time',
                                         'mmengine_version', 'converted_from')
              if isinstance(meta.get(key), (str, int, float))}
     return dict(backbone=model.get('backbone'), data_preprocessor=model.get('data_preprocessor'),
@@ -119,9 +119,14 @@ def export_backbone(weights: StateDict, cfg: Dict[str, Any], form: str) -> Expor
         Export: What to write, and what was checked.
 
     Raises:
-        ValueError: If the library has no such network, or it does not take every weight, or gives
-            other features.
+        ValueError: If a weight is not finite, the library has no such network, or it does not take
+            every weight, or gives other features.
     """
+    broken = [key for key, value in weights.items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(f'{len(broken)} of {len(weights)} weights of the backbone are not finite, '
+                         f'{broken[0]} first: the training had broken down. Take an earlier '
+                         'checkpoint.')
     try:
         network = MODELS.build(cfg)
     except (KeyError, TypeError, ValueError) as error:

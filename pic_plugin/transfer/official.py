@@ -44,10 +44,12 @@ def convert_official(state: StateDict, with_class_weights: bool = True) -> Conve
         Conversion: Our state dict, its config, and what was checked.
 
     Raises:
-        ValueError: If it is no checkpoint of a PIC model of theirs, or of a kind that has no
-            counterpart here.
+        ValueError: If it is no checkpoint of a PIC model of theirs, or of a kind that is not
+            converted.
     """
-    names = unwrap(state)
+    # Mixed precision of theirs may leave halves, with which a CPU does not compute.
+    names = {name: value.float() if value.is_floating_point() else value
+             for name, value in unwrap(state).items()}
     encoder = {name[len('encoder.'):]: value for name, value in names.items()
                if name.startswith('encoder.')}
     if not encoder or CLASS_WEIGHTS not in names:
@@ -57,12 +59,12 @@ def convert_official(state: StateDict, with_class_weights: bool = True) -> Conve
             + (': it is one of pic_plugin already.' if 'backbone.conv1.weight' in names else '.'))
     if 'fc1.weight' not in encoder or 'fc2.weight' not in encoder:
         raise ValueError('its projection is not the two layers fc1 and fc2 (option --mlp-head of '
-                         "the authors' code): a single layer has no counterpart here.")
+                         "the authors' code): a single layer is not converted.")
     body = {name: value for name, value in encoder.items() if name not in PROJECTION}
     depth = resnet_depth(body)
     if depth is None or 'conv1.weight' not in body:
         raise ValueError('its encoder is no plain ResNet of 18 to 152 layers (a deep stem, '
-                         '`resnet50_d`, has no counterpart here).')
+                         '`resnet50_d`, is not converted).')
     base = body['layer1.0.conv1.weight'].shape[0]
     num_instances, feat_dim = names[CLASS_WEIGHTS].shape
     hidden, width = encoder['fc1.weight'].shape

@@ -72,6 +72,8 @@ def test_metadata_says_how_it_was_trained(tmp_path, content18, capsys):
     assert meta['backbone'] == RESNET18 and meta['data_preprocessor'] == PREPROCESSOR
     assert (meta['epoch'], meta['iter'], meta['seed']) == (3, 30, 1)
     assert (meta['source'], meta['format']) == ('epoch_3.pth', 'openmmlab')
+    # All settings of the training, as text.
+    assert meta['cfg'] == content18['meta']['cfg'] and 'PICHead' in meta['cfg']
 
 
 def test_the_same_weights_give_the_same_name(tmp_path, content18, capsys):
@@ -108,20 +110,25 @@ def test_torchvision_has_the_same_features(tmp_path, capsys, depth, channels):
     assert difference < 1e-5  # float32
 
 
+@pytest.mark.downstream
 def test_timm(tmp_path, content18, capsys):
+    """The environment of the downstream group has timm."""
+    import timm
     lines = run(write(tmp_path, content18), tmp_path / 'out', '--format', 'timm', capsys=capsys)
+    assert lines[0] == 'timm resnet18: loaded 120 of 120'
+    assert lines[1].startswith('features equal to ')
+    network = timm.create_model('resnet18', num_classes=0, checkpoint_path=str(written(tmp_path)))
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, content18['state_dict'][f'backbone.{key}']), key
+
+
+def test_without_timm(tmp_path, content18, capsys, monkeypatch):
+    """Said, and not silently taken for granted."""
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    lines = run(write(tmp_path, content18), tmp_path / 'out', '--format', 'timm', capsys=capsys)
+    assert lines[0] == 'torchvision resnet18: loaded 120 of 120'
+    assert 'timm is not installed here' in lines[1]
     state = torch.load(written(tmp_path), weights_only=True)['state_dict']
-    if importlib.util.find_spec('timm'):
-        import timm
-        network = timm.create_model('resnet18', num_classes=0,
-                                    checkpoint_path=str(written(tmp_path)))
-        assert lines[0] == 'timm resnet18: loaded 120 of 120'
-        for key, value in network.state_dict().items():
-            assert torch.equal(value, content18['state_dict'][f'backbone.{key}']), key
-    else:
-        # Said, and not silently taken for granted.
-        assert lines[0] == 'torchvision resnet18: loaded 120 of 120'
-        assert 'timm is not installed here' in lines[1]
     assert list(state) == list(backbone_of(content18['state_dict'], 'x'))
 
 
@@ -206,6 +213,25 @@ def test_a_file_that_does_not_say_what_it_is(tmp_path, content18, capsys):
     assert 'ResNet_CIFAR' in lines[0] and f'loaded {number} of {number}' in lines[0]
     meta = torch.load(written(tmp_path / 'b'), weights_only=True)['meta']
     assert meta['data_preprocessor']['mean'] == [125.3, 123.0, 113.9]
+
+
+def test_an_extracted_file_can_be_extracted_again(tmp_path, capsys):
+    """It says itself which network it is of."""
+    demo = Config.fromfile(ROOT / 'configs' / 'pic' / 'pic_demo.py').model
+    content = pic_content(demo.backbone.to_dict(), demo.neck.in_channels)
+    run(write(tmp_path, content), tmp_path / 'out', capsys=capsys)
+    assert 'ResNet_CIFAR' in run(written(tmp_path), tmp_path / 'b' / 'out', capsys=capsys)[0]
+
+
+def test_a_training_that_broke_down(tmp_path, content18):
+    state = {key: value.clone() for key, value in content18['state_dict'].items()}
+    state['backbone.layer1.0.conv1.weight'][0, 0, 0, 0] = float('nan')
+    message = fault(write(tmp_path, dict(content18, state_dict=state)), tmp_path)
+    assert '1 of 120 weights of the backbone are not finite, layer1.0.conv1.weight' in message
+    # What is not exported does not count.
+    state = dict(content18['state_dict'])
+    state['head.weight'] = state['head.weight'] * float('nan')
+    main([str(write(tmp_path, dict(content18, state_dict=state))), str(tmp_path / 'out')])
 
 
 def test_hash_is_of_what_is_on_disk_and_interrupted_writes_leave_no_file(tmp_path, monkeypatch):

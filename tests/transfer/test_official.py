@@ -50,6 +50,15 @@ def test_features_are_equal(tmp_path, capsys, depth):
     assert (saved['meta']['converted_from'], saved['meta']['epoch']) == ('theirs.pth', 5)
 
 
+def test_half_precision(tmp_path):
+    content, _ = official_content()
+    halves = {name: value.half() if value.is_floating_point() else value
+              for name, value in content['model'].items()}
+    state = convert(tmp_path, dict(content, model=halves), '--without-class-weights')['state_dict']
+    assert state['backbone.conv1.weight'].dtype is torch.float32
+    assert torch.equal(state['backbone.conv1.weight'].half(), halves['module.encoder.conv1.weight'])
+
+
 def test_then_extracted(tmp_path, capsys):
     content, network = official_content()
     convert(tmp_path, content, '--without-class-weights')
