@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Dict, List, Optional
 
@@ -31,7 +32,7 @@ REPORTED = ('AP50', 'AP75', 'bbox_mAP', 'bbox_mAP_50', 'segm_mAP', 'mIoU', 'aAcc
 
 
 def set_initialisation(cfg: Config, init: str, checkpoint: str) -> None:
-    """Change the backbone's initialisation in place.
+    """Change the initialisation of the backbone, and of modules that share its file, in place.
 
     Args:
         cfg (Config): Of a training with a CheckPretrainedHook.
@@ -41,11 +42,13 @@ def set_initialisation(cfg: Config, init: str, checkpoint: str) -> None:
     if init == 'pic':
         cfg.model.backbone.init_cfg.checkpoint = checkpoint
         return
-    # Without the key, and not None, which would turn off the class's own initialisation.
-    cfg.model.backbone.pop('init_cfg')
     for hook in cfg.custom_hooks:
         if hook.type == 'CheckPretrainedHook':
             hook.required = False
+            for name in hook.get('modules', ('backbone', )):
+                # Without the key, and not None, which would turn off the class's own
+                # initialisation.
+                attrgetter(name)(cfg.model).pop('init_cfg')
 
 
 def train_once(cfg: Config, folder: Path) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """compare_transfer: its table, and its errors; real runs are in the downstream group."""
 import pytest
+from mmengine.config import Config
 
-from pic_plugin.tools.compare_transfer import main, table
+from pic_plugin.tools.compare_transfer import main, set_initialisation, table
 
 
 def test_table():
@@ -21,6 +22,28 @@ def test_table_of_mmseg_and_of_one_seed():
     """mmseg counts in percent already; what is not reported is left out."""
     results = {init: [{'mIoU': 12.34, 'aAcc': 80.0, 'mAcc': 1.0}] for init in ('pic', 'random')}
     assert table(results).splitlines()[2] == '| pic | 12.3 | 80.0 |'
+
+
+def test_initialisation_of_modules_that_share_the_file():
+    """A C4 detector has res5 in its box head."""
+    def config():
+        pretrained = dict(type='Pretrained', checkpoint=None)
+        return Config(dict(
+            model=dict(backbone=dict(init_cfg=dict(pretrained)),
+                       roi_head=dict(shared_head=dict(init_cfg=dict(pretrained), depth=50))),
+            custom_hooks=[dict(type='PlainCheckpointHook'),
+                          dict(type='CheckPretrainedHook',
+                               modules=['backbone', 'roi_head.shared_head'])]))
+
+    cfg = config()
+    set_initialisation(cfg, 'pic', 'epoch_1.pth')
+    assert cfg.model.backbone.init_cfg.checkpoint == 'epoch_1.pth'
+    assert cfg.model.roi_head == config().model.roi_head
+    assert cfg.custom_hooks == config().custom_hooks
+    cfg = config()
+    set_initialisation(cfg, 'random', 'epoch_1.pth')
+    assert cfg.model.to_dict() == dict(backbone={}, roi_head=dict(shared_head=dict(depth=50)))
+    assert [hook.get('required') for hook in cfg.custom_hooks] == [None, False]
 
 
 def test_errors(tmp_path):
