@@ -130,12 +130,29 @@ def check_numpy(numpy_version: str, torch_version: str) -> None:
                           "`pip install 'numpy<2' 'opencv-python<4.12'`.")
 
 
-def warn_of_new_mmcv(version: str) -> None:
-    """Warn that mmcv 2.2 and 2.3, which mmpretrain takes, close the way to mmdet and mmseg."""
-    if parse_version(version) >= (2, 2):
-        warnings.warn(
-            f'mmcv {version} works for pre-training, but mmdet 3.3 and mmseg 1.2 refuse it: for '
-            'detection and segmentation run `pip install mmcv==2.1.0` in its place.', stacklevel=2)
+def check_new_mmcv(version: str, importer: Callable[[str], ModuleType]) -> None:
+    """Warn that mmcv 2.2 and 2.3, which mmpretrain takes, close the way to mmdet and mmseg.
+
+    Raises:
+        ImportError: If there is an mmdet that refuses it: mmpretrain's models import mmdet where
+            they find it, and would stop with its assertion.
+    """
+    if parse_version(version) < (2, 2):
+        return
+    environment = '`.ci/downstream_env .venv-downstream`'
+    try:
+        importer('mmdet')
+    except ModuleNotFoundError:
+        pass
+    except AssertionError as error:
+        raise ImportError(
+            f'mmdet refuses mmcv {version}, and mmpretrain imports mmdet: make an environment with '
+            f'mmcv 2.1.0 by {environment}, or, to pre-train only, run `pip uninstall -y mmdet`.'
+        ) from error
+    warnings.warn(
+        f'mmcv {version} works for pre-training, but mmdet 3.3 and mmseg 1.2 refuse it: for '
+        f'detection and segmentation make an environment with mmcv 2.1.0 by {environment}.',
+        stacklevel=3)
 
 
 def check_dependencies(requirements: Sequence[Requirement] = REQUIREMENTS,
@@ -155,7 +172,7 @@ def check_dependencies(requirements: Sequence[Requirement] = REQUIREMENTS,
         if requirement.module == 'torch':
             check_numpy(importer('numpy').__version__, versions['torch'])
     if 'mmcv' in versions:
-        warn_of_new_mmcv(versions['mmcv'])
+        check_new_mmcv(versions['mmcv'], importer)
 
 
 def explain_missing_pkg_resources(error: ModuleNotFoundError) -> Optional[str]:

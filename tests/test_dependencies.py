@@ -12,7 +12,7 @@ from pic_plugin import dependencies
 from pic_plugin.dependencies import check_dependencies, check_numpy, parse_version
 
 GOOD = {'torch': '2.14.1+cu130', 'numpy': '2.4.6', 'torchvision': '0.29.1', 'mmengine': '0.10.7',
-        'mmcv': '2.1.0', 'mmpretrain': '1.2.0'}
+        'mmcv': '2.1.0', 'mmpretrain': '1.2.0', 'mmdet': None}
 
 
 def importer(**changes):
@@ -105,6 +105,17 @@ def test_the_ruins_of_mmcv_need_both_distributions_removed():
 def test_new_mmcv_warns_what_breaks():
     with pytest.warns(UserWarning, match=r'mmcv 2\.2\.0 works .* mmdet .* mmseg'):
         check_dependencies(importer=importer(mmcv='2.2.0'))
+
+
+def test_new_mmcv_beside_mmdet_stops_with_what_to_run():
+    """Else the models of mmpretrain stop with an assertion of mmdet."""
+    refusal = AssertionError('MMCV==2.2.0 is used but incompatible.')
+    message = failure(mmcv='2.2.0', mmdet=refusal)
+    assert 'mmdet refuses mmcv 2.2.0' in message
+    assert '`.ci/downstream_env .venv-downstream`' in message
+    assert '`pip uninstall -y mmdet`' in message
+    # With an mmcv that it takes, mmdet is not even looked for.
+    check_dependencies(importer=importer(mmdet=refusal))
 
 
 def test_numpy_2_with_a_torch_built_for_numpy_1():
