@@ -13,16 +13,21 @@ from torch import Tensor
 
 from .knn import knn_predict, merge_keys, normalise
 
-_PACK = "dict(type='PackInputs', meta_keys=('sample_idx', 'reference'))"
+_PACK = "dict(type='PackInputs', meta_keys=('sample_idx', 'reference', 'img_path'))"
 _MARK = (f"add dict(type='MarkReference') to the pipeline of the reference split alone, before "
          f'{_PACK}, which ends the pipelines of both splits')
 
-
 _NO_ROWS = torch.empty(0, 3, dtype=torch.int64)
+
+# Whatever is kept of each batch, be it small, lies between the large temporaries of two batches and
+# leaves holes that glibc's allocator does not fill: three times the size of the features was seen.
+# A block of this size, bytes, is mapped by itself, and what is not written of it yet takes no
+# memory.
+_BLOCK_BYTES = 64 * 2**20
 
 
 class _Part(NamedTuple):
-    """Samples of one batch.
+    """Samples of one batch, or of several.
 
     Attributes:
         feats (Tensor): (B, d) float16, unit length.
@@ -60,14 +65,16 @@ class KNNMetric(BaseMetric):
             sampler=dict(type='DefaultSampler', shuffle=False), ...)
         val_evaluator = dict(type='KNNMetric')
 
-    with ``pack = dict(type='PackInputs', meta_keys=('sample_idx', 'reference'))``. The model's
-    predictions must have ``feat``, (d,), and ``gt_label``. The results are ``knn/top1_k20`` and
-    ``knn/top1_k200``.
+    with ``pack = dict(type='PackInputs', meta_keys=('sample_idx', 'reference', 'img_path'))``, of
+    which ``img_path`` only serves messages, to name the file. The model's predictions must have
+    ``feat``, (d,), and ``gt_label``. The results are ``knn/top1_k20`` and ``knn/top1_k200``.
 
     Features are L2-normalised and stored as float16: 2·d bytes a sample (5.24e9 bytes for
-    1.28 M references with d = 2048), each process holding its own share of the references. The
-    queries, and 24 bytes for each sample, are on every process. Similarities are computed in
-    float32 where the features come from (CPU or GPU), block by block within ``max_memory_mb``.
+    1.28 M references with d = 2048), each process holding its own share of the references.
+    Similarities are computed in float32 where the features come from (CPU or GPU), block by block
+    within ``max_memory_mb``. Besides, each process holds a copy of all queries (0.2e9 bytes for
+    50,000; while several processes exchange them, up to three), and about 130 bytes for each sample
+    of all processes.
 
     With several processes, samples that the sampler added to fill the last round are counted once:
     they are known by ``sample_idx``. The result is that of one process, but for neighbours whose
@@ -115,6 +122,7 @@ class KNNMetric(BaseMetric):
         self.results: list[_Part] = []
         self._device = torch.device('cpu')
         self._size: Optional[int] = None
+        self._block: Optional[_Part] = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the features, labels and origins of a batch.
@@ -131,16 +139,34 @@ class KNNMetric(BaseMetric):
         if not finite.all():
             sample = data_samples[int(finite.logical_not().nonzero()[0])]
             raise ValueError(
-                f'the feature of sample {sample.get("sample_idx", "?")} is not finite: the network '
-                'gives no usable features; look at its losses and inputs.')
+                f'kNN evaluation: the feature of {_name(sample)} is not finite: the network gives '
+                'no usable features; look at its losses and inputs, or take an earlier '
+                'checkpoint.')
         table = torch.tensor([[
             int(bool(sample.get('reference', False))),
             int(sample.get('sample_idx', -1)),
             self._check_label(_label(sample), sample)
         ] for sample in data_samples], dtype=torch.int64)
         self._device = feats.device
-        feats = normalise(feats)
-        self.results.append(_Part(feats.cpu() if self.collect_device == 'cpu' else feats, table))
+        self._keep(_Part(normalise(feats), table))
+
+    def _keep(self, batch: _Part) -> None:
+        """Copy a batch to the last block, or to a new one."""
+        device = torch.device('cpu') if self.collect_device == 'cpu' else batch.feats.device
+        width = batch.feats.shape[1]
+        used = len(self.results[-1].table) if self.results else 0
+        block = self._block
+        if (block is None or block.feats.device != device or block.feats.shape[1] != width
+                or used + len(batch.table) > len(block.table)):
+            rows = max(_BLOCK_BYTES // (batch.feats.element_size() * width), len(batch.table))
+            block = self._block = _Part(batch.feats.new_empty(rows, width, device=device),
+                                        batch.table.new_empty(rows, 3))
+            used = 0
+        end = used + len(batch.table)
+        block.feats[used:end] = batch.feats
+        block.table[used:end] = batch.table
+        self.results[len(self.results) - (used > 0):] = [
+            _Part(block.feats[:end], block.table[:end])]
 
     def _feature(self, sample: dict) -> Tensor:
         feat = sample.get(self.feat_key)
@@ -168,6 +194,7 @@ class KNNMetric(BaseMetric):
             metrics = self.compute_metrics(self.results)
         finally:
             self.results.clear()
+            self._block = None
         if self.prefix:
             metrics = {f'{self.prefix}/{name}': value for name, value in metrics.items()}
         # Votes of near ties may round differently on different hardware.
@@ -221,23 +248,28 @@ class KNNMetric(BaseMetric):
         if label < 0 or classes and label >= len(classes):
             known = f'0 to {len(classes) - 1}' if classes else '0 and above'
             raise ValueError(
-                f'kNN evaluation: sample {sample.get("sample_idx", "?")} '
-                f'{"of" if sample.get("reference") else "outside of"} the reference split has '
-                f'label {label}, and labels are {known}: mend the annotation file or the classes '
-                'of its data set.')
+                f'kNN evaluation: {_name(sample)} has label {label}, and labels are {known}: mend '
+                'the annotation file or the classes of its data set.')
         return label
+
+
+def _name(sample: dict) -> str:
+    """Which sample a message is about: its file is known if meta_keys have ``img_path``."""
+    split = 'of' if sample.get('reference') else 'outside of'
+    file = f' ({sample["img_path"]})' if 'img_path' in sample else ''
+    return f'sample {sample.get("sample_idx", "?")}{file} {split} the reference split'
 
 
 def _label(sample: dict) -> int:
     label = sample.get('gt_label')
     if label is None:
-        raise ValueError('kNN evaluation needs labels of both splits, but a sample has no '
+        raise ValueError(f'kNN evaluation needs labels of both splits, but {_name(sample)} has no '
                          'gt_label: use a data set with labels, for CustomDataset folders by class '
                          'and with_label=True.')
     label = torch.as_tensor(label)
     if label.numel() != 1:
         raise ValueError(f'kNN evaluation needs one label a sample, not {label.numel()} '
-                         f'(gt_label {label.tolist()}).')
+                         f'(gt_label {label.tolist()} of {_name(sample)}).')
     return int(label)
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from mmengine.dataset import DefaultSampler
 
 import pic_plugin
-from pic_plugin.evaluation import KNNMetric
+from pic_plugin.evaluation import KNNMetric, knn_metric
 
 ROOT = Path(pic_plugin.__file__).parents[1]
 TOPK = (1, 5, 30)
@@ -205,12 +205,18 @@ def test_padding_without_sample_idx_is_refused(run_processes):
 @pytest.mark.parametrize('change, message', [
     (lambda samples: [s.pop('reference', None) for s in samples], 'MarkReference'),
     (lambda samples: [s.update(reference=True) for s in samples], "ConcatDataset"),
-    (lambda samples: samples[3].pop('gt_label'), 'with_label=True'),
-    (lambda samples: samples[3].update(gt_label=torch.tensor([1, 2])), 'one label a sample, not 2'),
+    (lambda samples: samples[3].pop('gt_label'),
+     'sample 3 of the reference split has no gt_label: .*with_label=True'),
+    (lambda samples: samples[3].update(gt_label=torch.tensor([1, 2])),
+     'one label a sample, not 2 .* of sample 3 of the reference split'),
+    (lambda samples: samples[3].update(gt_label=torch.tensor([-2]), img_path='a/x.png'),
+     r'sample 3 \(a/x\.png\) of the reference split has label -2, .*mend the annotation file'),
     (lambda samples: samples[3].pop('feat'), "feat_key=.*it has .'gt_label'"),
     (lambda samples: samples[3].update(feat=torch.ones(8, 1)), r'shape \(d,\), not \(8, 1\)'),
     (lambda samples: samples[3].update(feat=torch.full((8, ), float('nan'))),
-     'feature of sample 3 is not finite'),
+     'feature of sample 3 of the reference split is not finite.* earlier checkpoint'),
+    (lambda samples: samples[7].update(img_path='b/1.png', feat=torch.full((8, ), float('inf'))),
+     r'feature of sample 1 \(b/1\.png\) outside of the reference split is not finite'),
     (lambda samples: samples.__setitem__(slice(4, None), [
         {**s, 'feat': torch.ones(5)} for s in samples[4:]]), r'different lengths.*\[5, 8\]'),
 ])
@@ -219,6 +225,52 @@ def test_bad_samples(change, message):
     change(samples)
     with pytest.raises(ValueError, match=message):
         evaluate(samples, topk=1)
+
+
+@pytest.mark.parametrize('block_bytes', [1, 16 * 9, 16 * 20])
+def test_blocks_of_kept_samples_change_nothing(monkeypatch, block_bytes):
+    """Blocks of no, 9 and 20 features of 8 components; batches of 4 do not divide them."""
+    expected = evaluate(make_samples(31, 20))
+    monkeypatch.setattr(knn_metric, '_BLOCK_BYTES', block_bytes)
+    metric = KNNMetric(topk=TOPK)
+    for _ in range(2):
+        samples = make_samples(31, 20)
+        for start in range(0, len(samples), 4):
+            metric.process(None, samples[start:start + 4])
+            for sample in samples[start:start + 4]:
+                sample['feat'].zero_()
+        sizes = [len(part.table) for part in metric.results]
+        assert sizes == {1: [4] * 12 + [3], 16 * 9: [8] * 6 + [3],
+                         16 * 20: [20, 20, 11]}[block_bytes]
+        assert metric.evaluate(51) == expected
+
+
+MEASURE = '''
+import torch
+from pic_plugin.evaluation import KNNMetric
+def resident():
+    line = next(line for line in open('/proc/self/status') if line.startswith('VmRSS'))
+    return int(line.split()[1]) * 1024
+metric = KNNMetric()
+def process(first):
+    feats = torch.randn(250, 2048)
+    metric.process(None, [dict(feat=feats[i], gt_label=torch.tensor([0]), sample_idx=first + i)
+                          for i in range(250)])
+process(0)
+before = resident()
+for batch in range(1, 81):
+    process(250 * batch)
+print(resident() - before)
+'''
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='/proc is of Linux')
+def test_kept_features_take_the_memory_that_is_stated():
+    used = subprocess.run(
+        [sys.executable, '-c', MEASURE], check=True, stdout=subprocess.PIPE,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})
+    # 82 MB of float16, and the allocator's slack. Kept batch by batch they took three times that.
+    assert int(used.stdout) < 80 * 250 * 2048 * 2 + 25 * 2**20
 
 
 def test_missing_samples_are_refused():
