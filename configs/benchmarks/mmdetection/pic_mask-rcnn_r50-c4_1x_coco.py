@@ -2,7 +2,9 @@
 """COCO detection and instance segmentation: Mask R-CNN, ResNet-50 C4, 12 epochs (1x).
 
 MoCo's protocol on mmdet's C4 detector: every layer is trained, BN is synchronised, a new norm
-follows res5, short side 640 to 800 in training. 8 GPUs with 2 images each.
+follows res5, short side 640 to 800 in training. 8 GPUs with 2 images each. What mmdet has otherwise
+than Detectron2: warm-up over 500 iterations (there 1,000), the learning rate falls after epochs 8
+and 11 (there 8 and 10.7), and BN statistics are running averages to the end.
 
     mim train mmdet PATH/pic_mask-rcnn_r50-c4_1x_coco.py --launcher pytorch --gpus 8
         --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
@@ -28,7 +30,9 @@ model = dict(
             type='ResLayerExtraNorm',
             # None: from the backbone's file, by the hook below.
             init_cfg=dict(type='Pretrained', checkpoint=None, prefix='backbone.'),
-            **trained)))
+            **trained)),
+    # As Detectron2: anchors that reach over the border are trained too.
+    train_cfg=dict(rpn=dict(allowed_border=-1)))
 custom_hooks = [
     dict(
         type='CheckPretrainedHook',

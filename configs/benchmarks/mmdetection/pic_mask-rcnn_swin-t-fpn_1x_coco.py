@@ -39,3 +39,7 @@ optim_wrapper = dict(
             absolute_pos_embed=dict(decay_mult=0.),
             relative_position_bias_table=dict(decay_mult=0.),
             norm=dict(decay_mult=0.))))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
+]

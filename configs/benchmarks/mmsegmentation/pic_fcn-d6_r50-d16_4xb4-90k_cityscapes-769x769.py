@@ -4,9 +4,11 @@
 MoCo's protocol, the nearest to that of Table 8 of the PIC paper which mmseg's parts allow: the 3x3
 convolutions of the last stage have stride 1 and dilation 2, two more of 256 channels and dilation 6
 follow, then the classifier; no auxiliary loss; batch 16, learning rate 0.01, a tenth of it after
-70 % and again after 90 % of the training, weight decay 1e-4. What mmseg has otherwise: photometric
-distortion and dropout (both turned off here), and inference in overlapping windows of the training
-size instead of whole images (turned off here).
+70 % and again after 90 % of the training, weight decay 1e-4. Of mmseg's own settings, photometric
+distortion, the limit on one class's share of a crop, dropout, and inference in windows are turned
+off. What differs still: images are enlarged to 2049x1025 for inference (its result is shrunk back),
+as features are aligned at the corners, and the loss is averaged over all pixels of a crop, those
+without a class included.
 
     mim train mmseg PATH/pic_fcn-d6_r50-d16_4xb4-90k_cityscapes-769x769.py --launcher pytorch
         --gpus 4 --cfg-options model.backbone.init_cfg.checkpoint=CHECKPOINT
@@ -24,6 +26,8 @@ model = dict(
     backbone=dict(
         # PIC's is a plain ResNet: in the base's ResNetV1c 15 tensors of the stem would stay random.
         type='ResNet',
+        # All three blocks have dilation 2; the base's first one would have 1.
+        contract_dilation=False,
         init_cfg=dict(type='Pretrained', checkpoint=pretrained, prefix='backbone.')),
     decode_head=dict(channels=256, num_convs=2, concat_input=False, dropout_ratio=0),
     auxiliary_head=None,

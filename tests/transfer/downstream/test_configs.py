@@ -6,10 +6,14 @@ from operator import attrgetter
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
+from pic_plugin.transfer.check_pretrained_hook import CheckPretrainedHook
 from pic_plugin.transfer.checkpoint import backbone_of
 
+from ..toy_checkpoint import pic_content
 from .launch import DETECTION, SEGMENTATION, mim, path_of, resolved, shrink
 
 pytestmark = pytest.mark.downstream
@@ -78,6 +82,44 @@ def test_protocol_of_cityscapes():
     head = model.decode_head
     assert (head.channels, head.num_convs, head.dilation) == (256, 2, 6)
     assert model.auxiliary_head is None and model.test_cfg == dict(mode='whole')
+    # As built: of the last stage all three 3x3 convolutions, not all but the first.
+    built = MODELS.build(dict(model.backbone, _scope_='mmseg', init_cfg=None,
+                              norm_cfg=dict(type='BN')))
+    convs = [block.conv2 for block in built.layer4]
+    assert [conv.dilation for conv in convs] == [(2, 2)] * 3
+    assert [conv.stride for conv in convs] == [(1, 1)] * 3
+
+
+def test_protocol_of_c4():
+    """Both detectors have res5 with a new norm, and train on anchors that cross the border."""
+    for name in (VOC, C4):
+        model = resolved(name, []).model
+        assert model.roi_head.shared_head.type == 'ResLayerExtraNorm'
+        assert model.train_cfg.rpn.allowed_border == -1
+        assert model.backbone.num_stages == 3 and model.roi_head.shared_head.stage == 3
+
+
+def test_convnext_as_the_config_of_swin_says(folder, work_dir, tmp_path, monkeypatch):
+    """With the arguments in its text, every weight of pre-training is taken."""
+    monkeypatch.chdir(folder)
+    text = ' '.join(path_of(SWIN).read_text().split())
+    backbone = re.search(r"``dict\((type='mmpretrain.ConvNeXt', .*?)\)``", text).group(1)
+    file = tmp_path / 'convnext.pth'
+    torch.save(pic_content(dict(type='ConvNeXt', arch='tiny'), 768), file)
+    cfg = resolved(SWIN, shrink(SWIN, file))
+    cfg.model.backbone = Config.fromstring(f'x = dict({backbone})', '.py').x
+    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(file), prefix='backbone.')
+    cfg.work_dir = str(work_dir)
+    runner = Runner.from_cfg(cfg)
+    messages = []
+    runner.logger.info = lambda message, *args: messages.append(str(message))
+    runner._init_model_weights()
+    for hook in runner.hooks:
+        if isinstance(hook, CheckPretrainedHook):
+            hook.before_train(runner)
+    assert any(re.match(r'backbone: loaded (\d+) of \1 weights', line) for line in messages)
+    features = runner.model.extract_feat(torch.rand(1, 3, 64, 64))
+    assert [tuple(level.shape[1:]) for level in features[:2]] == [(256, 16, 16), (256, 8, 8)]
 
 
 @pytest.mark.parametrize('name', EXPECTED)
