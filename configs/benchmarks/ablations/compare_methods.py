@@ -11,9 +11,9 @@ factors = {
         'MoCo v2': {'config': 'mocov2_cifar10-5k.py'},
     },
     'forward passes': {
+        '30,000': {'passes': 30000},
         '60,000': {'passes': 60000},
         '120,000': {'passes': 120000},
-        '240,000': {'passes': 240000},
     },
 }
 metrics = dict(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """PIC's own settings, tried one at a time after the six tries that each method had.
 
-From the best of tune_pic.py: learning rate 0.06 at batch 128, window 1024, stride 128.
+From learning rate 0.06 at batch 128, window 1024, stride 128: of tune_pic.py, level with the best.
 """
 title = 'Further tuning of PIC'
 caption = ('5,000 CIFAR-10 images, ResNet-18 of a quarter width, 60,000 forward passes, seed 100. '
