@@ -13,7 +13,14 @@ from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from .checkpoint import StateDict, backbone_of, read_checkpoint, resnet_depth, state_dict_of
+from .checkpoint import (
+    StateDict,
+    backbone_of,
+    check_finite,
+    read_checkpoint,
+    resnet_depth,
+    state_dict_of,
+)
 
 OPTION = 'model.backbone.init_cfg.checkpoint'
 
@@ -49,7 +56,8 @@ class CheckPretrainedHook(Hook):
 
         Raises:
             FileNotFoundError: If a checkpoint does not exist.
-            ValueError: If a module has none, or one that cannot be read or has other names.
+            ValueError: If a module has none, or one that cannot be read, has other names or
+                weights that are not finite.
         """
         first, *others = [self._init_cfg(runner, name) for name in self.modules]
         for cfg in others:
@@ -141,6 +149,7 @@ class CheckPretrainedHook(Hook):
             raise ValueError(
                 f'no name in {file} begins with `{prefix}` ({next(iter(state))} is the first): '
                 'take the backbone out with `mim run pic_plugin extract_backbone CHECKPOINT OUT`.')
+        check_finite(weights, file)
         return weights
 
 

@@ -132,6 +132,23 @@ def state_dict_of(content: dict, path: Union[str, Path]) -> StateDict:
     raise ValueError(f'{path} holds no weights; its entries are {", ".join(map(str, content))}.')
 
 
+def check_finite(state: StateDict, path: Union[str, Path]) -> None:
+    """Refuse the weights of a training that diverged: all features would be NaN.
+
+    Args:
+        state (dict[str, Tensor]): Weights, statistics of BatchNorm included.
+        path (str | Path): For the message.
+
+    Raises:
+        ValueError: If one of them is NaN or infinite.
+    """
+    wrong = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    if wrong:
+        raise ValueError(f'{path} has {len(wrong)} of {len(state)} weights with values that are '
+                         f'NaN or infinite ({wrong[0]} for one): its training diverged. Give an '
+                         'earlier checkpoint.')
+
+
 def split_wrappers(name: str) -> Tuple[str, str, bool]:
     """Take wrappers off the front of a name.
 

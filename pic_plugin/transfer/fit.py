@@ -8,7 +8,7 @@ import torch
 from mmpretrain.models import BaseSelfSupervisor
 from torch import nn
 
-from .checkpoint import read_checkpoint, resnet_depth, state_dict_of
+from .checkpoint import check_finite, read_checkpoint, resnet_depth, state_dict_of
 
 
 def check_fits(model: nn.Module, path: str) -> None:
@@ -23,7 +23,8 @@ def check_fits(model: nn.Module, path: str) -> None:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint, or a weight is missing, unused or of another shape.
+        ValueError: If it is no checkpoint, or a weight is missing, unused, of another shape or not
+            finite.
     """
     if '://' in path:
         return
@@ -37,6 +38,7 @@ def check_fits(model: nn.Module, path: str) -> None:
     saved = {name: value.shape for name, value in content.items() if name.startswith(part)}
     wrong = sorted(name for name in own.keys() | saved.keys() if own.get(name) != saved.get(name))
     if not wrong:
+        check_finite({name: content[name] for name in saved}, path)
         return
     depth = resnet_depth({name[len('backbone.'):]: value for name, value in content.items()
                           if name.startswith('backbone.')})

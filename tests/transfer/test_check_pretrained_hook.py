@@ -132,6 +132,15 @@ def test_a_weight_that_the_file_lacks_or_has_too_many(train, checkpoint):
         train(checkpoint=checkpoint)
 
 
+@pytest.mark.parametrize('key', ['backbone.layer1.0.conv1.weight', 'backbone.bn1.running_var'])
+def test_weights_of_a_training_that_diverged(train, checkpoint, key):
+    content = torch.load(checkpoint)
+    content['state_dict'][key].view(-1)[-1] = float('nan')
+    torch.save(content, checkpoint)
+    with pytest.raises(ValueError, match=r'epoch_1\.pth has 1 of 120 weights .* NaN .* earlier'):
+        train(checkpoint=checkpoint)
+
+
 def test_another_depth(train, checkpoint):
     with pytest.raises(ValueError, match='The file is a ResNet-18. Give the checkpoint of'):
         train(checkpoint=checkpoint, depth=34)

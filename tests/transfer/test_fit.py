@@ -62,6 +62,18 @@ def test_one_weight_is_enough(tmp_path, change, message):
         check_fits(pic(), save(tmp_path, pic(), change))
 
 
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_of_a_training_that_diverged(tmp_path, value):
+    def spoil(name):
+        return lambda state: state[name].view(-1)[:1].fill_(value)
+
+    with pytest.raises(ValueError, match=r'saved\.pth has 1 of .* \(backbone\.bn1\.running_mean '
+                                         'for one.: .*earlier checkpoint'):
+        check_fits(pic(), save(tmp_path, pic(), spoil('backbone.bn1.running_mean')))
+    # Of a head that is not evaluated it does not matter.
+    check_fits(pic(), save(tmp_path, pic(), spoil('head.weight')))
+
+
 def test_another_architecture_is_named(tmp_path):
     with pytest.raises(ValueError, match='ResNet-34.*config that the checkpoint was trained with'):
         check_fits(pic(), save(tmp_path, pic(depth=34)))
