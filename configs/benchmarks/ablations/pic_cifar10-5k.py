@@ -39,7 +39,7 @@ model = dict(
         type='PICHead',
         feat_dim=128,
         num_negatives=None,
-        loss=dict(type='CosineSoftmaxLoss', temperature=0.2)))
+        loss=dict(type='CosineSoftmaxLoss', temperature=0.1)))
 
 # Data
 view_pipeline = [
@@ -92,7 +92,7 @@ val_dataloader = dict(
 # Schedule: a grid's `epochs` scales all of it.
 train_cfg = dict(by_epoch=True, max_epochs=20)
 optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.12, momentum=0.9, weight_decay=5e-4))
+    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.06, momentum=0.9, weight_decay=5e-4))
 param_scheduler = [
     dict(
         type='LinearLR',
@@ -103,7 +103,8 @@ param_scheduler = [
         convert_to_iter_based=True),
     dict(
         type='CosineAnnealingLR',
-        eta_min=0.0,
+        # A third: there are too few steps for a tail of small ones.
+        eta_min=0.02,
         by_epoch=True,
         begin=1,
         end=20,

@@ -25,6 +25,6 @@ for _method, (_changes, _name, _third) in _methods.items():
         _label = f'{_method}, {_value}, {_end}'
         factors['method, temperature, end of the learning rate'][_label] = {
             **_changes, _name: _value,
-            **({'param_scheduler.1.eta_min': _third} if _end != '0' else {})}
+            'param_scheduler.1.eta_min': 0.0 if _end == '0' else _third}
 metrics = dict(knn20_train='kNN among training images', knn20='kNN of test images', linear='linear')
 figure = dict(x='method, temperature, end of the learning rate', y='knn20_train')

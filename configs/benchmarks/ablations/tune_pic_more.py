@@ -11,6 +11,8 @@ options = {
     'config': 'pic_cifar10-5k.py',
     'passes': 60000,
     'optim_wrapper.optimizer.lr': 0.06,
+    'model.head.loss.temperature': 0.2,
+    'param_scheduler.1.eta_min': 0.0,
 }
 seeds = [100]
 _head = 'optim_wrapper.paramwise_cfg'
