@@ -71,7 +71,8 @@ train_dataloader = dict(
         pipeline=train_pipeline))
 
 # Evaluation: labels are used here alone.
-pack_labelled = dict(type='PackInputs', meta_keys=('sample_idx', 'reference'))
+# The path is for messages about an image.
+pack_labelled = dict(type='PackInputs', meta_keys=('sample_idx', 'reference', 'img_path'))
 val_dataloader = dict(
     batch_size=250,
     num_workers=4,
