@@ -17,7 +17,12 @@ from typing import Optional
 from mmengine.config import Config
 
 from pic_plugin.tools.config_file import explained_errors, find_config
-from pic_plugin.transfer.checkpoint import backbone_of, read_checkpoint, state_dict_of
+from pic_plugin.transfer.checkpoint import (
+    backbone_of,
+    check_finite,
+    read_checkpoint,
+    state_dict_of,
+)
 from pic_plugin.transfer.export import (
     FORMATS,
     backbone_config,
@@ -51,6 +56,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     with explained_errors('extract_backbone'):
         content = read_checkpoint(args.checkpoint)
         weights = backbone_of(state_dict_of(content, args.checkpoint), args.checkpoint, args.ema)
+        check_finite(weights, args.checkpoint)
         training = read_training(content)
         if args.config is not None:
             model = Config.fromfile(find_config(args.config)).model.to_dict()

@@ -119,14 +119,9 @@ def export_backbone(weights: StateDict, cfg: Dict[str, Any], form: str) -> Expor
         Export: What to write, and what was checked.
 
     Raises:
-        ValueError: If a weight is not finite, the library has no such network, or it does not take
-            every weight, or gives other features.
+        ValueError: If the library has no such network, or it does not take every weight, or gives
+            other features.
     """
-    broken = [key for key, value in weights.items() if not value.isfinite().all()]
-    if broken:
-        raise ValueError(f'{len(broken)} of {len(weights)} weights of the backbone are not finite, '
-                         f'{broken[0]} first: the training had broken down. Take an earlier '
-                         'checkpoint.')
     try:
         network = MODELS.build(cfg)
     except (KeyError, TypeError, ValueError) as error:
