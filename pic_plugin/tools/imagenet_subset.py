@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Optional
 from pic_plugin.tools.config_file import explained_errors
 
 EXTENSIONS = ('.jpeg', '.jpg', '.png')
+NUM_CLASSES = 1000
 
 
 def find_images(train: Path) -> dict[str, list[str]]:
@@ -152,6 +154,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8')
     print(f'{len(lines)} images of {len(images)} classes -> {args.out}')
+    if len(images) != NUM_CLASSES:
+        print(f'imagenet_subset: {args.train} has {len(images)} folders, and ImageNet-1K '
+              f'{NUM_CLASSES}: these labels fit only validation images in the same folders.',
+              file=sys.stderr)
 
 
 if __name__ == '__main__':

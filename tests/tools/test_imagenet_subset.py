@@ -31,11 +31,15 @@ def run(tmp_path, train, lines=None, *options):
     return out
 
 
-def test_a_given_list_becomes_what_mmpretrain_reads(tmp_path, train):
+def test_a_given_list_becomes_what_mmpretrain_reads(tmp_path, train, capsys):
     names = ['n01484850_30.JPEG', 'n01440764_0.JPEG', 'n01443537_10.JPEG', 'n01440764_190.JPEG']
     out = run(tmp_path, train, names)
     assert out.read_text().splitlines()[:2] == [
         'n01484850/n01484850_30.JPEG 2', 'n01440764/n01440764_0.JPEG 0']
+    said = capsys.readouterr()
+    assert '4 images of 3 classes' in said.out
+    # A folder too few, and all labels behind it are other classes'.
+    assert '3 folders, and ImageNet-1K 1000' in said.err
     dataset = ImageNet(data_root=str(train.parent), split='train', ann_file='meta/train_part.txt')
     found = [dataset.get_data_info(i) for i in range(len(dataset))]
     assert [info['gt_label'] for info in found] == [2, 0, 1, 0]
