@@ -15,7 +15,6 @@ factors = {
     },
     'forward passes': {
         '60,000': {'passes': 60000},
-        '120,000': {'passes': 120000},
     },
 }
 metrics = dict(
