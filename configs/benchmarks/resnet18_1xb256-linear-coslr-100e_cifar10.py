@@ -10,7 +10,11 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
 ]
 custom_imports = dict(
-    imports=['pic_plugin', 'pic_plugin.transfer.check_pretrained_hook'],
+    imports=[
+        'pic_plugin',
+        'pic_plugin.evaluation.check_labels_hook',
+        'pic_plugin.transfer.check_pretrained_hook',
+    ],
     allow_failed_imports=False)
 
 data_root = 'data/cifar10'
@@ -58,5 +62,9 @@ optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=30.0, momentum=0.9, weight_decay=0.0))
 auto_scale_lr = dict(base_batch_size=256)
 
-custom_hooks = [dict(type='CheckPretrainedHook'), dict(type='PlainCheckpointHook')]
+custom_hooks = [
+    dict(type='CheckPretrainedHook'),
+    dict(type='CheckLabelsHook'),
+    dict(type='PlainCheckpointHook'),
+]
 default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=3))

@@ -14,7 +14,11 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
 ]
 custom_imports = dict(
-    imports=['pic_plugin', 'pic_plugin.transfer.check_pretrained_hook'],
+    imports=[
+        'pic_plugin',
+        'pic_plugin.evaluation.check_labels_hook',
+        'pic_plugin.transfer.check_pretrained_hook',
+    ],
     allow_failed_imports=False)
 
 model = dict(
@@ -35,6 +39,8 @@ auto_scale_lr = dict(base_batch_size=256)
 custom_hooks = [
     # Every weight must come from the checkpoint, and every weight of its backbone be used.
     dict(type='CheckPretrainedHook'),
+    # A label that the classifier lacks would end in an error of the GPU that names nothing.
+    dict(type='CheckLabelsHook'),
     dict(type='PlainCheckpointHook'),
 ]
 default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=3))

@@ -18,7 +18,11 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
 ]
 custom_imports = dict(
-    imports=['pic_plugin', 'pic_plugin.transfer.check_pretrained_hook'],
+    imports=[
+        'pic_plugin',
+        'pic_plugin.evaluation.check_labels_hook',
+        'pic_plugin.transfer.check_pretrained_hook',
+    ],
     allow_failed_imports=False)
 
 model = dict(
@@ -35,6 +39,10 @@ optim_wrapper = dict(
 param_scheduler = [dict(type='MultiStepLR', by_epoch=True, milestones=[12, 16], gamma=0.2)]
 auto_scale_lr = dict(base_batch_size=256)
 
-custom_hooks = [dict(type='CheckPretrainedHook'), dict(type='PlainCheckpointHook')]
+custom_hooks = [
+    dict(type='CheckPretrainedHook'),
+    dict(type='CheckLabelsHook'),
+    dict(type='PlainCheckpointHook'),
+]
 default_hooks = dict(
     logger=dict(interval=10), checkpoint=dict(interval=5, max_keep_ckpts=2))
