@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The set-up script, as far as it goes without compiling: .ci/run lets it do its work."""
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,17 @@ def test_a_folder_that_is_no_environment_is_left_alone(tmp_path):
     assert result.returncode == 2
     assert f'{tmp_path} exists and is no virtual environment' in result.stderr
     assert (tmp_path / 'thesis.txt').read_text() == 'precious'
+
+
+def test_a_missing_compiler_is_said_before_anything_is_installed(tmp_path):
+    tools = tmp_path / 'bin'
+    tools.mkdir()
+    for name in ('bash', 'env', 'dirname', 'python3', 'sha256sum', 'cut', 'cat'):
+        (tools / name).symlink_to(shutil.which(name))
+    result = subprocess.run([SCRIPT, tmp_path / 'venv'], capture_output=True, text=True,
+                            env=dict(PATH=str(tools), PIC_PLUGIN_CACHE=str(tmp_path / 'cache')))
+    assert result.returncode == 2 and 'apt-get install g++' in result.stderr
+    assert not (tmp_path / 'venv').exists()
 
 
 def test_versions_are_those_of_the_project():
