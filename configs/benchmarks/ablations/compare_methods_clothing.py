@@ -10,6 +10,7 @@ caption = ('3,068 photos of clothes (clothing-dataset-small), 48x48 pixels, ResN
 factors = {
     'method': {
         'PIC': {'config': 'pic_clothing.py'},
+        'PIC, 512 negatives': {'config': 'pic_clothing.py', 'model.head.num_negatives': 512},
         'SimCLR': {'config': 'simclr_clothing.py'},
         'MoCo v2': {'config': 'mocov2_clothing.py'},
     },
