@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """PIC beside mmpretrain's SimCLR and MoCo v2, each as its ten tries came out best.
 
-The 512 negatives are PIC's own further tuning (tune_pic_last.py)."""
+The 512 negatives are PIC's own further tuning (tune_pic_last.py).
+"""
 title = 'PIC, SimCLR and MoCo v2 at equal numbers of forward passes'
 caption = ('5,000 CIFAR-10 images, ResNet-18 of a quarter width, one core; 1,000 test images (one '
            'standard error of an accuracy is about 1.5). SimCLR and MoCo v2 take two passes for '
