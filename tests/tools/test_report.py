@@ -17,7 +17,7 @@ from mmpretrain.registry import MODELS
 from pic_plugin.datasets import ImageGrid
 from pic_plugin.tools import embedding
 from pic_plugin.tools.config_file import find_config
-from pic_plugin.tools.report import earlier_checkpoints, main, newest_checkpoint
+from pic_plugin.tools.report import earlier_checkpoints, main, network_name, newest_checkpoint
 
 pytest.importorskip('sklearn', reason="scikit-learn is not installed: pip install '.[analysis]'")
 
@@ -109,6 +109,8 @@ def test_newest_is_by_number(tmp_path):
         'epoch_1.pth', 'epoch_2.pth', 'epoch_4.pth']
     assert earlier_checkpoints(tmp_path / 'epoch_1.pth', 3) == []
     assert earlier_checkpoints(tmp_path / 'best_knn.pth', 3) == []
+    assert network_name(str(tmp_path / 'a' / 'epoch_30.pth')) == 'a/epoch_30'
+    assert (network_name('supervised.pth'), network_name('random')) == ('supervised', 'random')
     with pytest.raises(SystemExit, match='no folder'):
         main([str(tmp_path / 'missing')])
 
