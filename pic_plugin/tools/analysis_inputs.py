@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -94,6 +95,13 @@ def choose(count: int, wanted: Optional[int]) -> List[int]:
     if wanted is None or wanted >= count:
         return list(range(count))
     return [number * count // wanted for number in range(wanted)]
+
+
+def network_name(checkpoint: str) -> str:
+    """For figures: of a file named by its epoch, the run it is of, too."""
+    path = Path(checkpoint)
+    numbered = re.fullmatch(r'(?:epoch|iter)_\d+', path.stem)
+    return f'{path.resolve().parent.name}/{path.stem}' if numbered else path.stem
 
 
 @contextmanager

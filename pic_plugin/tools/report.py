@@ -150,7 +150,7 @@ class _Report:
         shown = most_different(found.overlaps, SHOWN)
         titles = [f'IoU {float(found.overlaps[place]):.2f}' for place in shown]
         panels = make_panels(given.images, measured, settings, shown, titles, [-2, -1])
-        names = ['this run', network_name(against)]
+        names = ['this run', analysis_inputs.network_name(against)]
         rows = [[given.images.names[index], float(overlap)]
                 for index, overlap in zip(measured.indices, found.overlaps)]
         mean = 'unknown' if summary['mean'] is None else f'{summary["mean"]:.3f}'
@@ -236,13 +236,6 @@ class _Report:
         return paragraph_html(f't-SNE of the features of {len(names)} pictures, coloured by {by}.'
                               ) + map_html(points, groups, names, read_thumbnails(
                                   given.images, given.features.indices, given.side))
-
-
-def network_name(checkpoint: str) -> str:
-    """For figures: of a file named by its epoch, the run it is of, too."""
-    path = Path(checkpoint)
-    numbered = re.fullmatch(r'(?:epoch|iter)_\d+', path.stem)
-    return f'{path.resolve().parent.name}/{path.stem}' if numbered else path.stem
 
 
 def newest_checkpoint(work_dir: Path) -> Path:

@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> None:
     networks = [open_network(file, cfg, device=args.device) for file in args.checkpoint]
     names = [Path(file).stem for file in args.checkpoint]
     if args.against is not None:
-        names.append(Path(args.against).stem)
+        names.append(analysis_inputs.network_name(args.against))
         networks.append(_open_other(args, networks[0]))
     if args.names is not None:
         names[len(args.checkpoint) - 1:] = args.names[:len(networks) - len(args.checkpoint) + 1]

@@ -16,8 +16,9 @@ from mmpretrain.registry import MODELS
 
 from pic_plugin.datasets import ImageGrid
 from pic_plugin.tools import embedding
+from pic_plugin.tools.analysis_inputs import network_name
 from pic_plugin.tools.config_file import find_config
-from pic_plugin.tools.report import earlier_checkpoints, main, network_name, newest_checkpoint
+from pic_plugin.tools.report import earlier_checkpoints, main, newest_checkpoint
 
 pytest.importorskip('sklearn', reason="scikit-learn is not installed: pip install '.[analysis]'")
 
