@@ -54,16 +54,20 @@ class PairedImages(Images):
 
 
 def balance(maps: Tensor) -> Tensor:
-    """How evenly saliency is spread over the left and right half.
+    """How evenly saliency is spread over the left and right picture.
+
+    That of the grey above and below is left out: a network that is moved by patches there would
+    seem to look at both.
 
     Args:
-        maps (Tensor): (B, H, W), not negative.
+        maps (Tensor): (B, H, W), not negative, of :class:`PairedImages`.
 
     Returns:
-        Tensor: (B,) float64: 1 if both halves have the same, 0 if one has all; NaN for a map that
-        is zero.
+        Tensor: (B,) float64: 1 if both pictures have the same, 0 if one has all; NaN for a map that
+        is zero on both.
     """
-    half = maps.shape[2] // 2
-    sides = torch.stack([maps[:, :, :half].double().sum(dim=(1, 2)),
-                         maps[:, :, -half:].double().sum(dim=(1, 2))])
+    grey, half = maps.shape[1] // 4, maps.shape[2] // 2
+    pictures = maps[:, grey:maps.shape[1] - grey].double()
+    sides = torch.stack([pictures[:, :, :half].sum(dim=(1, 2)),
+                         pictures[:, :, -half:].sum(dim=(1, 2))])
     return 2 * sides.amin(dim=0) / sides.sum(dim=0)

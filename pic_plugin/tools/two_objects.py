@@ -4,7 +4,7 @@
     python -m pic_plugin.tools.two_objects CONFIG pic.pth supervised.pth random
 
 Pictures are put together from two of different classes, left and right. The balance of a saliency
-map is 1 if both halves have the same, 0 if one has all. The folder ``--out`` then holds
+map is 1 if both pictures have the same, 0 if one has all. The folder ``--out`` then holds
 two_objects.csv (each pair), two_objects.json (mean and standard error of each network, and of the
 difference to the first one, pair by pair), two_objects.png and .svg.
 """

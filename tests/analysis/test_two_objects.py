@@ -38,6 +38,9 @@ def test_balance_tells_one_half_from_both(tmp_path):
     assert balance(settings.maps(one_sided)).max() < 0.01
     assert balance(settings.maps(even)).min() > 0.8
     assert balance(torch.zeros(1, 4, 4)).isnan().all()
+    maps = torch.ones(1, 8, 8)
+    maps[:, 2:6, 4:] = 3.0  # 16 and 48 on the pictures, 16 and 16 on the grey
+    assert balance(maps).item() == 0.5
     with pytest.raises(ValueError, match='two classes'):
         PairedImages(FolderImages(write_pictures(tmp_path / 'a', [(8, 8)], ['cat'])), 8, 1)
 
