@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -21,7 +21,7 @@ LOG = 'output.log'
 
 
 def run_all(trainings: Sequence[Training], folder: Path, jobs: int = 1,
-            data_root: Optional[str] = None) -> list[Training]:
+            data_root: Optional[str] = None, known: Collection[str] = ()) -> list[Training]:
     """Do the trainings that have no result yet; those that were interrupted go on.
 
     Args:
@@ -29,6 +29,7 @@ def run_all(trainings: Sequence[Training], folder: Path, jobs: int = 1,
         folder (Path): A folder for each training is made in it.
         jobs (int): Processes at a time, each on one core. Defaults to 1.
         data_root (str, optional): Folder of the images, for configs that leave it open.
+        known (Collection[str]): Names of trainings whose results are kept elsewhere.
 
     Returns:
         list[Training]: Those that failed.
@@ -42,7 +43,7 @@ def run_all(trainings: Sequence[Training], folder: Path, jobs: int = 1,
     # The same training may be in several grids.
     distinct = {training.name: training for training in trainings}
     left = [training for name, training in distinct.items()
-            if not (folder / name / RESULT).is_file()]
+            if name not in known and not (folder / name / RESULT).is_file()]
     print(f'{len(distinct) - len(left)} of {len(distinct)} trainings are done', flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     for training in left:

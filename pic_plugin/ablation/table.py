@@ -2,6 +2,7 @@
 """Results of a grid: one line a training as CSV, one line a setting as a Markdown table."""
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -38,39 +39,69 @@ def summarise(values: list[float]) -> Optional[Summary]:
     return Summary(mean, math.sqrt(variance), len(values))
 
 
-def read_results(grid: Grid, folder: Path) -> list[dict[str, Any]]:
-    """One dict for each training that is done: factors, ``seed``, and the result's fields.
+def read_results(grid: Grid, folder: Path, table: Optional[Path] = None) -> list[dict[str, Any]]:
+    """One dict for each training that is done: factors, ``seed``, ``training``, and its result.
 
     Args:
         grid (Grid): The grid.
         folder (Path): That its trainings are in.
+        table (Path, optional): A CSV of an earlier report. Its trainings count as done where
+            ``folder`` does not have them, as long as the grid still means the same by them.
 
     Raises:
-        ValueError: If a result lacks a metric of the grid, or is no JSON.
+        ValueError: If a result lacks a metric of the grid, or is damaged.
     """
+    earlier = read_csv(table) if table is not None and table.is_file() else {}
     rows = []
     for training in grid.trainings:
         file = folder / training.name / RESULT
-        if not file.is_file():
+        if file.is_file():
+            try:
+                result = json.loads(file.read_text(encoding='utf-8'))
+            except json.JSONDecodeError as error:
+                raise ValueError(f'{file} is damaged: remove it, and the training is done '
+                                 'again.') from error
+            missing = sorted(set(grid.metrics) - set(result))
+            if missing:
+                raise ValueError(f'{file} has no {", ".join(missing)}: remove it, and the training '
+                                 'is done again.')
+        elif set(grid.metrics) <= set(earlier.get(training.name, {})):
+            row = earlier[training.name]
+            result = {field: row[field] for field in row if field not in training.labels}
+        else:
             continue
-        try:
-            result = json.loads(file.read_text(encoding='utf-8'))
-        except json.JSONDecodeError as error:
-            raise ValueError(f'{file} is damaged: remove it, and the training is done again.') \
-                from error
-        missing = sorted(set(grid.metrics) - set(result))
-        if missing:
-            raise ValueError(f'{file} has no {", ".join(missing)}: remove it, and the training is '
-                             'done again.')
-        rows.append({**training.labels, 'seed': training.seed, **result})
+        rows.append({**training.labels, 'seed': training.seed, 'training': training.name, **result})
     return rows
+
+
+def read_csv(file: Path) -> dict[str, dict[str, Any]]:
+    """Rows that :func:`to_csv` wrote, by name of the training; fields that were empty are left out.
+
+    Raises:
+        ValueError: If rows do not say which training they are of.
+    """
+    with open(file, encoding='utf-8', newline='') as lines:
+        rows = [{field: _value(text) for field, text in row.items() if text}
+                for row in csv.DictReader(lines)]
+    if not all('training' in row for row in rows):
+        raise ValueError(f'{file} does not say which trainings its rows are of, so that it can '
+                         'not be added to: remove it, or give another --out.')
+    return {row['training']: row for row in rows}
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def to_csv(rows: list[dict[str, Any]]) -> str:
     """CSV of all fields, one line a training."""
     text = io.StringIO()
     if rows:
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
+        fields = dict.fromkeys(field for row in rows for field in row)
+        writer = csv.DictWriter(text, list(fields), lineterminator='\n')
         writer.writeheader()
         writer.writerows({name: round(value, 4) if isinstance(value, float) else value
                           for name, value in row.items()} for row in rows)

@@ -6,8 +6,10 @@
 
 ``run`` does what is left to do: after an interruption give the same command again. ``report``
 writes, for what has been done so far, NAME.csv (each training), NAME.md (mean ± sample standard
-deviation over seeds) and NAME.svg. With ``--page`` it fills table and figure into a page between
-``<!-- table: NAME -->`` and ``<!-- end of table: NAME -->``.
+deviation over seeds) and NAME.svg. What an earlier NAME.csv has is kept, as long as the grid means
+the same training; ``run --results FOLDER`` does not train it again. With ``--page`` the report
+fills table and figure into a page between ``<!-- table: NAME -->`` and
+``<!-- end of table: NAME -->``.
 """
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from typing import Any, Optional
 from pic_plugin.ablation.execute import run_all
 from pic_plugin.ablation.figure import draw
 from pic_plugin.ablation.grid import Grid, read_grid
-from pic_plugin.ablation.table import read_results, to_csv, to_markdown
+from pic_plugin.ablation.table import read_csv, read_results, to_csv, to_markdown
 from pic_plugin.ablation.training import write_atomically
 from pic_plugin.tools.config_file import explained_errors
 
@@ -36,6 +38,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     run.add_argument('--jobs', type=int, default=os.cpu_count() or 1,
                      help='processes at a time, one core each; default: all cores, %(default)s')
     run.add_argument('--data-root', help='folder of the images, for grids that have none')
+    run.add_argument('--results', type=Path, help='folder of tables that `report` wrote: trainings '
+                     'that they have count as done')
     report = commands.add_parser('report', help='make tables and figures of what is done')
     report.add_argument('--out', default='.', help='folder for CSV, table and figure')
     report.add_argument('--page', help='Markdown file to fill the tables in')
@@ -56,7 +60,7 @@ def report(grid: Grid, work_dir: Path, out: Path, page: Optional[Path]) -> None:
         FileNotFoundError: If there is no such page.
         ValueError: If the page has no place for this table.
     """
-    rows = read_results(grid, work_dir)
+    rows = read_results(grid, work_dir, out / f'{grid.name}.csv')
     out.mkdir(parents=True, exist_ok=True)
     table = to_markdown(grid, rows)
     write_atomically(out / f'{grid.name}.csv', to_csv(rows))
@@ -86,6 +90,15 @@ def filled_in(text: str, name: str, table: str, page: Any = 'the page') -> str:
     return pattern.sub(lambda match: f'{match[1]}{table}\n{match[2]}', text)
 
 
+def _in_tables(folder: Path) -> set[str]:
+    """Names of the trainings in all tables of a folder."""
+    files = sorted(folder.glob('*.csv'))
+    if not files:
+        raise FileNotFoundError(f'{folder} has no tables (NAME.csv): --results is the --out of '
+                                '`report`.')
+    return {name for file in files for name in read_csv(file)}
+
+
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Command line entry."""
     args = parse_args(argv)
@@ -99,8 +112,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         # Ends the trainings too, which would go on by themselves.
         signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         trainings = [training for grid in grids for training in grid.trainings]
+        known = _in_tables(args.results) if args.results else set()
         try:
-            failed = run_all(trainings, work_dir, args.jobs, args.data_root)
+            failed = run_all(trainings, work_dir, args.jobs, args.data_root, known)
         except RuntimeError as error:
             raise SystemExit(f'ablation: {error}') from error
         except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 """Mean, deviation, table, CSV, figure and page, of results written by hand."""
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,41 @@ def test_page_is_filled_in_between_its_marks(tmp_path):
     page.write_text(before)
     with pytest.raises(SystemExit, match='must have one line'):
         report(tmp_path, '--page', str(page))
+
+
+def test_what_a_table_has_is_neither_lost_nor_trained_again(tmp_path, capsys):
+    put(tmp_path / 'work', dict(low=[30.0, 34.0], high=[41.25, 41.0]))
+    out = report(tmp_path)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    shutil.rmtree(tmp_path / 'work')  # another machine
+    report(tmp_path)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    capsys.readouterr()
+    run = ['run', TOY, '--work-dir', str(tmp_path / 'new'), '--results']
+    ablation.main([*run, str(out)])
+    assert '4 of 4 trainings are done' in capsys.readouterr().out
+    with pytest.raises(SystemExit, match='has no tables'):
+        ablation.main([*run, str(tmp_path)])
+    # What is trained anew comes first, and what means another training now is left out.
+    put(tmp_path / 'work', dict(low=[50.0, 54.0]))
+    table = out / 'toy_grid.csv'
+    names = {training.name: training.labels['rate'] for training in read_grid(TOY).trainings}
+    text = table.read_text()
+    for name, rate in names.items():
+        text = text.replace(name, name if rate == 'low' else 'toy_training-0123456789ab')
+    table.write_text(text)
+    lines = (report(tmp_path) / 'toy_grid.md').read_text().splitlines()
+    assert lines[2:4] == ['| low | 52.0 ± 2.8 | 104.0 ± 5.7 | 2 |',
+                          '| high | not run | not run | 0 |']
+
+
+def test_table_without_names_of_trainings_is_not_overwritten(tmp_path):
+    table = tmp_path / 'out' / 'toy_grid.csv'
+    table.parent.mkdir()
+    table.write_text('rate,seed,knn20,linear\nlow,0,30,60\n')
+    with pytest.raises(SystemExit, match='toy_grid.csv does not say which trainings'):
+        report(tmp_path)
+    assert table.read_text().endswith('low,0,30,60\n')
 
 
 def test_damaged_results_are_named(tmp_path):
