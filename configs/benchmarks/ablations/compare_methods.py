@@ -17,6 +17,7 @@ factors = {
     'forward passes': {
         '30,000': {'passes': 30000},
         '60,000': {'passes': 60000},
+        '120,000': {'passes': 120000},
     },
 }
 metrics = dict(

@@ -11,6 +11,9 @@ factors = {
     'method': {
         'PIC': {'config': 'pic_clothing.py'},
         'PIC, 512 negatives': {'config': 'pic_clothing.py', 'model.head.num_negatives': 512},
+        'PIC, by epochs': {
+            'config': 'pic_clothing.py',
+            'train_dataloader.sampler': dict(_delete_=True, type='DefaultSampler', shuffle=True)},
         'SimCLR': {'config': 'simclr_clothing.py'},
         'MoCo v2': {'config': 'mocov2_clothing.py'},
     },

@@ -13,6 +13,7 @@ factors = {
     'images seen': {
         '30,000': {'images': 30000},
         '60,000': {'images': 60000},
+        '120,000': {'images': 120000},
     },
 }
 metrics = dict(knn20='kNN, k = 20', knn200='kNN, k = 200', linear='linear')
