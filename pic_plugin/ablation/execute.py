@@ -53,9 +53,7 @@ def run_all(trainings: Sequence[Training], folder: Path, jobs: int = 1,
 
 
 def prepare(training: Training, folder: Path, data_root: Optional[str]) -> None:
-    """Write a training's config into its folder, unless it is there."""
-    if (folder / CONFIG).is_file():
-        return
+    """Write a training's config into its folder."""
     cfg = with_data_root(training.cfg, data_root)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / CONFIG, cfg.pretty_text)

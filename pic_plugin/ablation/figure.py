@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pic_plugin.analysis.style import require
+
 from .grid import Grid
 from .table import settings, summarise, values_of
 
@@ -16,7 +18,11 @@ def draw(grid: Grid, rows: list[dict[str, Any]], file: Path) -> None:
         grid (Grid): Its ``figure`` says which factor is ``x`` and which field is ``y``.
         rows (list[dict]): From :func:`.table.read_results`.
         file (Path): ``.svg`` or ``.png``.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
     """
+    require('matplotlib')
     import matplotlib
     matplotlib.use('Agg')
     # The same results give the same file.

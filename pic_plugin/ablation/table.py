@@ -7,11 +7,15 @@ import csv
 import io
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from .grid import Grid
 from .training import RESULT
+
+# Column with the name of a training; results follow it.
+TRAINING = 'training'
 
 
 class Summary(NamedTuple):
@@ -39,54 +43,69 @@ def summarise(values: list[float]) -> Optional[Summary]:
     return Summary(mean, math.sqrt(variance), len(values))
 
 
-def read_results(grid: Grid, folder: Path, table: Optional[Path] = None) -> list[dict[str, Any]]:
+def read_results(grid: Grid, folder: Path,
+                 earlier: Optional[Mapping[str, dict[str, Any]]] = None) -> list[dict[str, Any]]:
     """One dict for each training that is done: factors, ``seed``, ``training``, and its result.
 
     Args:
         grid (Grid): The grid.
         folder (Path): That its trainings are in.
-        table (Path, optional): A CSV of an earlier report. Its trainings count as done where
-            ``folder`` does not have them, as long as the grid still means the same by them.
+        earlier (Mapping, optional): From :func:`read_tables`: results of trainings that ``folder``
+            does not have.
 
     Raises:
         ValueError: If a result lacks a metric of the grid, or is damaged.
     """
-    earlier = read_csv(table) if table is not None and table.is_file() else {}
     rows = []
     for training in grid.trainings:
         file = folder / training.name / RESULT
         if file.is_file():
-            try:
-                result = json.loads(file.read_text(encoding='utf-8'))
-            except json.JSONDecodeError as error:
-                raise ValueError(f'{file} is damaged: remove it, and the training is done '
-                                 'again.') from error
-            missing = sorted(set(grid.metrics) - set(result))
-            if missing:
-                raise ValueError(f'{file} has no {", ".join(missing)}: remove it, and the training '
-                                 'is done again.')
-        elif set(grid.metrics) <= set(earlier.get(training.name, {})):
-            row = earlier[training.name]
-            result = {field: row[field] for field in row if field not in training.labels}
+            result = _read_result(file, grid)
+        elif earlier and set(grid.metrics) <= set(earlier.get(training.name, {})):
+            result = earlier[training.name]
         else:
             continue
-        rows.append({**training.labels, 'seed': training.seed, 'training': training.name, **result})
+        rows.append({**training.labels, 'seed': training.seed, TRAINING: training.name, **result})
     return rows
 
 
-def read_csv(file: Path) -> dict[str, dict[str, Any]]:
-    """Rows that :func:`to_csv` wrote, by name of the training; fields that were empty are left out.
+def _read_result(file: Path, grid: Grid) -> dict[str, Any]:
+    try:
+        result = json.loads(file.read_text(encoding='utf-8'))
+    except json.JSONDecodeError as error:
+        raise ValueError(f'{file} is damaged: remove it, and the training is done again.') \
+            from error
+    missing = sorted(set(grid.metrics) - set(result))
+    if missing:
+        raise ValueError(f'{file} has no {", ".join(missing)}: remove it, and the training is done '
+                         'again.')
+    return result
 
-    Raises:
-        ValueError: If rows do not say which training they are of.
+
+def read_tables(folder: Path) -> dict[str, dict[str, Any]]:
+    """Results in all tables of a folder, by name of the training.
+
+    A training belongs to several grids, and a table of any of them has its result.
+
+    Args:
+        folder (Path): With CSVs that :func:`to_csv` wrote; others are passed over.
     """
+    results: dict[str, dict[str, Any]] = {}
+    for file in sorted(folder.glob('*.csv')):
+        results.update(read_csv(file))
+    return results
+
+
+def read_csv(file: Path) -> dict[str, dict[str, Any]]:
+    """Results of one table, by name of the training; nothing if it does not have such names."""
     with open(file, encoding='utf-8', newline='') as lines:
-        rows = [{field: _value(text) for field, text in row.items() if text}
-                for row in csv.DictReader(lines)]
-    if not all('training' in row for row in rows):
-        raise ValueError(f'{file} does not say which trainings its rows are of, so that it can '
-                         'not be added to: remove it, or give another --out.')
-    return {row['training']: row for row in rows}
+        reader = csv.DictReader(lines)
+        fields = list(reader.fieldnames or [])
+        if TRAINING not in fields:
+            return {}
+        after = fields[fields.index(TRAINING) + 1:]
+        return {row[TRAINING]: {field: _value(row[field]) for field in after if row[field]}
+                for row in reader}
 
 
 def _value(text: str) -> Any:

@@ -2,7 +2,8 @@
 """One training of a grid: train, or go on, measure the features, write the result.
 
 ``python -m pic_plugin.ablation.training FOLDER`` trains what ``FOLDER/config.py`` says and leaves
-``FOLDER/result.json``. Nothing in it depends on how often it was interrupted, but for the seconds.
+``FOLDER/result.json``. Nothing in it depends on how often it was interrupted, but for what it cost:
+seconds and memory up to the last checkpoint count.
 """
 from __future__ import annotations
 
@@ -45,15 +46,12 @@ class _Meter(Hook):
     priority = 'LOWEST'
 
     def __init__(self) -> None:
-        self.counts = dict(images=0, passes=0)
-        self.seconds = 0.0
-        self.images_here = 0
-        self.peak_bytes = 0
+        self.counts: dict[str, Any] = dict(images=0, passes=0, seconds=0.0, peak_bytes=0)
 
     def before_train(self, runner: Runner) -> None:
         """Take over the counts of the run that is resumed, and watch every backbone."""
         if runner.iter:
-            self.counts = {name: int(runner.message_hub.get_info(name)) for name in self.counts}
+            self.counts = {name: runner.message_hub.get_info(name) for name in self.counts}
         self._handles = [backbone.register_forward_hook(self._count)
                          for backbone in backbones(runner.model)]
 
@@ -63,30 +61,32 @@ class _Meter(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Start the clock."""
-        self._start = time.process_time()
+        self._clock = time.process_time()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Optional[dict] = None) -> None:
         """Count images."""
         assert data_batch is not None
         self.counts['images'] += len(data_batch['data_samples'])
-        self.images_here += len(data_batch['data_samples'])
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Stop the clock."""
-        self.seconds += time.process_time() - self._start
+        now = time.process_time()
+        self.counts['seconds'] += now - self._clock
+        self._clock = now
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Into the message hub of the checkpoint, whatever has been written there before."""
         hub = checkpoint.get('message_hub')
         assert hub is not None, 'CheckpointHook saves it'
+        self._update_peak()
         hub['runtime_info'].update(self.counts)
 
     def after_train(self, runner: Runner) -> None:
         """Before the evaluation, which has passes and takes memory of its own."""
-        self.peak_bytes = peak_memory()
+        self._update_peak()
         for handle in self._handles:
             handle.remove()
+
+    def _update_peak(self) -> None:
+        self.counts['peak_bytes'] = max(self.counts['peak_bytes'], peak_memory())
 
 
 def peak_memory() -> int:
@@ -128,12 +128,14 @@ def train(folder: Path) -> dict:
                                  **cfg.window_phase)
         runner.register_hook(phases)
     runner.train()
+    cost = meter.counts
     result = dict(
         **evaluate(runner.model, loader),
         **(phases.means() if phases else {}),
-        **meter.counts,
-        ms_per_image=1000 * meter.seconds / max(1, meter.images_here),
-        peak_mb=meter.peak_bytes / 2**20,
+        images=cost['images'],
+        passes=cost['passes'],
+        ms_per_image=1000 * cost['seconds'] / max(1, cost['images']),
+        peak_mb=cost['peak_bytes'] / 2**20,
         base_mb=base_bytes / 2**20,
         steps=runner.iter,
         pic_plugin=pic_plugin.__version__,

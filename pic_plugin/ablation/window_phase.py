@@ -39,7 +39,15 @@ class WindowPhaseHook(Hook):
         self.values: list[list[float]] = [[] for _ in range(QUARTERS)]
 
     def before_train(self, runner: Runner) -> None:
-        """Take over what was measured before a resume."""
+        """Take over what was measured before a resume.
+
+        Raises:
+            ValueError: If the training ends before a whole window has been measured.
+        """
+        if runner.max_iters < self.begin + self.period:
+            raise ValueError(f'a training of {runner.max_iters} steps has no whole window of '
+                             f'{self.period} steps after step {self.begin}: train longer, or '
+                             'change window_phase.')
         if runner.iter:
             self.values = [list(part) for part in runner.message_hub.get_info(KEY)]
 

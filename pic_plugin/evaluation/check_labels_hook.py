@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stops a supervised training whose labels do not fit the classifier, before the first step."""
+"""Stops a supervised training or test whose labels do not fit the classifier, at its beginning."""
 from __future__ import annotations
 
 from typing import Any, Optional
@@ -26,12 +26,11 @@ class CheckLabelsHook(Hook):
             ValueError: If a data set has no images, no labels, or labels out of range, or the
                 classes of the two differ.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         datasets = [runner.train_dataloader.dataset]
         if runner.val_loop is not None:
             datasets.append(runner.val_dataloader.dataset)
         for dataset in datasets:
-            _check_labels(dataset, model.head.num_classes)
+            _check_labels(dataset, _num_classes(runner))
         first, *others = [dataset.metainfo.get('classes') for dataset in datasets]
         for dataset, classes in zip(datasets[1:], others):
             if first and classes and tuple(first) != tuple(classes):
@@ -40,6 +39,19 @@ class CheckLabelsHook(Hook):
                     f'in the same order ({len(first)} and {len(classes)} of them; in only one of '
                     f'the two: {sorted(set(first) ^ set(classes))[:3]}), so that labels differ in '
                     'meaning: give both the same folders.')
+
+    def before_test(self, runner: Any) -> None:
+        """Look at all labels of the test data.
+
+        Raises:
+            ValueError: If the data set has no images, no labels, or labels out of range.
+        """
+        _check_labels(runner.test_dataloader.dataset, _num_classes(runner))
+
+
+def _num_classes(runner: Any) -> int:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return model.head.num_classes
 
 
 def _source(dataset: Any) -> str:

@@ -222,8 +222,10 @@ class KNNMetric(BaseMetric):
         queries = _own_queries(results, order, own)
         positions = torch.full((len(joint), ), -1)
         positions[order.references] = torch.arange(len(order.references))
+        shares = _all_gather_rows(queries)
         predicted = knn_predict(
-            torch.cat(_all_gather_rows(queries)),
+            # With one process, the queries themselves and not another copy.
+            shares[0] if len(shares) == 1 else torch.cat(shares),
             [part.feats for part in results],
             joint[order.references, 2],
             self.topk,

@@ -6,10 +6,9 @@
 
 ``run`` does what is left to do: after an interruption give the same command again. ``report``
 writes, for what has been done so far, NAME.csv (each training), NAME.md (mean ± sample standard
-deviation over seeds) and NAME.svg. What an earlier NAME.csv has is kept, as long as the grid means
-the same training; ``run --results FOLDER`` does not train it again. With ``--page`` the report
-fills table and figure into a page between ``<!-- table: NAME -->`` and
-``<!-- end of table: NAME -->``.
+deviation over seeds) and NAME.svg. Tables that are in the same folder already keep their results;
+``run --results FOLDER`` does not train them again. With ``--page`` it fills table and figure into a
+page between ``<!-- table: NAME -->`` and ``<!-- end of table: NAME -->``.
 """
 from __future__ import annotations
 
@@ -24,7 +23,14 @@ from typing import Any, Optional
 from pic_plugin.ablation.execute import run_all
 from pic_plugin.ablation.figure import draw
 from pic_plugin.ablation.grid import Grid, read_grid
-from pic_plugin.ablation.table import read_csv, read_results, to_csv, to_markdown
+from pic_plugin.ablation.table import (
+    TRAINING,
+    read_csv,
+    read_results,
+    read_tables,
+    to_csv,
+    to_markdown,
+)
 from pic_plugin.ablation.training import write_atomically
 from pic_plugin.tools.config_file import explained_errors
 
@@ -58,9 +64,11 @@ def report(grid: Grid, work_dir: Path, out: Path, page: Optional[Path]) -> None:
 
     Raises:
         FileNotFoundError: If there is no such page.
-        ValueError: If the page has no place for this table.
+        ValueError: If the page has no place for this table, or the CSV that is there has trainings
+            that the grid does not mean.
     """
-    rows = read_results(grid, work_dir, out / f'{grid.name}.csv')
+    rows = read_results(grid, work_dir, read_tables(out))
+    _check_kept(out / f'{grid.name}.csv', rows)
     out.mkdir(parents=True, exist_ok=True)
     table = to_markdown(grid, rows)
     write_atomically(out / f'{grid.name}.csv', to_csv(rows))
@@ -77,6 +85,18 @@ def report(grid: Grid, work_dir: Path, out: Path, page: Optional[Path]) -> None:
         write_atomically(page, filled_in(text, grid.name, table, page))
 
 
+def _check_kept(table: Path, rows: list[dict[str, Any]]) -> None:
+    if not table.is_file():
+        return
+    with open(table, encoding='utf-8') as file:
+        num_rows = max(0, sum(1 for _ in file) - 1)
+    lost = num_rows - len({row[TRAINING] for row in rows} & set(read_csv(table)))
+    if lost:
+        raise ValueError(f'{table} has {lost} trainings that would be lost: they are of other '
+                         'seeds, lengths or settings than asked for. Remove it, or give another '
+                         '--out.')
+
+
 def filled_in(text: str, name: str, table: str, page: Any = 'the page') -> str:
     """A page with a table between its marks.
 
@@ -88,15 +108,6 @@ def filled_in(text: str, name: str, table: str, page: Any = 'the page') -> str:
     if len(pattern.findall(text)) != 1:
         raise ValueError(f'{page} must have one line `{begin}` and, below, one `{end}`.')
     return pattern.sub(lambda match: f'{match[1]}{table}\n{match[2]}', text)
-
-
-def _in_tables(folder: Path) -> set[str]:
-    """Names of the trainings in all tables of a folder."""
-    files = sorted(folder.glob('*.csv'))
-    if not files:
-        raise FileNotFoundError(f'{folder} has no tables (NAME.csv): --results is the --out of '
-                                '`report`.')
-    return {name for file in files for name in read_csv(file)}
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -112,7 +123,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         # Ends the trainings too, which would go on by themselves.
         signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         trainings = [training for grid in grids for training in grid.trainings]
-        known = _in_tables(args.results) if args.results else set()
+        known = read_tables(args.results) if args.results else {}
+        if args.results and not known:
+            raise SystemExit(f'ablation: {args.results} has no tables (NAME.csv): --results is the '
+                             '--out of `report`.')
         try:
             failed = run_all(trainings, work_dir, args.jobs, args.data_root, known)
         except RuntimeError as error:

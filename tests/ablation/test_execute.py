@@ -77,7 +77,7 @@ def test_a_training_that_fails_is_named_and_the_others_go_on(tmp_path):
     left = read_grid(str(TOY), seeds=[0]).trainings
     folder = tmp_path / left[0].name
     folder.mkdir()
-    (folder / 'config.py').write_text('model = 1\n')
+    (folder / 'work').write_text('no folder')
     process = start(tmp_path, '--jobs', '1')
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
@@ -89,6 +89,17 @@ def test_a_training_that_fails_is_named_and_the_others_go_on(tmp_path):
 def test_two_processes_in_one_folder_are_refused(tmp_path):
     with execute._only_one(tmp_path), pytest.raises(RuntimeError, match='another process trains'):
         execute.run_all(read_grid(str(TOY)).trainings, tmp_path)
+
+
+def test_folder_of_images_may_be_given_anew(tmp_path):
+    """The first was wrong, or the images have moved since."""
+    training_ = read_grid('compare_methods_clothing').trainings[0]
+    for name in ('first', 'second'):
+        images = tmp_path / name
+        images.mkdir()
+        execute.prepare(training_, tmp_path / 'training', str(images))
+        cfg = Config.fromfile(tmp_path / 'training' / 'config.py')
+        assert cfg.train_dataloader.dataset.data_root == str(images)
 
 
 def test_bad_arguments(tmp_path):

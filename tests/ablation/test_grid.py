@@ -4,13 +4,16 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmpretrain.registry import DATA_SAMPLERS, MODELS
 
+import pic_plugin.ablation  # noqa: F401
 from pic_plugin.ablation.grid import read_grid
 
 TOY = Path(__file__).with_name('toy_grid.py')
 GRIDS = sorted(path.stem for path in (
     Path(__file__).resolve().parents[2] / 'configs/benchmarks/ablations').glob('*.py')
-               if path.stem.startswith(('table', 'tune', 'compare', 'window')))
+               if path.stem.startswith(('table', 'tune', 'compare', 'window', 'untrained')))
 
 
 def write(tmp_path, **changes):
@@ -94,8 +97,26 @@ def test_there_are_grids():
 
 @pytest.mark.parametrize('name', GRIDS)
 def test_settings_of_a_grid_differ_and_each_change_takes_effect(name):
+    """A name that is misspelt would give another digest too, and nothing else."""
     grid = read_grid(name)
     assert len({t.name for t in grid.trainings}) == len(grid.trainings)
+    for cfg in [t.cfg for t in grid.trainings if t.seed == grid.trainings[0].seed]:
+        assert set(cfg) - set(Config.fromfile(cfg.filename)) <= {'randomness', 'window_phase'}
+        model = MODELS.build(cfg.model)  # refuses arguments that it does not know
+        built = build_optim_wrapper(model, cfg.optim_wrapper)
+        base = cfg.optim_wrapper.optimizer
+        keys = cfg.optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {})
+        assert set(keys) <= {'head'}
+        changes = keys.get('head', {})
+        for group in built.optimizer.param_groups:
+            is_head = any(parameter is getattr(model.head, 'weight', None)
+                          for parameter in group['params']) and bool(keys)
+            given = changes if is_head else {}
+            assert group['lr'] == base.lr * given.get('lr_mult', 1)
+            assert group['weight_decay'] == base.weight_decay * given.get('decay_mult', 1)
+            assert group['momentum'] == given.get('momentum', base.momentum)
+        sampler = cfg.train_dataloader.sampler
+        DATA_SAMPLERS.build({**sampler, 'dataset': range(cfg.num_images)})
 
 
 def test_methods_have_equal_passes_backbones_and_augmentation():

@@ -97,24 +97,40 @@ def test_what_a_table_has_is_neither_lost_nor_trained_again(tmp_path, capsys):
     assert '4 of 4 trainings are done' in capsys.readouterr().out
     with pytest.raises(SystemExit, match='has no tables'):
         ablation.main([*run, str(tmp_path)])
-    # What is trained anew comes first, and what means another training now is left out.
+    # What is trained anew comes first.
     put(tmp_path / 'work', dict(low=[50.0, 54.0]))
-    table = out / 'toy_grid.csv'
-    names = {training.name: training.labels['rate'] for training in read_grid(TOY).trainings}
-    text = table.read_text()
-    for name, rate in names.items():
-        text = text.replace(name, name if rate == 'low' else 'toy_training-0123456789ab')
-    table.write_text(text)
     lines = (report(tmp_path) / 'toy_grid.md').read_text().splitlines()
     assert lines[2:4] == ['| low | 52.0 ± 2.8 | 104.0 ± 5.7 | 2 |',
-                          '| high | not run | not run | 0 |']
+                          '| high | 41.1 ± 0.2 | 82.2 ± 0.4 | 2 |']
 
 
-def test_table_without_names_of_trainings_is_not_overwritten(tmp_path):
+def test_a_training_in_the_table_of_another_grid_counts(tmp_path, capsys):
+    put(tmp_path / 'work', dict(low=[30.0, 34.0], high=[41.25, 41.25]))
+    out = report(tmp_path)
+    other = tmp_path / 'other.py'
+    other.write_text(Path(TOY).read_text().replace('rate', 'speed').replace(
+        "config='toy_training.py'", f"config={str(Path(TOY).with_name('toy_training.py'))!r}"))
+    ablation.main(['run', str(other), '--work-dir', str(tmp_path / 'new'), '--results', str(out)])
+    assert '4 of 4 trainings are done' in capsys.readouterr().out
+    ablation.main(['report', str(other), '--work-dir', str(tmp_path / 'new'), '--out', str(out)])
+    assert '| low | 32.0 ± 2.8 | 64.0 ± 5.7 | 2 |' in (out / 'other.md').read_text()
+
+
+@pytest.mark.parametrize('options', [('--seeds', '0'), ('--images', '80')])
+def test_a_report_does_not_drop_what_a_table_has(tmp_path, options):
+    put(tmp_path / 'work', dict(low=[30.0, 34.0]))
+    table = report(tmp_path) / 'toy_grid.csv'
+    before = table.read_text()
+    with pytest.raises(SystemExit, match='toy_grid.csv has [12] trainings that would be lost'):
+        report(tmp_path, *options)
+    assert table.read_text() == before
+
+
+def test_a_table_without_names_of_trainings_is_not_overwritten(tmp_path):
     table = tmp_path / 'out' / 'toy_grid.csv'
     table.parent.mkdir()
     table.write_text('rate,seed,knn20,linear\nlow,0,30,60\n')
-    with pytest.raises(SystemExit, match='toy_grid.csv does not say which trainings'):
+    with pytest.raises(SystemExit, match='toy_grid.csv has 1 trainings that would be lost'):
         report(tmp_path)
     assert table.read_text().endswith('low,0,30,60\n')
 

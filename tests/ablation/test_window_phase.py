@@ -38,7 +38,7 @@ def test_values_survive_a_resume():
     parts.before_save_checkpoint(None, checkpoint)
     resumed = WindowPhaseHook(None, 8, 8)
     hub = SimpleNamespace(get_info=checkpoint['message_hub']['runtime_info'].get)
-    resumed.before_train(SimpleNamespace(iter=13, message_hub=hub))
+    resumed.before_train(SimpleNamespace(iter=13, max_iters=24, message_hub=hub))
     run(resumed, 14, 24)
     assert resumed.means() == whole.means()
 
@@ -47,3 +47,8 @@ def test_values_survive_a_resume():
 def test_windows_without_quarters(period):
     with pytest.raises(ValueError, match='positive multiple of 4'):
         WindowPhaseHook(None, period, 0)
+
+
+def test_training_too_short_to_measure():
+    with pytest.raises(ValueError, match='15 steps has no whole window of 8 steps after step 8'):
+        WindowPhaseHook(None, 8, 8).before_train(SimpleNamespace(iter=0, max_iters=15))

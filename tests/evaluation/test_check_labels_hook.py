@@ -38,7 +38,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def train(root, work_dir):
-    def run(train=None, val=None, num_classes=3):
+    def run(train=None, val=None, num_classes=3, test=False):
         def loader(split, changes):
             return dict(
                 batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
@@ -49,6 +49,9 @@ def train(root, work_dir):
         evaluated = {} if val is False else dict(
             val_dataloader=loader('val', val), val_cfg=dict(),
             val_evaluator=dict(type='Accuracy', topk=1))
+        if test:
+            evaluated.update(test_dataloader=loader('val', val), test_cfg=dict(),
+                             test_evaluator=dict(type='Accuracy', topk=1))
         runner = Runner(
             Classifier(num_classes), str(work_dir), default_scope='mmpretrain',
             train_dataloader=loader('train', train),
@@ -59,7 +62,7 @@ def train(root, work_dir):
         step = runner.model.train_step
         runner.model.train_step = lambda *args, **kwargs: steps.append(1) or step(*args, **kwargs)
         try:
-            runner.train()
+            (runner.test if test else runner.train)()
         finally:
             run.steps = len(steps)
     return run
@@ -87,3 +90,8 @@ def test_wrong_labels_stop_the_training_before_its_first_step(train, case, messa
     with pytest.raises(ValueError, match=message):
         train(**case)
     assert train.steps == 0
+
+
+def test_a_test_looks_at_the_labels_of_its_data(train):
+    with pytest.raises(ValueError, match=r'val: .*c.0\.png has label 2, .* takes 0 to 1'):
+        train(num_classes=2, test=True)

@@ -38,6 +38,14 @@ def test_solution_is_a_minimum(penalty):
         assert objective(weight, bias + shift - shift.mean(), standardised, labels, penalty) > least
 
 
+def test_a_solution_that_is_not_the_optimum_says_so(recwarn):
+    features, labels = blobs(90, spread=2.0)
+    fit_linear(features, labels, 1e-3, 200)
+    assert not recwarn
+    with pytest.warns(RuntimeWarning, match='optimum in 2 iterations .*: raise max_iter'):
+        fit_linear(features, labels, 1e-3, 2)
+
+
 def test_accuracy_on_other_samples():
     train, test = blobs(300), blobs(99, seed=5)
     easy = linear_accuracy(*train, *test)

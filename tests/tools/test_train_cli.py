@@ -85,11 +85,36 @@ def test_resume_continues(trained, checkpoint, work_dir, newest):
     assert torch.load(work_dir / 'epoch_3.pth')['meta']['iter'] == 15
 
 
+def measured(config, checkpoint, work_dir, out):
+    test_tool.main([str(config), str(checkpoint), '--work-dir', str(work_dir), '--out', str(out)])
+    return json.loads(out.read_text())['knn/top1_k5']
+
+
 def test_test_tool_gives_what_validation_gave(trained, checkpoint, work_dir, tmp_path):
-    metrics = tmp_path / 'metrics.json'
-    test_tool.main([str(TINY), str(checkpoint), '--work-dir', str(work_dir), '--out',
-                    str(metrics)])
-    value = json.loads(metrics.read_text())['knn/top1_k5']
+    value = measured(TINY, checkpoint, work_dir, tmp_path / 'metrics.json')
+    assert f'knn/top1_k5: {value:.4f}' in trained[1]
+    assert 0 < value < 100
+    # It depends on the weights: those of three random networks.
+    content = torch.load(checkpoint)
+    others = set()
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        content['state_dict'] = {
+            name: tensor + torch.randn(tensor.shape, generator=generator)
+            if name.endswith('conv1.weight') else tensor
+            for name, tensor in content['state_dict'].items()}
+        torch.save(content, tmp_path / 'other.pth')
+        others.add(measured(TINY, tmp_path / 'other.pth', work_dir, tmp_path / 'other.json'))
+    assert others - {value}
+
+
+def test_two_processes_measure_what_one_does(trained, checkpoint, tmp_path):
+    """375 samples: one of the two processes gets one sample twice."""
+    result = run('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', '-m',
+                 'pic_plugin.tools.test', TINY, checkpoint, '--launcher', 'pytorch', '--out',
+                 'two.json', cwd=tmp_path)
+    assert result.returncode == 0, result.stdout
+    value = json.loads((tmp_path / 'two.json').read_text())['knn/top1_k5']
     assert f'knn/top1_k5: {value:.4f}' in trained[1]
 
 
