@@ -8,8 +8,8 @@ precision, on a GPU only).
 default_scope = 'mmpretrain'
 custom_imports = dict(imports=['pic_plugin'], allow_failed_imports=False)
 
-# Every image in this folder and the folders in it. An image's class is its place in the sorted
-# list of files: to resume, leave the folder as it is.
+# Every image in this folder and the folders in it. To resume, all of them must still be there; the
+# folder may have gained images or be somewhere else.
 data_root = 'data/images'
 image_size = 224
 batch_size = 64

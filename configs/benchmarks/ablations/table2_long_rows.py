@@ -16,10 +16,10 @@ caption = ('5,000 CIFAR-10 images, ResNet-18 of a quarter width, 60,000 images s
 options = {'config': 'pic_cifar10-5k.py', 'images': 60000, **_end}
 factors = {
     'decay': {
+        '0.55': {'optim_wrapper.paramwise_cfg': dict(custom_keys=dict(head=dict(
+            lr_mult=0.01, decay_mult=600)))},
         '5.5': {'optim_wrapper.paramwise_cfg': dict(custom_keys=dict(head=dict(
             lr_mult=0.01, decay_mult=6000)))},
-        '18.5': {'optim_wrapper.paramwise_cfg': dict(custom_keys=dict(head=dict(
-            lr_mult=0.01, decay_mult=20000)))},
     },
     'absent rows': {
         'corrected': {'model.head.correct_weights': True},
