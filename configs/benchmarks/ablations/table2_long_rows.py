@@ -3,7 +3,7 @@
 
 The cosine soft-max sees the direction of a row alone, and a step turns a row by the learning rate
 over the square of its length. So a hundredth of the learning rate is the same as rows ten times as
-long, which in the paper's million steps they become by training. Weight decay is what shortens
+long. Training lengthens rows, as its gradient is at right angles to them; weight decay shortens
 them again, also while they are absent - if that is corrected.
 """
 # The same part of both learning rates.
