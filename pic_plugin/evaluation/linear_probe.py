@@ -81,7 +81,8 @@ def fit_linear(features: Tensor, labels: Tensor, penalty: float,
     with torch.enable_grad():
         optimizer.step(closure)
         closure()
-    slope = max(float(part.grad.abs().max()) for part in (weight, bias))
+    slope = max(float(part.grad.abs().max()) for part in (weight, bias)
+                if part.grad is not None)
     if slope > _FLAT:
         warnings.warn(f'linear evaluation has not come to its optimum in {max_iter} iterations '
                       f'(a derivative of {slope:.1e} is left): raise max_iter.', RuntimeWarning,
