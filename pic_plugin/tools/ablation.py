@@ -93,8 +93,8 @@ def _check_kept(table: Path, rows: list[dict[str, Any]]) -> None:
     lost = num_rows - len({row[TRAINING] for row in rows} & set(read_csv(table)))
     if lost:
         raise ValueError(f'{table} has {lost} trainings that would be lost: they are of other '
-                         'seeds, lengths or settings than asked for. Remove it, or give another '
-                         '--out.')
+                         'seeds, lengths or settings than asked for, or do not say of which. '
+                         'Remove it, or give another --out.')
 
 
 def filled_in(text: str, name: str, table: str, page: Any = 'the page') -> str:
