@@ -52,7 +52,7 @@ class Grid(NamedTuple):
         trainings (list[Training]): Seed by seed, so that an interrupted grid has whole tables of
             fewer seeds.
         metrics (dict[str, str]): Fields of a result, and the headings of their columns.
-        figure (dict): ``x``, a factor, and ``y``, a field.
+        figure (dict): ``x``, a factor, ``y``, a field, and ``line``, whether levels are joined.
     """
 
     name: str
@@ -124,6 +124,8 @@ def _check_factors(file: Path, factors: Any, content: dict) -> None:
     if wrong:
         raise ValueError(f'{file}: leave_out names {wrong[0]}, which is no factor with its level.')
     figure = content['figure']
+    if set(figure) - {'x', 'y', 'line'}:
+        raise ValueError(f'{file}: figure may have x, y and line, not {dict(figure)}.')
     if figure.get('x') not in factors or figure.get('y') not in content['metrics']:
         raise ValueError(f"{file}: figure must have an x of {list(factors)} and a y of "
                          f"{list(content['metrics'])}, not {dict(figure)}.")

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, Optional
 from .grid import Grid
 from .training import RESULT
 
+# Of floats: a figure is the same whether drawn from results or from a table of them.
+DIGITS = 4
 # Column with the name of a training; results follow it.
 TRAINING = 'training'
 
@@ -60,7 +62,8 @@ def read_results(grid: Grid, folder: Path,
     for training in grid.trainings:
         file = folder / training.name / RESULT
         if file.is_file():
-            result = _read_result(file, grid)
+            result = {field: round(value, DIGITS) if isinstance(value, float) else value
+                      for field, value in _read_result(file, grid).items()}
         elif earlier and set(grid.metrics) <= set(earlier.get(training.name, {})):
             result = earlier[training.name]
         else:
@@ -122,8 +125,7 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
         fields = dict.fromkeys(field for row in rows for field in row)
         writer = csv.DictWriter(text, list(fields), lineterminator='\n')
         writer.writeheader()
-        writer.writerows({name: round(value, 4) if isinstance(value, float) else value
-                          for name, value in row.items()} for row in rows)
+        writer.writerows(rows)
     return text.getvalue()
 
 

@@ -78,6 +78,7 @@ def test_name_depends_on_what_the_result_depends_on(tmp_path):
     (dict(colour='red'), r"has \['colour'\]"),
     (dict(factors={'rate': {'low': 0.1}}), 'factors must be a dict of factors'),
     (dict(figure=dict(x='speed', y='knn20')), r"x of \['rate'\]"),
+    (dict(figure=dict(x='rate', y='knn20', joined=False)), 'figure may have x, y and line'),
     (dict(leave_out=[{'rate': 'medium'}]), "leave_out names .'rate', 'medium'"),
     (dict(seeds=[1, 1]), 'seeds must be different'),
     (dict(options=dict(images=40)), 'names a config'),

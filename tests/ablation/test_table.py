@@ -4,9 +4,11 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from pic_plugin.ablation.figure import draw
 from pic_plugin.ablation.grid import read_grid
 from pic_plugin.ablation.table import summarise
 from pic_plugin.tools import ablation
@@ -57,6 +59,22 @@ def test_table_csv_and_figure(tmp_path):
     assert '<svg' in figure and len(figure) < 100_000
     report(tmp_path)
     assert (out / 'toy_grid.svg').read_text() == figure, 'no date, no random ids'
+
+
+def test_levels_without_an_order_are_rows(tmp_path):
+    grid = read_grid(TOY)
+    rows = [{'rate': rate, 'seed': seed, 'knn20': 40.0 + seed, 'linear': 50.0}
+            for rate in ('low', 'high') for seed in (0, 1)]
+    for line in (True, False):
+        drawn = grid._replace(figure=dict(x='rate', y='knn20', line=line))
+        with mock.patch('matplotlib.figure.Figure.savefig', autospec=True) as savefig:
+            draw(drawn, rows, tmp_path / 'figure.svg')
+        axes = savefig.call_args.args[0].axes[0]
+        labels = axes.get_xticklabels() if line else axes.get_yticklabels()
+        assert [label.get_text() for label in labels] == ['low', 'high']
+        (points, *_), = axes.containers
+        assert points.get_linestyle() == ('-' if line else 'None')
+        assert (points.get_ydata() if line else points.get_xdata()).tolist() == [40.5, 40.5]
 
 
 def test_what_is_not_done_is_said(tmp_path):

@@ -30,4 +30,4 @@ metrics = dict(
     images='images seen',
     ms_per_image='CPU ms an image',
     peak_mb='peak memory, MB')
-figure = dict(x='method', y='knn20')
+figure = dict(x='method', y='knn20', line=False)

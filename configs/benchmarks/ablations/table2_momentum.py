@@ -34,4 +34,4 @@ factors = {
     },
 }
 metrics = dict(knn20='kNN, k = 20', knn200='kNN, k = 200', linear='linear')
-figure = dict(x='class weights', y='knn20')
+figure = dict(x='class weights', y='knn20', line=False)

@@ -27,4 +27,4 @@ for _method, (_changes, _name, _third) in _methods.items():
             **_changes, _name: _value,
             'param_scheduler.1.eta_min': 0.0 if _end == '0' else _third}
 metrics = dict(knn20_train='kNN among training images', knn20='kNN of test images', linear='linear')
-figure = dict(x='method, temperature, end of the learning rate', y='knn20_train')
+figure = dict(x='method, temperature, end of the learning rate', y='knn20_train', line=False)

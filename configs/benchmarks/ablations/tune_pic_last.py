@@ -34,4 +34,4 @@ factors = {
     },
 }
 metrics = dict(knn20_train='kNN among training images', knn20='kNN of test images', linear='linear')
-figure = dict(x='setting', y='knn20_train')
+figure = dict(x='setting', y='knn20_train', line=False)

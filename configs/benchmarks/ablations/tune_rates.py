@@ -25,4 +25,4 @@ factors = {
     },
 }
 metrics = dict(knn20_train='kNN among training images', knn20='kNN of test images', linear='linear')
-figure = dict(x='method', y='knn20_train')
+figure = dict(x='method', y='knn20_train', line=False)

@@ -15,4 +15,4 @@ options = {
 }
 factors = {'weights': {'random': {}}}
 metrics = dict(knn20='kNN, k = 20', knn200='kNN, k = 200', linear='linear')
-figure = dict(x='weights', y='knn20')
+figure = dict(x='weights', y='knn20', line=False)
