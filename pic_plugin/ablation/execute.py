@@ -46,9 +46,9 @@ def run_all(trainings: Sequence[Training], folder: Path, jobs: int = 1,
             if name not in known and not (folder / name / RESULT).is_file()]
     print(f'{len(distinct) - len(left)} of {len(distinct)} trainings are done', flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    for training in left:
-        prepare(training, folder / training.name, data_root)
     with _only_one(folder):
+        for training in left:
+            prepare(training, folder / training.name, data_root)
         return _in_processes(left, folder, jobs)
 
 

@@ -58,14 +58,15 @@ def read_results(grid: Grid, folder: Path,
     Raises:
         ValueError: If a result lacks a metric of the grid, or is damaged.
     """
+    known = known_trainings(grid, earlier or {})
     rows = []
     for training in grid.trainings:
         file = folder / training.name / RESULT
         if file.is_file():
             result = {field: round(value, DIGITS) if isinstance(value, float) else value
                       for field, value in _read_result(file, grid).items()}
-        elif earlier and set(grid.metrics) <= set(earlier.get(training.name, {})):
-            result = earlier[training.name]
+        elif training.name in known:
+            result = (earlier or {})[training.name]
         else:
             continue
         rows.append({**training.labels, 'seed': training.seed, TRAINING: training.name, **result})
@@ -99,9 +100,15 @@ def read_tables(folder: Path) -> dict[str, dict[str, Any]]:
     return results
 
 
+def known_trainings(grid: Grid, earlier: Mapping[str, dict[str, Any]]) -> set[str]:
+    """Names of the trainings of a grid of which ``earlier`` has all that the grid's table needs."""
+    return {training.name for training in grid.trainings
+            if set(grid.metrics) <= set(earlier.get(training.name, {}))}
+
+
 def read_csv(file: Path) -> dict[str, dict[str, Any]]:
     """Results of one table, by name of the training; nothing if it does not have such names."""
-    with open(file, encoding='utf-8', newline='') as lines:
+    with open(file, encoding='utf-8', errors='replace', newline='') as lines:
         reader = csv.DictReader(lines)
         fields = list(reader.fieldnames or [])
         if TRAINING not in fields:

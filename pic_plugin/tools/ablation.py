@@ -25,6 +25,7 @@ from pic_plugin.ablation.figure import draw
 from pic_plugin.ablation.grid import Grid, read_grid
 from pic_plugin.ablation.table import (
     TRAINING,
+    known_trainings,
     read_csv,
     read_results,
     read_tables,
@@ -67,11 +68,13 @@ def report(grid: Grid, work_dir: Path, out: Path, page: Optional[Path]) -> None:
         ValueError: If the page has no place for this table, or the CSV that is there has trainings
             that the grid does not mean.
     """
-    rows = read_results(grid, work_dir, read_tables(out))
-    _check_kept(out / f'{grid.name}.csv', rows)
+    table_file = out / f'{grid.name}.csv'
+    own = read_csv(table_file) if table_file.is_file() else {}
+    rows = read_results(grid, work_dir, {**read_tables(out), **own})
+    _check_kept(table_file, rows)
     out.mkdir(parents=True, exist_ok=True)
     table = to_markdown(grid, rows)
-    write_atomically(out / f'{grid.name}.csv', to_csv(rows))
+    write_atomically(table_file, to_csv(rows))
     write_atomically(out / f'{grid.name}.md', f'{table}\n')
     figure = out / f'{grid.name}.svg'
     if rows:
@@ -88,7 +91,7 @@ def report(grid: Grid, work_dir: Path, out: Path, page: Optional[Path]) -> None:
 def _check_kept(table: Path, rows: list[dict[str, Any]]) -> None:
     if not table.is_file():
         return
-    with open(table, encoding='utf-8') as file:
+    with open(table, encoding='utf-8', errors='replace') as file:
         num_rows = max(0, sum(1 for _ in file) - 1)
     lost = num_rows - len({row[TRAINING] for row in rows} & set(read_csv(table)))
     if lost:
@@ -123,8 +126,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         # Ends the trainings too, which would go on by themselves.
         signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         trainings = [training for grid in grids for training in grid.trainings]
-        known = read_tables(args.results) if args.results else {}
-        if args.results and not known:
+        tables = read_tables(args.results) if args.results else {}
+        known = {name for grid in grids for name in known_trainings(grid, tables)}
+        if args.results and not tables:
             raise SystemExit(f'ablation: {args.results} has no tables (NAME.csv): --results is the '
                              '--out of `report`.')
         try:

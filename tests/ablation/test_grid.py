@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmpretrain.registry import DATA_SAMPLERS, MODELS
+from mmpretrain.registry import DATA_SAMPLERS, MODELS, PARAM_SCHEDULERS
 
 import pic_plugin.ablation  # noqa: F401
 from pic_plugin.ablation.grid import read_grid
@@ -96,6 +96,14 @@ def test_there_are_grids():
             'table4_schedulers', 'tune_pic', 'tune_simclr', 'tune_mocov2'} <= set(GRIDS)
 
 
+def build_scheduler(scheduler, optim_wrapper):
+    """Refuses arguments that it does not know."""
+    config = dict(scheduler)
+    assert config.pop('convert_to_iter_based')
+    kind = PARAM_SCHEDULERS.get(config.pop('type'))
+    kind.build_iter_from_epoch(optimizer=optim_wrapper, epoch_length=10, **config)
+
+
 @pytest.mark.parametrize('name', GRIDS)
 def test_settings_of_a_grid_differ_and_each_change_takes_effect(name):
     """A name that is misspelt would give another digest too, and nothing else."""
@@ -108,6 +116,9 @@ def test_settings_of_a_grid_differ_and_each_change_takes_effect(name):
         base = cfg.optim_wrapper.optimizer
         keys = cfg.optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {})
         assert set(keys) <= {'head'}
+        assert set(keys.get('head', {})) <= {'lr_mult', 'decay_mult', 'momentum'}
+        assert set(cfg.train_dataloader) <= set(
+            Config.fromfile(cfg.filename).train_dataloader)
         changes = keys.get('head', {})
         for group in built.optimizer.param_groups:
             is_head = any(parameter is getattr(model.head, 'weight', None)
@@ -116,6 +127,8 @@ def test_settings_of_a_grid_differ_and_each_change_takes_effect(name):
             assert group['lr'] == base.lr * given.get('lr_mult', 1)
             assert group['weight_decay'] == base.weight_decay * given.get('decay_mult', 1)
             assert group['momentum'] == given.get('momentum', base.momentum)
+        for scheduler in cfg.param_scheduler:
+            build_scheduler(scheduler, built)
         sampler = cfg.train_dataloader.sampler
         DATA_SAMPLERS.build({**sampler, 'dataset': range(cfg.num_images)})
 

@@ -134,6 +134,19 @@ def test_a_training_in_the_table_of_another_grid_counts(tmp_path, capsys):
     assert '| low | 32.0 ± 2.8 | 64.0 ± 5.7 | 2 |' in (out / 'other.md').read_text()
 
 
+def test_a_table_without_a_metric_of_the_grid_is_not_enough(tmp_path):
+    put(tmp_path / 'work', dict(low=[30.0, 34.0], high=[41.25, 41.25]))
+    out = report(tmp_path)
+    other = tmp_path / 'other.py'
+    other.write_text(Path(TOY).read_text().replace("linear='linear'", "knn200='kNN'").replace(
+        "config='toy_training.py'", f"config={str(Path(TOY).with_name('toy_training.py'))!r}"))
+    with mock.patch.object(ablation, 'run_all', return_value=[]) as run_all:
+        for grid, known in ((TOY, 4), (str(other), 0)):
+            ablation.main(['run', grid, '--work-dir', str(tmp_path / 'new'), '--results',
+                           str(out)])
+            assert len(run_all.call_args.args[-1]) == known
+
+
 @pytest.mark.parametrize('options', [('--seeds', '0'), ('--images', '80')])
 def test_a_report_does_not_drop_what_a_table_has(tmp_path, options):
     put(tmp_path / 'work', dict(low=[30.0, 34.0]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PIC beside mmpretrain's SimCLR and MoCo v2, each as its ten tries came out best.
+"""PIC beside mmpretrain's SimCLR and MoCo v2, each as its tries came out best.
 
 The 512 negatives are PIC's own further tuning (tune_pic_last.py).
 """

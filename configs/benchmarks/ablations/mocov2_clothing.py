@@ -4,7 +4,7 @@ _base_ = 'simclr_clothing.py'
 
 model = dict(
     type='MoCo', queue_len=1024, feat_dim=128, momentum=0.01, head=dict(temperature=0.2))
-# As ten tries came out best (tune_mocov2.py, tune_further.py).
+# As its tries came out best (tune_mocov2.py, tune_further.py).
 optim_wrapper = dict(optimizer=dict(lr=0.03))
 param_scheduler = [
     dict(

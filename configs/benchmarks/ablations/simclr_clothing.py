@@ -18,5 +18,5 @@ train_dataloader = dict(
         {{_base_.pack}},
     ]))
 custom_hooks = [dict(type='PlainCheckpointHook')]
-# Learning rate and its end are PIC's: ten tries came out best with the same (tune_simclr.py,
+# Learning rate and its end are PIC's: its tries came out best with the same (tune_simclr.py,
 # tune_further.py).
