@@ -17,7 +17,7 @@ factors = {
         '2048': {'train_dataloader.sampler.stride': 2048},
     },
 }
-# Wider than the window, or more than 32 visits of an image at a time.
+# Wider than the window, or 32 visits and more of an image at a time.
 leave_out = [
     {'window': '256', 'stride': '512'},
     {'window': '256', 'stride': '2048'},
