@@ -11,6 +11,10 @@ import pytest
 
 # Before torch is imported, and for the processes that tests start.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+TESTS = Path(__file__).resolve().parent
+# pyproject.toml puts tests/ on the path of this process; those that tests start need it too.
+os.environ['PYTHONPATH'] = os.pathsep.join(
+    [str(TESTS), str(TESTS.parent), os.environ.get('PYTHONPATH', '')])
 
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
@@ -20,7 +24,6 @@ torch.set_num_threads(1)
 settings.register_profile('pic_plugin', deadline=None)
 settings.load_profile('pic_plugin')
 
-TESTS = Path(__file__).resolve().parent
 # Set by .ci/run where these are installed on purpose: there, their absence is a failure.
 MIM_REQUIRED = os.environ.get('PIC_PLUGIN_REQUIRE_MIM') == '1'
 DOWNSTREAM_REQUIRED = os.environ.get('PIC_PLUGIN_REQUIRE_DOWNSTREAM') == '1'

@@ -20,8 +20,8 @@ _base_ = [
 custom_imports = dict(
     imports=[
         'pic_plugin',
-        'pic_plugin.evaluation.check_labels_hook',
-        'pic_plugin.transfer.check_pretrained_hook',
+        'pic_plugin.engine.hooks.check_labels_hook',
+        'pic_plugin.engine.hooks.check_pretrained_hook',
     ],
     allow_failed_imports=False)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pic_plugin.bank import InstanceBank, read_bank
-from pic_plugin.engine.shard_checkpoint import STATES
+from pic_plugin.engine.checkpoint.shard_checkpoint import STATES
 from pic_plugin.transfer.checkpoint import read_checkpoint, state_dict_of, unwrap
 
 KEY = 'pic_bank'

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, List
 
 import numpy as np
 
-from .style import COLOURS, require
+from pic_plugin.analysis.style import COLOURS, require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

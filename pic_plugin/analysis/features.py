@@ -8,11 +8,10 @@ from typing import Callable, List, NamedTuple, Optional
 import torch
 from torch import Tensor
 
+from pic_plugin.analysis.images import Images
+from pic_plugin.analysis.network import Network
+from pic_plugin.analysis.saliency_study import none_readable
 from pic_plugin.evaluation.knn import knn_predict, normalise
-
-from .images import Images
-from .network import Network
-from .saliency_study import none_readable
 
 NEIGHBOURS = 20
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Dict, List, NamedTuple, Tuple
 
-from .scalars import Curve, Run
+from pic_plugin.analysis.scalars import Curve, Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

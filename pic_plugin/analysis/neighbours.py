@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .images import Images, square
+from pic_plugin.analysis.images import Images, square
 
 BLOCK_BYTES = 64 * 2**20  # of similarities at a time
 THUMB = 32  # pixels; pictures of differing sizes are compared at this one

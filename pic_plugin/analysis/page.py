@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Callable, List, NamedTuple
 import cv2
 import numpy as np
 
-from .embedding import group_styles
-from .style import png_bytes
+from pic_plugin.analysis.embedding import group_styles
+from pic_plugin.analysis.style import png_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

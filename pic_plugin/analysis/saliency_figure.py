@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
 
 import numpy as np
 
-from .overlap import HIGH
+from pic_plugin.analysis.overlap import HIGH
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,10 +8,10 @@ from typing import Callable, Dict, List, NamedTuple, Optional
 import torch
 from torch import Tensor
 
-from .images import Images
-from .network import Network
-from .overlap import intersection_over_union
-from .saliency import occlusion_distances, saliency_maps, salient_regions, spans
+from pic_plugin.analysis.images import Images
+from pic_plugin.analysis.network import Network
+from pic_plugin.analysis.overlap import intersection_over_union
+from pic_plugin.analysis.saliency import occlusion_distances, saliency_maps, salient_regions, spans
 
 READ_PIXELS = 4 * 2**20  # pixels of images in memory at a time: 48 MB as float32
 

@@ -12,7 +12,7 @@ import numpy as np
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 
-from .cifar10_archive import CLASSES
+from pic_plugin.datasets.cifar10_archive import CLASSES
 
 DATA_DIR = Path(__file__).resolve().parent.parent / 'data'
 

@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmpretrain.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
-from .permutation import derive_keys, permute
+from pic_plugin.datasets.permutation import derive_keys, permute
 
 CHUNK = 8192  # indices made at a time: 64 KiB arrays stay in the cache
 PASS_ORDER, WINDOW_ORDER = 0, 1  # purposes of the keys

@@ -11,9 +11,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.optim import Optimizer
 
+from pic_plugin.engine.shard_clipping import clip_grad_norm_over_shards
 from pic_plugin.models.pic_head import PICHead
-
-from .shard_clipping import clip_grad_norm_over_shards
 
 
 def find_model(model: nn.Module) -> nn.Module:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation of features."""
-from .knn_metric import KNNMetric
+from pic_plugin.evaluation.knn_metric import KNNMetric
 
 __all__ = ['KNNMetric']

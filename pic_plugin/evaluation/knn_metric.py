@@ -11,7 +11,7 @@ from mmengine.evaluator import BaseMetric
 from mmpretrain.registry import METRICS
 from torch import Tensor
 
-from .knn import knn_predict, merge_keys, normalise
+from pic_plugin.evaluation.knn import knn_predict, merge_keys, normalise
 
 _PACK = "dict(type='PackInputs', meta_keys=('sample_idx', 'reference', 'img_path'))"
 _MARK = (f"add dict(type='MarkReference') to the pipeline of the reference split alone, before "

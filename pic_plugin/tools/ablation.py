@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from pic_plugin.ablation.execute import run_all
-from pic_plugin.ablation.figure import draw
-from pic_plugin.ablation.grid import Grid, read_grid
-from pic_plugin.ablation.table import (
+from pic_plugin.studies.ablation.execute import run_all
+from pic_plugin.studies.ablation.figure import draw
+from pic_plugin.studies.ablation.grid import Grid, read_grid
+from pic_plugin.studies.ablation.table import (
     TRAINING,
     known_trainings,
     read_csv,
@@ -32,7 +32,7 @@ from pic_plugin.ablation.table import (
     to_csv,
     to_markdown,
 )
-from pic_plugin.ablation.training import write_atomically
+from pic_plugin.studies.ablation.training import write_atomically
 from pic_plugin.tools.config_file import explained_errors
 
 

@@ -27,9 +27,9 @@ from typing import List, Optional
 import torch
 
 from pic_plugin.bank.row_codec import DTYPES
-from pic_plugin.benchmark.case import Case, Sizes
-from pic_plugin.benchmark.process import MB, resident_bytes
 from pic_plugin.datasets import SlidingWindowSampler
+from pic_plugin.studies.benchmark.case import Case, Sizes
+from pic_plugin.studies.benchmark.process import MB, resident_bytes
 
 KINDS = ('bank', 'file', 'cold', 'dense', 'full')
 NUM_INDICES = 1_000_000

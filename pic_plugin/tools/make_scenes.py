@@ -18,8 +18,8 @@ from typing import List, Optional, Tuple
 import numpy as np
 
 from pic_plugin.datasets.image_grid import ImageGrid
-from pic_plugin.datasets.scene_formats import write_cityscapes, write_coco, write_voc
-from pic_plugin.datasets.scenes import Scene, make_scene
+from pic_plugin.studies.scenes.scene_formats import write_cityscapes, write_coco, write_voc
+from pic_plugin.studies.scenes.scenes import Scene, make_scene
 
 FOLDERS = {'voc': 'VOCdevkit', 'coco': 'coco', 'cityscapes': 'cityscapes'}
 # Scenes for evaluation show photos that no scene for training shows.

@@ -24,7 +24,7 @@ from pic_plugin.analysis.network import open_network
 from pic_plugin.analysis.saliency_figure import draw_maps
 from pic_plugin.analysis.saliency_study import measure, occlusion
 from pic_plugin.analysis.style import require, write_figure
-from pic_plugin.analysis.two_objects import PairedImages, balance
+from pic_plugin.studies.two_objects import PairedImages, balance
 from pic_plugin.tools import analysis_inputs
 from pic_plugin.tools.analysis_inputs import write_csv, write_json
 from pic_plugin.tools.config_file import explained_errors

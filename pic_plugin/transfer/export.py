@@ -14,10 +14,9 @@ import torchvision
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from pic_plugin.transfer.checkpoint import StateDict, resnet_depth
+from pic_plugin.transfer.config_text import value_in_config
 from pic_plugin.version import __version__
-
-from .checkpoint import StateDict, resnet_depth
-from .config_text import value_in_config
 
 FORMATS = ('openmmlab', 'torchvision', 'timm')
 # Float32 through 50 and more layers, relative to the largest feature.

@@ -8,7 +8,12 @@ import torch
 from mmpretrain.models import BaseSelfSupervisor
 from torch import nn
 
-from .checkpoint import check_finite, read_checkpoint, resnet_depth, state_dict_of
+from pic_plugin.transfer.checkpoint import (
+    check_finite,
+    read_checkpoint,
+    resnet_depth,
+    state_dict_of,
+)
 
 
 def check_fits(model: nn.Module, path: str) -> None:

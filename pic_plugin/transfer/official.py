@@ -16,7 +16,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .checkpoint import StateDict, resnet_depth, unwrap
+from pic_plugin.transfer.checkpoint import StateDict, resnet_depth, unwrap
 
 PROJECTION = {'fc1.weight': 'neck.mlp.0.weight', 'fc1.bias': 'neck.mlp.0.bias',
               'fc2.weight': 'neck.mlp.2.weight', 'fc2.bias': 'neck.mlp.2.bias'}

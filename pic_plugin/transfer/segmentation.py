@@ -2,10 +2,10 @@
 """What a config of mmseg imports:
 ``custom_imports = dict(imports=['pic_plugin.transfer.segmentation'], allow_failed_imports=False)``.
 """
-from .requirements import check_downstream
+from pic_plugin.transfer.requirements import check_downstream
 
 check_downstream('mmseg')
 
-from .check_pretrained_hook import CheckPretrainedHook  # noqa: E402
+from pic_plugin.engine.hooks.check_pretrained_hook import CheckPretrainedHook  # noqa: E402
 
 __all__ = ['CheckPretrainedHook']

@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
-from toy_networks import write_pictures
 
 from pic_plugin.analysis.images import (
     DatasetImages,
@@ -13,6 +12,7 @@ from pic_plugin.analysis.images import (
     square,
     training_side,
 )
+from toys.networks import write_pictures
 
 
 def test_pictures_of_all_sizes_and_bad_ones(tmp_path):

@@ -6,9 +6,9 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torchvision.models import get_model
-from toy_networks import CONVNET, MEAN, SIDE, STD, TOKENS, TRANSFORMER
 
 from pic_plugin.analysis.network import RANDOM, Settings, open_network, pooled
+from toys.networks import CONVNET, MEAN, SIDE, STD, TOKENS, TRANSFORMER
 
 PREPROCESSOR = dict(type='SelfSupDataPreprocessor', mean=MEAN, std=STD, to_rgb=True)
 
@@ -21,7 +21,7 @@ def pictures():
 def pic_config(backbone=CONVNET):
     return Config(dict(model=dict(
         type='PIC', data_preprocessor=PREPROCESSOR, backbone=backbone,
-        neck=dict(type='MoCoV2Neck', in_channels=32, hid_channels=8, out_channels=8),
+        neck=dict(type='MoCoV2Neck', in_channels=64, hid_channels=8, out_channels=8),
         head=dict(type='PICHead', feat_dim=8, num_instances=5, num_negatives=None))))
 
 
@@ -46,7 +46,7 @@ def test_a_classifier_of_mmpretrain(tmp_path, pictures):
     cfg = Config(dict(
         data_preprocessor=dict(num_classes=3, mean=MEAN, std=STD, to_rgb=True),
         model=dict(type='ImageClassifier', backbone=CONVNET, neck=dict(type='GlobalAveragePooling'),
-                   head=dict(type='LinearClsHead', num_classes=3, in_channels=32))))
+                   head=dict(type='LinearClsHead', num_classes=3, in_channels=64))))
     model = MODELS.build(dict(cfg.model, data_preprocessor=dict(
         cfg.data_preprocessor, type='ClsDataPreprocessor')))
     torch.save(dict(meta=dict(cfg=cfg.pretty_text), state_dict=model.state_dict()),

@@ -3,15 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from toy_networks import (
-    CONVNET,
-    SIDE,
-    TOKENS,
-    TRANSFORMER,
-    Watcher,
-    grey_picture_with_square,
-    random_network,
-)
 
 from pic_plugin.analysis.images import Images
 from pic_plugin.analysis.network import Network
@@ -21,6 +12,15 @@ from pic_plugin.analysis.overlap import (
     summarise_overlap,
 )
 from pic_plugin.analysis.saliency_study import compare, measure, most_different, occlusion
+from toys.networks import (
+    CONVNET,
+    SIDE,
+    TOKENS,
+    TRANSFORMER,
+    Watcher,
+    grey_picture_with_square,
+    random_network,
+)
 
 SQUARES = [(2, 3, 10), (18, 4, 12), (10, 17, 11)]  # top, left, side
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Share of a training step that InstanceBankHook takes, through the real Runner.
 
-    python tests/benchmarks/bench_hook.py
-    python tests/benchmarks/bench_hook.py --num-negatives 4096
+    PYTHONPATH=tests python tests/benchmarks/bench_hook.py
+    PYTHONPATH=tests python tests/benchmarks/bench_hook.py --num-negatives 4096
 
 The network is two small linear layers, so that the step is that of the head: the hook's share of a
 training with a real backbone is smaller. Everything the hook does is counted: gathering ids,
@@ -10,19 +10,15 @@ choosing classes, moving rows, counting steps, scalars for the log.
 """
 import argparse
 import statistics
-import sys
 import tempfile
 import time
-from pathlib import Path
 
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-sys.path.insert(0, str(Path(__file__).parent.parent / 'engine'))
-from toy_training import make_config, train  # noqa: E402
-
-from pic_plugin.engine import InstanceBankHook  # noqa: E402
+from pic_plugin.engine import InstanceBankHook
+from toys.training import make_config, train
 
 METHODS = ('before_train_iter', 'after_train_iter', '_before_step', '_after_step')
 

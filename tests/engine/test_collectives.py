@@ -2,16 +2,16 @@
 """What processes tell each other: values, order and bytes."""
 import numpy as np
 import pytest
-import sharded_work
 import torch
-from toy_processes import run_ranks
 
 from pic_plugin import collectives
+from toys import sharded
+from toys.processes import run_ranks
 
 
 @pytest.mark.parametrize('world_size', [2, 4])
 def test_uneven_parts(world_size):
-    results = run_ranks(sharded_work.work, world_size, ('collective_cases', ))
+    results = run_ranks(sharded.work, world_size, ('collective_cases', ))
     everyone = range(world_size)
     for rank, result in enumerate(results):
         assert isinstance(result, list), result

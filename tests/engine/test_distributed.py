@@ -8,8 +8,9 @@ import shutil
 
 import numpy as np
 import pytest
-from toy_processes import run_ranks, train_on_full_disk, train_rank
-from toy_training import assert_equal, bank_paths, make_config, read_checkpoint, snapshot, train
+
+from toys.processes import run_ranks, train_on_full_disk, train_rank
+from toys.training import assert_equal, bank_paths, make_config, read_checkpoint, snapshot, train
 
 OPTIONS = dict(seed=11, augment=False, batch_size=4)
 STORED = ('stored rows', 'stored steps', 'stored values')  # each process stores its own classes

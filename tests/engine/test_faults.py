@@ -11,7 +11,8 @@ import time
 
 import pytest
 from mmengine.logging import MMLogger
-from toy_processes import (
+
+from toys.processes import (
     hold_store,
     limited_training,
     run_alone,
@@ -21,7 +22,7 @@ from toy_processes import (
     train_rank,
     train_rank_and_die,
 )
-from toy_training import assert_equal, bank_paths, hash_files, make_config, snapshot, train
+from toys.training import assert_equal, bank_paths, hash_files, make_config, snapshot, train
 
 OPTIONS = dict(seed=5)
 RANK_OPTIONS = dict(seed=11, batch_size=4, max_epochs=3)
@@ -91,7 +92,7 @@ def in_a_mount(options, commands):
 
 TRAIN = textwrap.dedent('''
     import sys
-    from toy_training import train
+    from toys.training import train
     head = dict(num_instances=10**6, storage=dict(type='mmap', path='/mnt/rows'))
     train(sys.argv[1], seed=5, num_images=2000, feat_dim=64, max_epochs=2, head=head)
     print('finished')

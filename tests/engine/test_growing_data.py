@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from toy_processes import run_ranks, train_rank
-from toy_training import bank_paths, make_config, snapshot, train
+
+from toys.processes import run_ranks, train_rank
+from toys.training import bank_paths, make_config, snapshot, train
 
 OLD = [f'{i:03d}' for i in range(50)]
 

@@ -8,9 +8,10 @@ from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
-from toy_training import ToyImages, make_config, train
 
-from pic_plugin.engine import instance_bank_hook, preflight
+from pic_plugin.engine import preflight
+from pic_plugin.engine.hooks import instance_bank_hook
+from toys.training import ToyImages, make_config, train
 
 PIXELS = dict(type='ToyPixels')
 PACK = dict(type='PackInputs', meta_keys=('sample_idx', ))

@@ -9,10 +9,10 @@ import time
 import pytest
 import torch
 from mmengine.runner import Runner
-from toy_processes import start_process, train_and_die
-from toy_training import assert_equal, bank_paths, hash_files, read_checkpoint, snapshot, train
 
 from pic_plugin.bank import BankFileError
+from toys.processes import start_process, train_and_die
+from toys.training import assert_equal, bank_paths, hash_files, read_checkpoint, snapshot, train
 
 KEEP_TWO = dict(checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from toy_training import assert_equal, snapshot, train
 
 from pic_plugin.bank import RowStore
 from pic_plugin.engine import row_prefetch
+from toys.training import assert_equal, snapshot, train
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
-import sharded_work
 import torch
 from torch import nn
-from toy_processes import run_ranks
 
 from pic_plugin.engine.shard_clipping import check_elementwise, clip_grad_norm_over_shards
+from toys import sharded
+from toys.processes import run_ranks
 
 CASES = [(norm_type, max_norm, with_others, bad)
          for norm_type in (2.0, 1.0, 3.0, math.inf)
@@ -28,7 +28,7 @@ def inputs(norm_type, max_norm, with_others, bad):
 
 @pytest.fixture(scope='module')
 def ranks():
-    results = run_ranks(sharded_work.work, 3, ('clip_cases', [inputs(*case) for case in CASES]))
+    results = run_ranks(sharded.work, 3, ('clip_cases', [inputs(*case) for case in CASES]))
     for result in results:
         assert isinstance(result, list), result
     return [result[0] for result in results]

@@ -4,13 +4,13 @@ import shutil
 
 import numpy as np
 import pytest
-import sharded_work
 import torch
-from toy_processes import run_ranks
-from toy_training import assert_equal, bank_paths, make_config, train
 
 from pic_plugin.analysis.class_weights import read_class_weights
 from pic_plugin.bank import BankFileError, initial_rows, read_bank
+from toys import sharded
+from toys.processes import run_ranks
+from toys.training import assert_equal, bank_paths, make_config, train
 
 LONG = 50  # epochs: 200 steps with four processes, 350 with two
 FULL = dict(num_negatives=None)
@@ -58,11 +58,11 @@ def in_one_process(work_dir, num_ranks, **kwargs):
     config = make_config(work_dir, **kwargs)
     kwargs['train_dataloader'] = dict(config['train_dataloader'], batch_size=size * num_ranks,
                                       sampler=sampler)
-    return sharded_work.outcome(train(work_dir, **kwargs))
+    return sharded.outcome(train(work_dir, **kwargs))
 
 
 def for_ranks(work_dir, sharded, **kwargs):
-    """A case for :func:`sharded_work.train_each`."""
+    """A case for :func:`sharded.train_each`."""
     kwargs = dict(kwargs, head=dict(kwargs['head'], sharded=sharded))
     if not kwargs.pop('round_up', True):
         config = make_config(work_dir, **kwargs)
@@ -73,7 +73,7 @@ def for_ranks(work_dir, sharded, **kwargs):
 
 def in_ranks(folder, world_size, cases):
     """Outcomes by case, of all processes each."""
-    results = run_ranks(sharded_work.train_each, world_size, str(folder), cases, seconds=300)
+    results = run_ranks(sharded.train_each, world_size, str(folder), cases, seconds=300)
     for result in results:
         assert isinstance(result, dict), result
     return {name: [result[name] for result in results] for name in cases}
@@ -318,7 +318,7 @@ def test_a_shard_is_another_s(tmp_path, four):
     (dict(head=FULL, optim=dict(optimizer=dict(type='LARS', lr=0.1))), 'LARS may look at'),
 ])
 def test_what_does_not_go_with_shards(tmp_path, change, message):
-    results = run_ranks(sharded_work.train_each, 2, str(tmp_path),
+    results = run_ranks(sharded.train_each, 2, str(tmp_path),
                         dict(case=for_ranks('', True, **options(1, **change))))
     for result in results:
         assert 'ValueError' in result and message in result

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import sharded_work
 import torch
-from sharded_work import SoftmaxCase, as_arrays
-from toy_processes import run_ranks
 
 from pic_plugin.models.cosine_softmax_loss import cosine_softmax
 from pic_plugin.models.sharded_softmax import sharded_cosine_softmax
+from toys import sharded
+from toys.processes import run_ranks
+from toys.sharded import SoftmaxCase, as_arrays
 
 WORLD_SIZES = [1, 2, 3, 4]
 UNEVEN = [5, 2, 1, 4]
@@ -72,7 +72,7 @@ def results(request):
     if world_size == 1:
         ranks = [[as_arrays(run_alone(case)) for case in cases.values()]]
     else:
-        ranks = run_ranks(sharded_work.work, world_size, ('run_softmax', list(cases.values())))
+        ranks = run_ranks(sharded.work, world_size, ('run_softmax', list(cases.values())))
         for rank in ranks:
             assert isinstance(rank, list), rank
         ranks = [rank[0] for rank in ranks]
@@ -144,7 +144,7 @@ def four():
     scaler = getattr(torch.amp, 'GradScaler', None)
     if scaler is not None:
         works.append(('skip_together', scaler))
-    ranks = run_ranks(sharded_work.work, 4, *works)
+    ranks = run_ranks(sharded.work, 4, *works)
     for rank in ranks:
         assert isinstance(rank, list), rank
     return ranks

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pic_plugin.bank import initial_rows
-from pic_plugin.benchmark.case import Case
-from pic_plugin.benchmark.heads import SEED
+from pic_plugin.studies.benchmark.case import Case
+from pic_plugin.studies.benchmark.heads import SEED
 from pic_plugin.tools import benchmark
 
 SIZES = ['--num-negatives', '12', '--batch-size', '5', '--feat-dim', '6', '--window-size', '24',
@@ -70,7 +70,7 @@ def test_each_number_of_negatives_is_a_case(run) -> None:
 
 def test_cold_rows_are_read_from_the_disk(run, monkeypatch) -> None:
     dropped = []
-    monkeypatch.setattr('pic_plugin.benchmark.heads.drop_from_cache', dropped.append)
+    monkeypatch.setattr('pic_plugin.studies.benchmark.heads.drop_from_cache', dropped.append)
     file, cold = run('--bank', '--dense', '--file', '60', '--cold', '60')
     assert dropped == [cold.head.path] * 3, 'before the warm-up and two turns'
     assert file.head.path.stat().st_blocks > 0

@@ -7,8 +7,8 @@ default_scope = 'mmpretrain'
 model = dict(
     type='PIC',
     data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[125, 123, 114], std=[63, 62, 67]),
-    backbone=dict(type='ResNet', depth=18, stem_channels=4, base_channels=4),
-    neck=dict(type='MoCoV2Neck', in_channels=32, hid_channels=8, out_channels=8),
+    backbone=dict(type='ResNet', depth=18, stem_channels=8, base_channels=8),
+    neck=dict(type='MoCoV2Neck', in_channels=64, hid_channels=8, out_channels=8),
     head=dict(type='PICHead', feat_dim=8, num_negatives=24))
 pack = dict(type='PackInputs', meta_keys=('sample_idx', 'reference'))
 train_dataloader = dict(

@@ -145,7 +145,7 @@ def test_averaged_weights_of_mmengine():
 def test_no_backbone():
     with pytest.raises(ValueError, match=r'x.pth has no backbone: .*conv1\.\*, fc\.\*'):
         backbone_of({'conv1.weight': torch.ones(1), 'fc.weight': torch.ones(1)}, 'x.pth')
-    bare = ResNet(34, base_channels=4, stem_channels=4).state_dict()
+    bare = ResNet(34, base_channels=8, stem_channels=8).state_dict()
     with pytest.raises(ValueError, match='x.pth holds the bare weights of a ResNet-34, .*--form'):
         backbone_of(bare, 'x.pth')
     with pytest.raises(ValueError, match="authors' code: convert it first"):
@@ -154,7 +154,7 @@ def test_no_backbone():
 
 @pytest.mark.parametrize('depth', [18, 34, 50, 101, 152])
 def test_depth_by_names(depth):
-    names = ResNet(depth, base_channels=4, stem_channels=4).state_dict()
+    names = ResNet(depth, base_channels=8, stem_channels=8).state_dict()
     assert resnet_depth(names) == depth
     names = {name: value for name, value in names.items() if not name.startswith('layer4.1')}
     assert resnet_depth(names) is None

@@ -16,8 +16,7 @@ from torchvision.models import get_model
 from pic_plugin.tools.extract_backbone import main
 from pic_plugin.transfer import export
 from pic_plugin.transfer.checkpoint import backbone_of
-
-from .toy_checkpoint import PREPROCESSOR, pic_content
+from toys.checkpoints import PREPROCESSOR, pic_content
 
 ROOT = Path(__file__).resolve().parents[2]
 RESNET18 = dict(type='ResNet', depth=18)

@@ -8,20 +8,20 @@ import pic_plugin  # noqa: F401
 from pic_plugin.tools import test as test_tool
 from pic_plugin.transfer.fit import check_fits
 
-BACKBONE = dict(type='ResNet', depth=18, stem_channels=4, base_channels=4)
+BACKBONE = dict(type='ResNet', depth=18, stem_channels=8, base_channels=8)
 
 
 def pic(**backbone):
     return MODELS.build(dict(
         type='PIC', backbone=dict(BACKBONE, **backbone),
-        neck=dict(type='MoCoV2Neck', in_channels=32, hid_channels=8, out_channels=8),
+        neck=dict(type='MoCoV2Neck', in_channels=64, hid_channels=8, out_channels=8),
         head=dict(type='PICHead', feat_dim=8, num_instances=40, num_negatives=24)))
 
 
 def classifier(num_classes=3):
     return MODELS.build(dict(
         type='ImageClassifier', backbone=dict(BACKBONE), neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=num_classes, in_channels=32)))
+        head=dict(type='LinearClsHead', num_classes=num_classes, in_channels=64)))
 
 
 def save(tmp_path, model, change=lambda state: None, prefix=''):
@@ -51,7 +51,7 @@ def test_of_an_algorithm_only_the_backbone_counts(tmp_path):
 
 @pytest.mark.parametrize('change, message', [
     (lambda state: state.pop('backbone.bn1.running_var'),
-     r'1 of \d+ weights differ, such as backbone.bn1.running_var \(shape \(4,\) in the network, '
+     r'1 of \d+ weights differ, such as backbone.bn1.running_var \(shape \(8,\) in the network, '
      r'absent in the file\)'),
     (lambda state: state.update({'backbone.fc.bias': torch.ones(2)}),
      r'backbone.fc.bias \(absent in the network, shape \(2,\) in the file'),

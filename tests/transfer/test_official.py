@@ -9,8 +9,7 @@ from torchvision.models import get_model
 from pic_plugin.tools import extract_backbone
 from pic_plugin.tools.convert_official import main
 from pic_plugin.transfer import official
-
-from .toy_checkpoint import official_content, randomise
+from toys.checkpoints import official_content, randomise
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
 

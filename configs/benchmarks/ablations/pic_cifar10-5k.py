@@ -5,7 +5,8 @@ It stands on its own, so that results stay valid when other configs are improved
 measured by ``python -m pic_plugin.tools.ablation``, which sets length, seed and what a grid varies.
 """
 default_scope = 'mmpretrain'
-custom_imports = dict(imports=['pic_plugin', 'pic_plugin.ablation'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['pic_plugin', 'pic_plugin.studies.ablation'], allow_failed_imports=False)
 
 # What an epoch is, for grids that give the length of a training in images or forward passes.
 num_images = 5000

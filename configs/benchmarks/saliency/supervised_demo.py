@@ -42,6 +42,6 @@ val_evaluator = dict(_delete_=True, type='Accuracy', topk=(1, ))
 
 # No bank of class weights to keep; checkpoints that load without running code.
 custom_imports = dict(
-    imports=['pic_plugin', 'pic_plugin.engine.plain_checkpoint_hook'],
+    imports=['pic_plugin', 'pic_plugin.engine.hooks.plain_checkpoint_hook'],
     allow_failed_imports=False)
 custom_hooks = [dict(type='PlainCheckpointHook')]

@@ -5,8 +5,8 @@ import torch
 from mmengine.config import Config
 
 from pic_plugin.tools import make_scenes
+from toys.checkpoints import pic_content
 
-from ..toy_checkpoint import pic_content
 from .launch import ROOT
 
 

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stops a training whose network did not take every pre-trained weight."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any, Dict, Optional
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from pic_plugin.transfer.checkpoint import (
+    StateDict,
+    backbone_of,
+    check_finite,
+    read_checkpoint,
+    resnet_depth,
+    state_dict_of,
+)
+
+OPTION = 'model.backbone.init_cfg.checkpoint'
+
+
+@HOOKS.register_module()
+class CheckPretrainedHook(Hook):
+    """Compare the network with the checkpoint before the first step, tensor by tensor.
+
+    mmengine's ``Pretrained`` initialisation takes what fits and goes on with random numbers for the
+    rest, with no more than a line in the log. This hook reads which file each module was to be
+    initialised from out of its ``init_cfg``, prints ``loaded n of n``, and raises if a weight of
+    the network or of the file is left over. Of a training that starts from ``load_from`` it asks
+    that this file has all weights of the modules; of one that resumes, nothing.
+
+    Args:
+        modules (Sequence[str]): Names of the modules that share out the backbone's weights. Those
+            after the first whose checkpoint is None take the first one's. Defaults to
+            ('backbone', ).
+        ignore (Sequence[str]): Beginnings of names of weights, within the model, that are new in
+            this task. Defaults to ().
+        required (bool): Whether to raise if a module has no ``Pretrained`` initialisation. False is
+            for a comparison with random initialisation. Defaults to True.
+    """
+
+    def __init__(self, modules: Sequence[str] = ('backbone', ), ignore: Sequence[str] = (),
+                 required: bool = True) -> None:
+        self.modules = tuple(modules)
+        self.ignore = tuple(ignore)
+        self.required = required
+
+    def before_run(self, runner: Any) -> None:
+        """Look at the files before mmengine does, whose messages do not say what to do.
+
+        Raises:
+            FileNotFoundError: If a checkpoint does not exist.
+            ValueError: If a module has none, or one that cannot be read, has other names or
+                weights that are not finite.
+        """
+        first, *others = [self._init_cfg(runner, name) for name in self.modules]
+        for cfg in others:
+            if cfg and not cfg.get('checkpoint'):
+                cfg['checkpoint'] = first.get('checkpoint')
+        for name in self.modules:
+            if runner._load_from is None and not runner._resume:
+                self._weights(runner, name)
+            elif not self._init_cfg(runner, name).get('checkpoint'):
+                # All weights come from another file: mmengine would look for one named None.
+                attrgetter(name)(_unwrapped(runner)).init_cfg = None
+
+    def before_train(self, runner: Any) -> None:
+        """Compare every tensor.
+
+        Raises:
+            ValueError: If a weight was not taken, or is not in the file.
+        """
+        model = _unwrapped(runner)
+        if runner._has_loaded:
+            if not runner._resume:
+                self._check_load_from(runner, model)
+            return
+        unused: Optional[set] = None
+        wrong, total = [], 0
+        for name in self.modules:
+            weights = self._weights(runner, name)
+            if weights is None:
+                continue
+            own = {key: value for key, value in attrgetter(name)(model).state_dict().items()
+                   if not f'{name}.{key}'.startswith(self.ignore)}
+            total += len(own)
+            wrong += [_difference(f'{name}.{key}', value, weights.get(key))
+                      for key, value in own.items() if not _same(value, weights.get(key))]
+            unused = set(weights) - set(own) if unused is None else unused - set(own)
+        if unused is None:
+            return
+        file = self._init_cfg(runner, self.modules[0])['checkpoint']
+        if wrong or unused:
+            left = [f'{key} is in the file and not in the network' for key in sorted(unused)]
+            depth = resnet_depth(weights or {})
+            hint = f' The file is a ResNet-{depth}.' if depth else ''
+            raise ValueError(
+                f'the network took {total - len(wrong)} of {total} weights from {file}, and '
+                f'{len(unused)} weights of the file are unused ({(wrong + left)[0]}): the rest '
+                f'would be random.{hint} Give the checkpoint of the same backbone.')
+        runner.logger.info(f'{" and ".join(self.modules)}: loaded {total} of {total} weights from '
+                           f'{file}')
+
+    def _check_load_from(self, runner: Any, model: nn.Module) -> None:
+        """mmengine passes over what ``load_from`` lacks: all of it, if a name differs."""
+        file = runner._load_from
+        saved = {key[len('module.'):] if key.startswith('module.') else key: value
+                 for key, value in _state_dict(file).items()}
+        own = {f'{name}.{key}': value for name in self.modules
+               for key, value in attrgetter(name)(model).state_dict().items()}
+        wrong = [_difference(key, value, saved.get(key)) for key, value in own.items()
+                 if not _same(value, saved.get(key))]
+        if wrong:
+            raise ValueError(
+                f'the network took {len(own) - len(wrong)} of {len(own)} weights of '
+                f'{" and ".join(self.modules)} from load_from={file} ({wrong[0]}): the rest would '
+                f'be random. To start from pre-training, give `--cfg-options {OPTION}={file}` in '
+                'the place of load_from.')
+
+    def _init_cfg(self, runner: Any, name: str) -> Dict[str, Any]:
+        cfg = attrgetter(name)(_unwrapped(runner)).init_cfg
+        return cfg if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained' else {}
+
+    def _weights(self, runner: Any, name: str) -> Optional[StateDict]:
+        """Names and weights that mmengine takes from the module's file, if it has one."""
+        cfg = self._init_cfg(runner, name)
+        file = cfg.get('checkpoint')
+        if not file:
+            if not self.required:
+                return None
+            raise ValueError(
+                f'{name} has no pretrained weights and would start from random ones: add '
+                f'`--cfg-options {OPTION}=CHECKPOINT`, or set `pretrained` in the config.')
+        prefix = cfg.get('prefix') or ''
+        prefix = prefix if not prefix or prefix.endswith('.') else f'{prefix}.'
+        state = _state_dict(file)
+        weights = {key[len(prefix):]: value for key, value in state.items()
+                   if key.startswith(prefix)}
+        if not weights:
+            if prefix == 'backbone.':
+                # Says what the file is, if there is none behind other prefixes either.
+                backbone_of(state, file)
+            raise ValueError(
+                f'no name in {file} begins with `{prefix}` ({next(iter(state))} is the first): '
+                'take the backbone out with `mim run pic_plugin extract_backbone CHECKPOINT OUT`.')
+        check_finite(weights, file)
+        return weights
+
+
+def _state_dict(file: str) -> StateDict:
+    """Names and weights as they are in a file or at an address."""
+    content = (CheckpointLoader.load_checkpoint(file, map_location='cpu')
+               if '://' in file else read_checkpoint(file))
+    return state_dict_of(content, file)
+
+
+def _unwrapped(runner: Any) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _same(own: torch.Tensor, saved: Optional[torch.Tensor]) -> bool:
+    return (saved is not None and own.shape == saved.shape
+            and torch.equal(own.cpu(), saved.to(own.dtype)))
+
+
+def _difference(name: str, own: torch.Tensor, saved: Optional[torch.Tensor]) -> str:
+    if saved is None:
+        return f'{name} is in the network and not in the file'
+    if own.shape != saved.shape:
+        return f'{name} is {tuple(own.shape)} in the network and {tuple(saved.shape)} in the file'
+    return f'{name} has other values than in the file'

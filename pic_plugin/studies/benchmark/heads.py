@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Three ways to keep class weights and to train them."""
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Dict, NamedTuple, Optional, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pic_plugin.bank import InstanceBank, Planes, initial_rows, sgd_transition
+from pic_plugin.models import CosineSoftmaxLoss
+from pic_plugin.studies.benchmark.process import drop_from_cache, now
+
+SEED = 0
+TEMPERATURE = 0.2
+SGD: Dict[str, Any] = dict(lr=0.03, momentum=0.9, weight_decay=1e-4)  # the authors' setting
+
+
+class Step(NamedTuple):
+    """One measured step.
+
+    Attributes:
+        loss (float): Mean over the batch.
+        seconds (float): Of the whole step.
+        bank_seconds (float): Of these, choosing classes and moving rows.
+        returned (int): Rows that came in and had missed steps.
+    """
+
+    loss: float
+    seconds: float
+    bank_seconds: float
+    returned: int
+
+
+class Head(Protocol):
+    """A way to keep class weights and to train them."""
+
+    def expect(self, ids: np.ndarray) -> None:
+        """A batch that will come some steps later, (B,) int64."""
+
+    def step(self, ids: np.ndarray, features: Tensor) -> Step:
+        """Train on the instance classes ``ids`` (B,) int64 with ``features`` (B, d) float32."""
+
+    def class_weights(self, ids: np.ndarray) -> Tensor:
+        """Current rows (M, d) float32 of classes (M,) int64."""
+
+    def forget_cache(self) -> None:
+        """Let what is on disk be read from there again."""
+
+    def close(self) -> None:
+        """Remove what is on disk."""
+
+
+class BankHead:
+    """The plugin's head: K rows in the parameter, the others in the bank.
+
+    Args:
+        num_instances (int): N.
+        num_negatives (int): K, at most N.
+        feat_dim (int): d.
+        device (torch.device): Of the parameter; the bank is on the host.
+        path (Path, optional): File for the stored rows. Defaults to None: memory.
+        dtype (str): What they are rounded to. Defaults to 'float32'.
+    """
+
+    def __init__(self, num_instances: int, num_negatives: int, feat_dim: int,
+                 device: torch.device, path: Optional[Path] = None,
+                 dtype: str = 'float32') -> None:
+        self.weight = nn.Parameter(torch.zeros(num_negatives, feat_dim, device=device))
+        self.optimizer = torch.optim.SGD([self.weight], **SGD)
+        self.loss = CosineSoftmaxLoss(TEMPERATURE)
+        self.path = path
+        self.bank = InstanceBank(num_instances, num_negatives, num_negatives, feat_dim, SEED,
+                                 num_states=1, path=path, dtype=dtype)
+        self.bank.open_store()
+        self._executor = ThreadPoolExecutor(1)
+        with torch.no_grad():
+            self.bank.start(self._planes())
+
+    def expect(self, ids: np.ndarray) -> None:
+        """See :class:`Head`; as engine.row_prefetch does."""
+        if self.path is not None:
+            leaving = self.bank.next_to_leave(len(ids))
+            self._executor.submit(self.bank.prefetch, np.concatenate([ids, leaving]))
+
+    def step(self, ids: np.ndarray, features: Tensor) -> Step:
+        """See :class:`Head`; the calls to the bank are those of InstanceBankHook and PICHead."""
+        start = now(self.weight)
+        with torch.no_grad():
+            missed = self.bank.sample(ids, self._planes())
+        targets = self.bank.positions(ids).to(features.device)
+        sampled = now(self.weight)
+        loss, _ = self.loss.with_accuracy(features, self.weight[self.bank.softmax_rows], targets)
+        self.optimizer.zero_grad()
+        loss.backward()
+        first = not self.optimizer.state
+        self.optimizer.step()
+        stepped = now(self.weight)
+        self.bank.record_step(sgd_transition(**SGD, first=first))
+        end = now(self.weight)
+        return Step(float(loss.detach()), end - start, sampled - start + end - stepped,
+                    int((missed > 0).sum()))
+
+    def class_weights(self, ids: np.ndarray) -> Tensor:
+        """See :class:`Head`."""
+        return self.bank.class_weights(ids, self.weight)
+
+    def forget_cache(self) -> None:
+        """See :class:`Head`."""
+        if self.path is not None and self.bank.store is not None:
+            self._executor.submit(lambda: None).result()  # what was asked for has been
+            drop_from_cache(self.path)
+
+    def close(self) -> None:
+        """See :class:`Head`."""
+        self._executor.shutdown()
+        if self.bank.store is not None:
+            self.bank.store.close()
+
+    def _planes(self) -> Planes:
+        state = self.optimizer.state.get(self.weight, {})
+        return Planes(self.weight.detach(), [state['momentum_buffer']] if state else [])
+
+
+class DenseHead:
+    """Plain PyTorch: all N rows in the parameter, and nothing of the plugin but the initial rows.
+
+    With K below N, a soft-max over the K most recent classes and SGD over all rows: sampling in
+    the manner of InsightFace's PartialFC. With K = N, the soft-max of the authors' code.
+
+    Args:
+        num_instances (int): N.
+        num_negatives (int): K; from N on, a soft-max over all rows.
+        feat_dim (int): d.
+        device (torch.device): Of the parameter.
+    """
+
+    def __init__(self, num_instances: int, num_negatives: int, feat_dim: int,
+                 device: torch.device) -> None:
+        self.weight = nn.Parameter(torch.empty(num_instances, feat_dim, device=device))
+        for ids in np.array_split(np.arange(num_instances), -(-num_instances // 4096)):
+            rows = torch.from_numpy(initial_rows(ids, feat_dim, SEED))
+            self.weight.data[ids[0]:ids[-1] + 1] = rows.to(device)
+        self.optimizer = torch.optim.SGD([self.weight], **SGD)
+        self.num_negatives = num_negatives
+        self.recent: dict[int, None] = {}  # active classes, the longest-unsampled one first
+
+    def expect(self, ids: np.ndarray) -> None:
+        """See :class:`Head`."""
+
+    def step(self, ids: np.ndarray, features: Tensor) -> Step:
+        """See :class:`Head`."""
+        start = now(self.weight)
+        for i in ids.tolist():
+            self.recent.pop(i, None)
+            self.recent[i] = None
+        while len(self.recent) > self.num_negatives:
+            del self.recent[next(iter(self.recent))]
+        if self.num_negatives >= len(self.weight):
+            class_weights: Tensor = self.weight
+            targets = torch.from_numpy(ids)
+        else:
+            place = {i: j for j, i in enumerate(self.recent)}
+            active = torch.tensor(list(place), device=self.weight.device)
+            class_weights = self.weight[active]
+            targets = torch.tensor([place[i] for i in ids.tolist()])
+        cosines = F.normalize(features, dim=1) @ F.normalize(class_weights, dim=1).t()
+        loss = F.cross_entropy(cosines / TEMPERATURE, targets.to(cosines.device))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        end = now(self.weight)
+        return Step(float(loss.detach()), end - start, 0.0, 0)
+
+    def class_weights(self, ids: np.ndarray) -> Tensor:
+        """See :class:`Head`."""
+        return self.weight.detach()[torch.from_numpy(ids)]
+
+    def forget_cache(self) -> None:
+        """See :class:`Head`."""
+
+    def close(self) -> None:
+        """See :class:`Head`."""

@@ -1,6 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""Finds this folder's helpers."""
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))

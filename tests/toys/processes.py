@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Toy trainings in processes of their own: several joined by gloo, killed, or short of disk."""
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import time
+import traceback
+from pathlib import Path
+
+import torch
+
+from pic_plugin.bank import RowStore
+from toys.training import snapshot, train
+
+
+def start_process(target, *args):
+    """A process forked from a server that has imported everything, so that it starts at once."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(["toys.processes"])
+    process = context.Process(target=target, args=args)
+    process.start()
+    return process
+
+
+def train_and_die(work_dir, stage, count, kwargs):
+    """Train, and be killed at the ``count``-th time that a stage is reached."""
+    _arm(stage, count)
+    train(work_dir, **kwargs)
+
+
+def _arm(stage, count):
+    reached = [0]
+
+    def die_if_due():
+        reached[0] += 1
+        if reached[0] == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _STAGES[stage](die_if_due)
+
+
+def _before_replace(suffix):
+    def patch(die_if_due):
+        replace = os.replace
+
+        def replacement(source, target):
+            if suffix in Path(target).name:
+                die_if_due()
+            replace(source, target)
+
+        os.replace = replacement
+
+    return patch
+
+
+def _in_bank_section(die_if_due):
+    from pic_plugin.bank import bank_file
+    write = bank_file._write_section
+
+    def replacement(file, kind, *args):
+        write(file, kind, *args)
+        if kind == 'rows':
+            file.flush()
+            die_if_due()
+
+    bank_file._write_section = replacement
+
+
+def _in_checkpoint(die_if_due):
+    from mmengine.fileio import LocalBackend
+    put = LocalBackend.put
+
+    def replacement(self, obj, filepath):
+        put(self, bytes(obj)[:len(obj) // 2], filepath)
+        die_if_due()
+        put(self, obj, filepath)
+
+    LocalBackend.put = replacement
+
+
+def _before_prune(die_if_due):
+    from pic_plugin.engine.checkpoint.bank_checkpoint import BankCheckpoint
+    prune = BankCheckpoint._prune
+
+    def replacement(self, *args):
+        die_if_due()
+        prune(self, *args)
+
+    BankCheckpoint._prune = replacement
+
+
+def _in_last_checkpoint(die_if_due):
+    import mmengine.hooks.checkpoint_hook as module
+
+    def replacement(path, mode='r'):
+        file = open(path, mode)
+        if Path(path).name == 'last_checkpoint' and mode == 'w':
+            die_if_due()  # emptied, not written
+        return file
+
+    module.open = replacement
+
+
+def _in_step(die_if_due):
+    step = torch.optim.SGD.step
+
+    def replacement(self, *args, **kwargs):
+        die_if_due()
+        return step(self, *args, **kwargs)
+
+    torch.optim.SGD.step = replacement
+
+
+_STAGES = {
+    'bank section': _in_bank_section,
+    'bank replace': _before_replace('.bank-'),
+    'checkpoint half': _in_checkpoint,
+    'checkpoint replace': _before_replace('.pth'),
+    'prune': _before_prune,
+    'last_checkpoint': _in_last_checkpoint,
+    'step': _in_step,
+    'nothing': lambda die_if_due: None,
+}
+
+
+def run_ranks(work, world_size, *args, seconds=60):
+    """Run ``work(*args)`` in real processes joined by gloo; what each returned, by rank."""
+    context = multiprocessing.get_context('forkserver')
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    pipes, processes = [], []
+    for rank in range(world_size):
+        ours, theirs = context.Pipe(duplex=False)
+        processes.append(start_process(_rank_main, theirs, work, rank, world_size, port, args))
+        theirs.close()
+        pipes.append(ours)
+    results = []
+    for pipe in pipes:
+        # A hang is a failure: the others wait for a process that has given up.
+        try:
+            results.append(pipe.recv() if pipe.poll(seconds) else 'no answer')
+        except EOFError:
+            results.append('killed')
+    for process in processes:
+        process.kill()
+        process.join()
+    return results
+
+
+def _rank_main(pipe, work, rank, world_size, port, args):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size),
+                      MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    # mmengine's launcher calls it even where the backend is gloo and no GPU is there.
+    torch.cuda.set_device = lambda device: None
+    try:
+        result = work(*args)
+    except Exception:
+        result = traceback.format_exc()
+    pipe.send(result)
+    signal.pause()  # the others may still need this process
+
+
+def run_alone(work, *args, timeout=60):
+    """Run ``work(*args)`` in a process of its own; what it returned, its traceback, or 'killed'."""
+    context = multiprocessing.get_context('forkserver')
+    ours, theirs = context.Pipe(duplex=False)
+    process = start_process(_alone_main, theirs, work, args)
+    theirs.close()
+    try:
+        return ours.recv() if ours.poll(timeout) else 'no answer'
+    except EOFError:
+        return 'killed'
+    finally:
+        process.kill()
+        process.join()
+
+
+def _alone_main(pipe, work, args):
+    try:
+        result = work(*args)
+    except Exception:
+        # torch's handler would raise again, anywhere, when another data worker ends.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        result = traceback.format_exc()
+    pipe.send(result)
+
+
+def train_and_report(work_dir, kwargs):
+    """Losses and final state."""
+    runner = train(work_dir, **kwargs)
+    return runner.losses, snapshot(runner)
+
+
+def limited_training(work_dir, num_bytes, kwargs):
+    """A training in which no file may become larger."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, resource.RLIM_INFINITY))
+    return train_and_report(work_dir, kwargs)
+
+
+def hold_store(path, ready):
+    """Use a file until this process is killed."""
+    store = RowStore(100, 2, 8, path)
+    Path(ready).touch()
+    time.sleep(60)
+    store.close()
+
+
+def train_rank(work_dir, kwargs):
+    """In one of several processes: train; losses and final state."""
+    runner = train_as_rank(work_dir, **kwargs)
+    return runner.losses, snapshot(runner)
+
+
+def train_as_rank(work_dir, **kwargs):
+    """In one of several processes: train and return the runner."""
+    return train(
+        work_dir,
+        launcher='pytorch',
+        env_cfg=dict(dist_cfg=dict(backend='gloo')),
+        model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None),
+        **kwargs)
+
+
+def train_rank_and_die(rank, stage, count, work_dir, kwargs):
+    """In one of several processes: train, and be killed if this is the one."""
+    if os.environ['RANK'] == str(rank):
+        _arm(stage, count)
+    return train_rank(work_dir, kwargs)
+
+
+def train_on_full_disk(name, full_rank, work_dir, kwargs):
+    """In one of several processes: train, where one of them cannot write its files."""
+    from pic_plugin.engine import bank_checkpoint
+
+    def fail(*args):
+        raise OSError(28, 'No space left on device')
+
+    if os.environ['RANK'] == str(full_rank):
+        setattr(bank_checkpoint, name, fail)
+    return train_rank(work_dir, kwargs)
