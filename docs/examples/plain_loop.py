@@ -44,4 +44,5 @@ def train(num_steps=300):
 
 if __name__ == '__main__':
     _, class_weights, loss = train()
-    print(f'loss {loss:.2f}; class weights of all images: {tuple(class_weights.rows(range(500)).shape)}')
+    rows = class_weights.rows(range(NUM_IMAGES))
+    print(f'loss {loss:.2f}; class weights of all images: {tuple(rows.shape)}')
