@@ -133,7 +133,7 @@ setup(
     long_description_content_type='text/markdown',
     keywords='self-supervised learning, instance classification, OpenMMLab, computer vision',
     license='Apache-2.0',
-    python_requires='>=3.8',
+    python_requires='>=3.9',
     packages=find_packages(include=['pic_plugin', 'pic_plugin.*']),
     package_data={'pic_plugin': ['py.typed', 'data/*']},
     include_package_data=False,

@@ -111,6 +111,7 @@ class CheckPretrainedHook(Hook):
     def _check_load_from(self, runner: Any, model: nn.Module) -> None:
         """mmengine passes over what ``load_from`` lacks: all of it, if a name differs."""
         file = load_from(runner)
+        assert file is not None, 'it has been loaded'
         saved = {key[len('module.'):] if key.startswith('module.') else key: value
                  for key, value in _state_dict(file).items()}
         own = {f'{name}.{key}': value for name in self.modules
