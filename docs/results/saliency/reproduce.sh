@@ -2,19 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 # The paper's Figure 3 at the scale of the demo: where PIC, a supervised twin and a random network
 # look, how the overlap of the first two grows over training, and pictures of two objects.
-#     bash configs/benchmarks/saliency/reproduce.sh [FOLDER] [SEEDS]
+#     bash docs/results/saliency/reproduce.sh [FOLDER] [SEEDS]
 # Numbers: FOLDER/SEED/*/saliency.json and FOLDER/SEED/two_objects/two_objects.json; over seeds:
 # FOLDER/saliency_seeds.md, .csv and series.svg.
 set -euo pipefail
 out=${1:-work_dirs/saliency}
 seeds=${2:-0 1 2}
-here=$(cd "$(dirname "$0")" && pwd)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 for seed in $seeds; do
     run=$out/$seed
     keep=(default_hooks.checkpoint.max_keep_ckpts=-1 randomness.seed="$seed")
     python -m pic_plugin.tools.train pic_demo.py --work-dir "$run/pic" --resume --cfg-options "${keep[@]}"
-    python -m pic_plugin.tools.train "$here/supervised_demo.py" --work-dir "$run/supervised" --resume \
+    python -m pic_plugin.tools.train supervised_demo.py --work-dir "$run/supervised" --resume \
         --cfg-options "${keep[@]}"
     pic=$(< "$run/pic/last_checkpoint")
     supervised=$(< "$run/supervised/last_checkpoint")
