@@ -9,14 +9,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.utils import ProgressBar
 
+from pic_plugin.analysis.images import Images
 from pic_plugin.bank import BankFileError
 from pic_plugin.engine.config_file import read_config
+
+NUM_NAMED = 5  # skipped pictures that are printed
 
 
 def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
@@ -136,17 +137,10 @@ def announce(tool: str, cfg: Config) -> None:
         print(f'{tool}: {cfg.filename} -> {cfg.work_dir}', file=sys.stderr)
 
 
-@contextmanager
-def progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr for ``total`` parts; yields what to call with parts just done.
-
-    Nothing is drawn where stderr is no terminal.
-    """
-    if not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    bar = ProgressBar(total, file=sys.stderr)
-    try:
-        yield lambda done: bar.update(done)
-    finally:
-        sys.stderr.write('\n')
+def report_skipped(tool: str, images: Images) -> None:
+    """Say on stderr which pictures were left out and why."""
+    for skipped in images.skipped[:NUM_NAMED]:
+        print(f'{tool}: left out {skipped.name}: {skipped.reason}', file=sys.stderr)
+    more = len(images.skipped) - NUM_NAMED
+    if more > 0:
+        print(f'{tool}: left out {more} more pictures', file=sys.stderr)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pic_plugin.bank import InstanceBank, read_bank
+from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint, state_dict_of, unwrap
 from pic_plugin.engine.checkpoint.shard_checkpoint import STATES
-from pic_plugin.transfer.checkpoint import read_checkpoint, state_dict_of, unwrap
 
 KEY = 'pic_bank'
 

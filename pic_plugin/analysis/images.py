@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, List, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import cv2
 import numpy as np
@@ -32,7 +32,7 @@ class Images:
     def __init__(self, names: Sequence[str], labels: Optional[Sequence[str]]) -> None:
         self.names = list(names)
         self.labels = None if labels is None else list(labels)
-        self.skipped: List[Skipped] = []
+        self.skipped: list[Skipped] = []
 
     def __len__(self) -> int:
         return len(self.names)
@@ -46,7 +46,7 @@ class Images:
         raise NotImplementedError
 
     def batches(self, indices: Sequence[int], side: int,
-                batch_size: int) -> Iterator[tuple[List[int], np.ndarray]]:
+                batch_size: int) -> Iterator[tuple[list[int], np.ndarray]]:
         """Read pictures, a few in memory at a time; those that cannot be read are left out.
 
         Args:
@@ -57,8 +57,8 @@ class Images:
         Yields:
             tuple: Indices of up to ``batch_size`` pictures, and (B, side, side, 3) uint8, BGR.
         """
-        kept: List[int] = []
-        pixels: List[np.ndarray] = []
+        kept: list[int] = []
+        pixels: list[np.ndarray] = []
         for index in indices:
             try:
                 picture = square(self.read(index), side)
@@ -74,6 +74,16 @@ class Images:
                 kept, pixels = [], []
         if kept:
             yield kept, np.stack(pixels)
+
+    def check_any(self, kept: Sequence[int]) -> None:
+        """Stop where there is nothing to go on with.
+
+        Raises:
+            ValueError: If none of the pictures could be read.
+        """
+        if not kept:
+            first = f', the first because {self.skipped[0].reason}' if self.skipped else ''
+            raise ValueError(f'none of {len(self)} pictures can be read{first}.')
 
 
 class FolderImages(Images):

@@ -36,7 +36,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     run.add_argument('--results', type=Path, help='folder of tables that `report` wrote: trainings '
                      'that they have count as done')
     report = commands.add_parser('report', help='make tables and figures of what is done')
-    report.add_argument('--out', type=Path, default=Path('.'), help='folder for CSV, table and figure')
+    report.add_argument('--out', type=Path, default=Path('.'),
+                        help='folder for CSV, table and figure')
     report.add_argument('--page', type=Path, help='Markdown file to fill the tables in')
     for command in (run, report):
         command.add_argument('grids', nargs='+', help='path, or name of a grid of pic_plugin')

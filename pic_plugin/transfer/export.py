@@ -14,7 +14,8 @@ import torchvision
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from pic_plugin.transfer.checkpoint import StateDict, resnet_depth
+from pic_plugin.engine.checkpoint.foreign_checkpoint import StateDict, resnet_depth
+from pic_plugin.files import write_atomically
 from pic_plugin.transfer.config_text import value_in_config
 from pic_plugin.version import __version__
 
@@ -207,11 +208,8 @@ def write_with_hash(content: dict, out: Union[str, Path]) -> Path:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     digits = hashlib.sha256(buffer.getvalue()).hexdigest()[:8]
-    out.parent.mkdir(parents=True, exist_ok=True)
     file = out.with_name(f'{name}-{digits}.pth')
-    partial = file.with_name(f'{file.name}.partial')
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(file)
+    write_atomically(file, buffer.getvalue())
     return file
 
 

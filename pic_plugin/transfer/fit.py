@@ -8,7 +8,7 @@ import torch
 from mmpretrain.models import BaseSelfSupervisor
 from torch import nn
 
-from pic_plugin.transfer.checkpoint import (
+from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     check_finite,
     read_checkpoint,
     resnet_depth,

@@ -8,6 +8,7 @@ import torch
 from pic_plugin.bank import initial_rows
 from pic_plugin.studies.benchmark.case import Case
 from pic_plugin.studies.benchmark.heads import SEED
+from pic_plugin.studies.benchmark.run import make_cases, measure
 from pic_plugin.tools import benchmark
 
 SIZES = ['--num-negatives', '12', '--batch-size', '5', '--feat-dim', '6', '--window-size', '24',
@@ -21,8 +22,8 @@ def run(tmp_path):
 
     def run(*options: str) -> list[Case]:
         args = benchmark.parse_args([*SIZES, *options])
-        cases.extend(benchmark.make_cases(args, tmp_path))
-        benchmark.measure(cases, args.steps, args.repetitions)
+        cases.extend(make_cases(args, tmp_path))
+        measure(cases, args.steps, args.repetitions)
         return cases
 
     yield run

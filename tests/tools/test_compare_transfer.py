@@ -3,7 +3,8 @@
 import pytest
 from mmengine.config import Config
 
-from pic_plugin.tools.compare_transfer import main, set_initialisation, table
+from pic_plugin.studies.compare_transfer import set_initialisation, table
+from pic_plugin.tools.compare_transfer import main
 
 
 def test_table():

@@ -14,11 +14,12 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
+from pic_plugin.analysis.inputs import network_name
+from pic_plugin.analysis.work_folder import earlier_checkpoints, newest_checkpoint
 from pic_plugin.datasets import ImageGrid
+from pic_plugin.engine.config_file import find_config
 from pic_plugin.tools import embedding
-from pic_plugin.tools.analysis_inputs import network_name
-from pic_plugin.tools.config_file import find_config
-from pic_plugin.tools.report import earlier_checkpoints, main, newest_checkpoint
+from pic_plugin.tools.report import main
 
 pytest.importorskip('sklearn', reason="scikit-learn is not installed: pip install '.[analysis]'")
 

@@ -22,7 +22,7 @@ FAST = ['--patch', '16', '--stride', '8', '--device', 'cpu']
 def inputs(tmp_path_factory):
     """Two checkpoints of the demo's network with random weights, and CIFAR-10 by class."""
     folder = tmp_path_factory.mktemp('inputs')
-    from pic_plugin.tools.config_file import find_config
+    from pic_plugin.engine.config_file import find_config
     cfg = Config.fromfile(find_config(CONFIG))
     for name, seed in (('first', 0), ('second', 1)):
         torch.manual_seed(seed)

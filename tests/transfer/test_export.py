@@ -13,9 +13,9 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torchvision.models import get_model
 
+from pic_plugin.engine.checkpoint.foreign_checkpoint import backbone_of
 from pic_plugin.tools.extract_backbone import main
 from pic_plugin.transfer import export
-from pic_plugin.transfer.checkpoint import backbone_of
 from toys.checkpoints import PREPROCESSOR, pic_content
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from torch import nn
 
 import pic_plugin  # noqa: F401
 import pic_plugin.engine.hooks.check_pretrained_hook  # noqa: F401
-from pic_plugin.transfer.checkpoint import read_checkpoint
+from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint
 from toys.checkpoints import official_content, pic_content
 
 ARCH = dict(depth=18, stem_channels=8, base_channels=8)

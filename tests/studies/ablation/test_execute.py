@@ -16,7 +16,7 @@ from pic_plugin.studies.ablation import execute, training
 from pic_plugin.studies.ablation.grid import read_grid, set_length
 
 TOY = Path(__file__).with_name('toy_grid.py')
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SAME = ('knn20', 'knn200', 'knn20_train', 'linear', 'images', 'passes', 'steps')
 
 

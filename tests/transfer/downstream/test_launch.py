@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from pic_plugin.transfer.checkpoint import backbone_of
+from pic_plugin.engine.checkpoint.foreign_checkpoint import backbone_of
 
 from .launch import CONFIGS, MIM, mim, path_of, run, shrink
 

@@ -12,7 +12,7 @@ from mmengine.model import ExponentialMovingAverage
 from mmpretrain.models import ResNet
 from torch import nn
 
-from pic_plugin.transfer.checkpoint import (
+from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     backbone_of,
     read_checkpoint,
     resnet_depth,
