@@ -41,7 +41,7 @@ def read_class_weights(checkpoint: Path) -> Tensor:
                         state['seed'], state['correct'], state['num_states'])
     bank.step = state['step']
     if sharded:
-        # Rows of the soft-max that no bank file has stand out.
+        # Rows of the softmax that no bank file has stand out.
         weight = torch.full((count if bank.is_full else bank.num_slots, bank.feat_dim), math.nan)
     assert weight is not None
     if bank.active_set is not None:

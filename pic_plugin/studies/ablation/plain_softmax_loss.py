@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The soft-max that PIC's cosine soft-max is compared with (paper, Table 1)."""
+"""The softmax that PIC's cosine softmax is compared with (paper, Table 1)."""
 from __future__ import annotations
 
 import torch

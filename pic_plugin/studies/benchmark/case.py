@@ -33,7 +33,7 @@ class Case:
 
     Args:
         kind (str): 'bank', 'file' (the bank on disk), 'cold' (the same, read from the disk and not
-            from the system's cache), 'dense' (sampling with SGD over all rows) or 'full' (soft-max
+            from the system's cache), 'dense' (sampling with SGD over all rows) or 'full' (softmax
             and SGD over all rows).
         num_instances (int): N.
         num_negatives (int): K.

@@ -129,12 +129,12 @@ class BankHead:
 class DenseHead:
     """Plain PyTorch: all N rows in the parameter, and nothing of the plugin but the initial rows.
 
-    With K below N, a soft-max over the K most recent classes and SGD over all rows: sampling in
-    the manner of InsightFace's PartialFC. With K = N, the soft-max of the authors' code.
+    With K below N, a softmax over the K most recent classes and SGD over all rows: sampling in
+    the manner of InsightFace's PartialFC. With K = N, the softmax of the authors' code.
 
     Args:
         num_instances (int): N.
-        num_negatives (int): K; from N on, a soft-max over all rows.
+        num_negatives (int): K; from N on, a softmax over all rows.
         feat_dim (int): d.
         device (torch.device): Of the parameter.
     """

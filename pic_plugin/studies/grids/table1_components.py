@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The paper's Table 1: augmentation, projection and soft-max."""
+"""The paper's Table 1: augmentation, projection and softmax."""
 _view = [
     dict(type='NumpyToPIL', to_rgb=True),
     # What supervised trainings on CIFAR-10 use.
@@ -8,10 +8,10 @@ _view = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackInputs', meta_keys=('sample_idx', 'reference')),
 ]
-title = 'Augmentation, projection and soft-max (paper, Table 1)'
+title = 'Augmentation, projection and softmax (paper, Table 1)'
 caption = ('5,000 CIFAR-10 images, ResNet-18 of a quarter width, 60,000 images seen. Weak '
            'augmentation: shift by up to 4 pixels, and flip; strong: crop, flip, colour jitter, '
-           'grey. All other tables have the MLP with BatchNorm. The plain soft-max takes products '
+           'grey. All other tables have the MLP with BatchNorm. The plain softmax takes products '
            'of features with class weights, neither of unit length, at temperature 1.')
 options = dict(config='pic_cifar10-5k.py', images=60000)
 factors = {
@@ -28,7 +28,7 @@ factors = {
                                out_channels=128)},
         'MLP with BatchNorm': {},
     },
-    'soft-max': {
+    'softmax': {
         'plain': {'model.head.loss': dict(_delete_=True, type='PlainSoftmaxLoss')},
         'cosine': {},
     },
@@ -36,4 +36,4 @@ factors = {
 # What BatchNorm within the projection does is looked at for one augmentation.
 leave_out = [{'augmentation': 'weak', 'projection': 'MLP'}]
 metrics = dict(knn20='kNN, k = 20', knn200='kNN, k = 200', linear='linear')
-figure = dict(x='soft-max', y='knn20')
+figure = dict(x='softmax', y='knn20')

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the paper's effect of the correction shows: rows too long to turn, unless they decay.
 
-The cosine soft-max sees the direction of a row alone, and a step turns a row by the learning rate
+The cosine softmax sees the direction of a row alone, and a step turns a row by the learning rate
 over the square of its length. So a hundredth of the learning rate is the same as rows ten times as
 long. Training lengthens rows, as its gradient is at right angles to them; weight decay shortens
 them again, also while they are absent - if that is corrected.
@@ -31,7 +31,7 @@ factors = {
         'all 5,000': {'model.head.num_negatives': None},
     },
 }
-# Where all rows are in the soft-max there is nothing to correct.
+# Where all rows are in the softmax there is nothing to correct.
 leave_out = [{'absent rows': 'left as they were', 'negatives': 'all 5,000'}]
 metrics = dict(knn20='kNN, k = 20', knn200='kNN, k = 200', linear='linear')
 figure = dict(x='negatives', y='knn20')

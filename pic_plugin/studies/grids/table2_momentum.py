@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why few negatives cost accuracy in table2_negatives.py: class weights without momentum.
 
-A row that leaves the soft-max coasts on its momentum, unless it is left as it was. Without momentum
+A row that leaves the softmax coasts on its momentum, unless it is left as it was. Without momentum
 nothing but weight decay is left to correct. With momentum m a gradient, and the decay of a step,
 move a row by 1 / (1 - m) times the learning rate in the end: ten times the learning rate without
 momentum is as much of both.

@@ -25,7 +25,7 @@ factors = {
         'all 5,000': {'model.head.num_negatives': None},
     },
 }
-# Where all rows are in the soft-max there is nothing to correct.
+# Where all rows are in the softmax there is nothing to correct.
 leave_out = [{'absent rows': 'left as they were', 'negatives': 'all 5,000'}]
 metrics = dict(knn20='kNN, k = 20', knn200='kNN, k = 200', linear='linear')
 figure = dict(x='negatives', y='knn20')
