@@ -15,17 +15,9 @@ from pic_plugin.files import write_atomically, write_csv
 
 def make_map(features: Features, images: Images, side: int, out: Path, method: str = 'tsne',
              clusters: Optional[int] = None, seed: int = 0) -> dict[str, Any]:
-    """Place features in the plane and write embedding.csv, .png and .svg.
+    """Place features in the plane, and write embedding.csv, .png and .svg to ``out``.
 
-    Args:
-        features (Features): Features.
-        images (Images): The pictures that they are of.
-        side (int): Pixels.
-        out (Path): Folder, made if it is not there.
-        method (str): See :func:`embed`. Defaults to 'tsne'.
-        clusters (int, optional): Colour by so many clusters. Defaults to None: by label, where
-            there are labels.
-        seed (int): Defaults to 0.
+    See :func:`embed` for ``method`` and ``seed``, and :func:`groups_of` for ``clusters``.
 
     Returns:
         dict: The map as a part of a page.

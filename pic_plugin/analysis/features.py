@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,14 +34,7 @@ def extract(network: Network,
             indices: Sequence[int],
             side: int,
             batch_size: int = 128) -> Features:
-    """Pooled features of pictures, on the CPU.
-
-    Args:
-        network (Network): The network.
-        images (Images): Pictures.
-        indices (Sequence[int]): Which of them.
-        side (int): Pixels that they are brought to.
-        batch_size (int): Pictures in one forward pass. Defaults to 128.
+    """Pooled features of the pictures at ``indices``, brought to ``side`` pixels, on the CPU.
 
     Raises:
         ValueError: If no picture can be read, or a feature is not finite.
@@ -74,8 +68,9 @@ def knn_accuracy(features: Features, images: Images) -> Optional[float]:
     """
     if images.labels is None or len(features.indices) < 2:
         return None
-    names = sorted(set(images.labels))
-    labels = torch.tensor([names.index(images.labels[index]) for index in features.indices])
+    _, classes = np.unique([images.labels[index] for index in features.indices],
+                           return_inverse=True)
+    labels = torch.from_numpy(classes)
     unit = normalise(features.values)
     # Every second: files are sorted by class, so that both halves have all classes.
     references, queries = slice(0, None, 2), slice(1, None, 2)

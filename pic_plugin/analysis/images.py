@@ -135,18 +135,14 @@ class DatasetImages(Images):
         if 'img' not in first and 'img_path' not in first:
             raise ValueError(f'the data infos of {cfg["type"]} have neither img nor img_path: give '
                              'a folder of pictures.')
-        infos = [self._info(index) for index in range(len(self._dataset))]
+        names, labels = [], []
+        for index in range(len(self._dataset)):  # not all infos at once: they may hold pixels
+            info = self._dataset.get_data_info(index)
+            names.append(str(info.get('img_path', index)))
+            labels.append(info.get('gt_label'))
         classes = self._dataset.metainfo.get('classes')
-        labels = [info[1] for info in infos]
-        super().__init__(
-            [info[0] for info in infos],
-            None if any(label is None for label in labels) else
-            [classes[label] if classes else str(label) for label in labels])
-
-    def _info(self, index: int) -> tuple[str, Optional[int]]:
-        info = self._dataset.get_data_info(index)
-        label = info.get('gt_label')
-        return str(info.get('img_path', index)), None if label is None else int(label)
+        super().__init__(names, None if any(label is None for label in labels) else
+                         [classes[int(label)] if classes else str(int(label)) for label in labels])
 
     def read(self, index: int) -> np.ndarray:
         """See :meth:`Images.read`."""

@@ -37,8 +37,8 @@ def make_cells(images: Images, indices: Sequence[int], queries: Sequence[int], r
         images (Images): Pictures.
         indices (Sequence[int]): (n,) which of them were compared.
         queries (Sequence[int]): (Q,) positions in ``indices``.
-        rows (Tensor): (Q, k) positions of the neighbours.
-        cosines (Tensor): (Q, k) their similarities.
+        rows (Tensor): (Q, k) int64, positions of the neighbours, of :func:`nearest`.
+        cosines (Tensor): (Q, k) float32, their similarities.
         side (int): Pixels to draw them at.
     """
 

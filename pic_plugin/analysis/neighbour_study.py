@@ -19,14 +19,7 @@ from pic_plugin.files import write_csv
 
 
 def training_images(cfg: Config, checkpoint: Path) -> tuple[Images, Tensor]:
-    """The images of a training, and the class weight of each.
-
-    Args:
-        cfg (Config): Of the training.
-        checkpoint (Path): Of it, with its bank files.
-
-    Returns:
-        tuple[Images, Tensor]: N images and (N, d) float32.
+    """The N images of a training, and their (N, d) float32 class weights out of a checkpoint.
 
     Raises:
         BankFileError: If a bank file is missing or damaged.
@@ -44,20 +37,10 @@ def training_images(cfg: Config, checkpoint: Path) -> tuple[Images, Tensor]:
 
 def write_neighbours(images: Images, indices: Sequence[int], values: Tensor, side: int, out: Path,
                      queries: Optional[Sequence[str]], num_queries: int, count: int) -> int:
-    """Write neighbours.csv, .png and .svg.
+    """Write neighbours.csv, .png and .svg to ``out``, and return the number of queries.
 
-    Args:
-        images (Images): Pictures.
-        indices (Sequence[int]): (n,) which of them are compared.
-        values (Tensor): (n, d) their features or class weights.
-        side (int): Pixels to draw them at.
-        out (Path): Folder, made if it is not there.
-        queries (Sequence[str], optional): Names of pictures; None: some, evenly from all.
-        num_queries (int): How many of those.
-        count (int): Neighbours of each.
-
-    Returns:
-        int: Number of queries.
+    ``values`` are the (n, d) features or class weights of the pictures at ``indices``. ``queries``
+    are names of pictures; None stands for ``num_queries`` of them.
 
     Raises:
         ValueError: If there are fewer than two pictures, or a query is none of them.

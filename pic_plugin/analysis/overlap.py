@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Dict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ def intersection_over_union(first: Tensor, second: Tensor) -> Tensor:
     return shared / either
 
 
-def summarise_overlap(overlaps: Tensor, other_images: Tensor) -> Dict[str, Any]:
+def summarise_overlap(overlaps: Tensor, other_images: Tensor) -> dict[str, Any]:
     """Numbers of the histogram.
 
     Args:

@@ -76,13 +76,6 @@ def compare_networks(networks: Sequence[Network], names: Sequence[str], images: 
                      indices: Sequence[int], settings: Occlusion) -> Compared:
     """Measure the saliency of pictures and compare all networks with the last.
 
-    Args:
-        networks (Sequence[Network]): One or more.
-        names (Sequence[str]): Of the networks.
-        images (Images): Pictures.
-        indices (Sequence[int]): Which of them.
-        settings (Occlusion): How.
-
     Raises:
         ValueError: If no picture can be read, or features are not finite.
     """
@@ -95,15 +88,7 @@ def compare_networks(networks: Sequence[Network], names: Sequence[str], images: 
 
 def make_panels(images: Images, measured: Measured, settings: Occlusion, places: Sequence[int],
                 titles: Optional[Sequence[str]] = None) -> list[Panel]:
-    """Pictures with the maps of all networks, for :func:`draw_maps`.
-
-    Args:
-        images (Images): Pictures.
-        measured (Measured): Their distances.
-        settings (Occlusion): They were measured with.
-        places (Sequence[int]): Positions in ``measured``.
-        titles (Sequence[str], optional): One for each of these. Defaults to none.
-    """
+    """The pictures at some places in ``measured``, with the maps of all networks."""
     panels = []
     for place, title in zip(places, titles or [''] * len(places)):
         _, pictures = next(iter(images.batches([measured.indices[place]], settings.side, 1)))
@@ -116,11 +101,7 @@ def make_panels(images: Images, measured: Measured, settings: Occlusion, places:
 def write_comparison(compared: Compared, out: Path, show: int, about: dict[str, Any]) -> None:
     """Write saliency.csv (each image), saliency.json (settings and summary) and the figures.
 
-    Args:
-        compared (Compared): From :func:`compare_networks`.
-        out (Path): Folder, made if it is not there.
-        show (int): Images in the figure with maps.
-        about (dict): Plain values that saliency.json begins with.
+    ``show`` images are in the figure with maps; saliency.json begins with ``about``.
     """
     images, settings, measured = compared.images, compared.settings, compared.measured
     summary = dict(about, settings=dict(settings._asdict(), places=settings.num_places),

@@ -88,12 +88,6 @@ def measure(networks: Sequence[Network],
 
     Memory grows with the number of images by their (Py, Px) distances alone.
 
-    Args:
-        networks (Sequence[Network]): Networks.
-        images (Images): Pictures.
-        indices (Sequence[int]): Which of them.
-        settings (Occlusion): How.
-
     Raises:
         ValueError: If no image can be read, or features are not finite.
     """
@@ -134,20 +128,18 @@ def compare(first: Tensor, second: Tensor, settings: Occlusion) -> Comparison:
         second (Tensor): (n, Py, Px) distances.
         settings (Occlusion): They were measured with.
     """
-    parts: dict[str, list[Tensor]] = dict(overlaps=[], others=[], areas=[])
-    shifted = second.roll(-1, dims=0)
+    parts = []
     at_a_time = max(1, READ_PIXELS // settings.side**2)
-    for ours, theirs, others in zip(first.split(at_a_time), second.split(at_a_time),
-                                    shifted.split(at_a_time)):
-        region, other = settings.regions(ours), settings.regions(theirs)
-        parts['overlaps'].append(intersection_over_union(region, other))
-        parts['others'].append(intersection_over_union(region, settings.regions(others)))
-        parts['areas'].append(torch.stack(
-            [one.flatten(1).double().mean(dim=1) for one in (region, other)], dim=1))
-    other_images = torch.cat(parts['others'])
+    blocks = (one.split(at_a_time) for one in (first, second, second.roll(-1, dims=0)))
+    for block in zip(*blocks):
+        region, other, elsewhere = map(settings.regions, block)
+        areas = [one.flatten(1).double().mean(dim=1) for one in (region, other)]
+        parts.append((intersection_over_union(region, other),
+                      intersection_over_union(region, elsewhere), torch.stack(areas, dim=1)))
+    overlaps, other_images, areas_of_all = map(torch.cat, zip(*parts))
     if len(first) == 1:
         other_images = torch.full_like(other_images, float('nan'))
-    return Comparison(torch.cat(parts['overlaps']), other_images, torch.cat(parts['areas']))
+    return Comparison(overlaps, other_images, areas_of_all)
 
 
 def most_different(overlaps: Tensor, count: int) -> list[int]:

@@ -10,7 +10,6 @@ embedding.html, which shows the picture under the pointer.
 """
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import Optional
 
@@ -30,8 +29,8 @@ from pic_plugin.command_line import (
 TOOL = 'embedding'
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
-    """Read the command line."""
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Command line entry."""
     parser = analysis_parser(TOOL, 'Map of features in two dimensions.')
     parser.add_argument('--method', choices=METHODS, default='tsne', help='default: %(default)s')
     parser.add_argument('--clusters', type=int, help='colour by this many clusters instead of '
@@ -40,12 +39,6 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.set_defaults(num_images=2000)
     args = parser.parse_args(argv)
     require_positive(parser, args, ['clusters'])
-    return args
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Command line entry."""
-    args = parse_args(argv)
     with explained_errors(TOOL):
         for library in ('matplotlib', 'sklearn', 'jinja2'):
             require(library)

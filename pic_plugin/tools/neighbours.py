@@ -12,7 +12,6 @@ picture or nearly so, for cleaning a data set.
 """
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
@@ -36,8 +35,8 @@ from pic_plugin.command_line import (
 TOOL = 'neighbours'
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
-    """Read the command line."""
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Command line entry."""
     parser = analysis_parser(TOOL, 'Nearest pictures and duplicates.')
     parser.add_argument('--class-weights', action='store_true',
                         help='by class weight instead of feature, among the training images')
@@ -55,12 +54,6 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     if args.class_weights and (args.images or args.num_images):
         parser.error('--class-weights are those of the training images, all of them: leave '
                      '--images and --num-images out.')
-    return args
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Command line entry."""
-    args = parse_args(argv)
     with explained_errors(TOOL):
         require('matplotlib')
         cfg, side, images, indices = open_inputs(args.config, args.images, args.side,

@@ -24,8 +24,8 @@ from pic_plugin.command_line import add_picture_arguments, explained_errors
 TOOL = 'report'
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
-    """Read the command line."""
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Command line entry."""
     parser = argparse.ArgumentParser(
         prog=TOOL, description='One HTML file about a run.', allow_abbrev=False)
     parser.add_argument('work_dir', type=Path, help='work folder of a training')
@@ -38,12 +38,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('--saliency-images', type=int, default=24, help='default: %(default)s')
     add_picture_arguments(parser, out='')
     parser.set_defaults(num_images=1000, out=None)
-    return parser.parse_args(argv)
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Command line entry."""
-    options = Options(**vars(parse_args(argv)))
+    options = Options(**vars(parser.parse_args(argv)))
     with explained_errors(TOOL):
         for library in ('matplotlib', 'jinja2'):
             require(library)

@@ -15,7 +15,6 @@ and, for several checkpoints, series (mean overlap over kNN accuracy, where fold
 """
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,8 +40,8 @@ from pic_plugin.engine.config_file import read_config
 TOOL = 'saliency'
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
-    """Read the command line."""
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Command line entry."""
     parser = analysis_parser(
         TOOL, 'Occlusion saliency of a network, and its overlap with another.', several=True,
         checkpoint='file, or `random`; several of one training, in its order, with --against')
@@ -63,12 +62,6 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     if len(args.checkpoint) > 1 and args.against is None:
         parser.error('several checkpoints are a series of overlaps: give --against.')
     require_positive(parser, args, ['show'])
-    return args
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Command line entry."""
-    args = parse_args(argv)
     with explained_errors(TOOL):
         require('matplotlib')  # before minutes are spent
         cfg, side, images, indices = open_inputs(args.config, args.images, args.side,

@@ -10,7 +10,6 @@ difference to the first one, pair by pair), two_objects.png and .svg.
 """
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
@@ -29,8 +28,8 @@ from pic_plugin.studies.two_objects import PairedImages, compare_balance
 TOOL = 'two_objects'
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
-    """Read the command line."""
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Command line entry."""
     parser = analysis_parser(TOOL, 'Saliency of pictures of two objects.', 'files, or `random`',
                              several=True)
     parser.add_argument('--names', nargs='+', help='of the networks; default: of their files')
@@ -41,12 +40,6 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     require_positive(parser, args, ['pairs', 'show'])
     if args.names is not None and len(args.names) != len(args.checkpoint):
         parser.error(f'{len(args.names)} names for {len(args.checkpoint)} checkpoints.')
-    return args
-
-
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Command line entry."""
-    args = parse_args(argv)
     with explained_errors(TOOL):
         require('matplotlib')
         cfg, side, images, _ = open_inputs(args.config, args.images, args.side)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pickle
 import types
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Dict, Optional, Union
 
 import torch
 from torch import Tensor
@@ -18,6 +17,14 @@ WRAPPERS = ('module.', '_orig_mod.', 'model.')
 AVERAGES = ('ema_model.', 'model_ema.', 'ema.')
 # Where a state dict is in a file: mmengine's name, and the one of the authors' code.
 ENTRIES = ('state_dict', 'model')
+# Depth by whether blocks are bottlenecks, and how many each stage has.
+RESNETS: dict[tuple[bool, tuple[int, ...]], int] = {
+    (False, (2, 2, 2, 2)): 18,
+    (False, (3, 4, 6, 3)): 34,
+    (True, (3, 4, 6, 3)): 50,
+    (True, (3, 4, 23, 3)): 101,
+    (True, (3, 8, 36, 3)): 152,
+}
 
 
 class _StandIn:
@@ -149,7 +156,14 @@ def check_finite(state: StateDict, path: Union[str, Path]) -> None:
                          'earlier checkpoint.')
 
 
-def split_wrappers(name: str) -> Tuple[str, str, bool]:
+def differing(own: StateDict, given: StateDict) -> list[str]:
+    """Names that one of two state dicts lacks or has with another shape, sorted."""
+    shapes, others = ({name: value.shape for name, value in state.items()}
+                      for state in (own, given))
+    return sorted(name for name in {**shapes, **others} if shapes.get(name) != others.get(name))
+
+
+def split_wrappers(name: str) -> tuple[str, str, bool]:
     """Take wrappers off the front of a name.
 
     Returns:
@@ -217,14 +231,10 @@ def backbone_of(state: StateDict, path: Union[str, Path], ema: Optional[bool] = 
                          'torchvision and timm have them: give the checkpoint of PIC '
                          'pre-training, or what `mim run pic_plugin extract_backbone CHECKPOINT '
                          'OUT --format openmmlab` makes of it.')
-    beginnings = ', '.join(f'{first}.*' for first in _first_parts(names))
+    first_parts = list(dict.fromkeys(name.split('.')[0] for name in names))[:6]
+    beginnings = ', '.join(f'{first}.*' for first in first_parts)
     raise ValueError(f'{path} has no backbone: no name begins with `backbone.` (there are '
                      f'{beginnings}). Give a checkpoint of PIC pre-training, epoch_N.pth.')
-
-
-def _first_parts(names: StateDict) -> Iterator[str]:
-    seen = dict.fromkeys(name.split('.')[0] for name in names)
-    yield from list(seen)[:6]
 
 
 def resnet_depth(names: StateDict) -> Optional[int]:
@@ -232,12 +242,4 @@ def resnet_depth(names: StateDict) -> Optional[int]:
     blocks = tuple(
         len({name.split('.')[1] for name in names if name.startswith(f'layer{stage}.')})
         for stage in (1, 2, 3, 4))
-    bottleneck = 'layer1.0.conv3.weight' in names
-    depths: Dict[Tuple[bool, Tuple[int, ...]], int] = {
-        (False, (2, 2, 2, 2)): 18,
-        (False, (3, 4, 6, 3)): 34,
-        (True, (3, 4, 6, 3)): 50,
-        (True, (3, 4, 23, 3)): 101,
-        (True, (3, 8, 36, 3)): 152,
-    }
-    return depths.get((bottleneck, blocks))
+    return RESNETS.get(('layer1.0.conv3.weight' in names, blocks))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the networks of the tables are worth before any training.
+"""Accuracy of the tables' networks before any training.
 
 One epoch at a learning rate of zero: weights stay random, and BatchNorm has the statistics of the
 images.
