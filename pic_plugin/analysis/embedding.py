@@ -36,7 +36,7 @@ def embed(features: np.ndarray, method: str = 'tsne', seed: int = 0) -> np.ndarr
         ValueError: If the method is unknown.
     """
     if method not in METHODS:
-        raise ValueError(f'the method {method!r} is none of {", ".join(METHODS)}.')
+        raise ValueError(f'the method {method!r} is not one of {", ".join(METHODS)}.')
     require('sklearn')
     from sklearn.decomposition import PCA
     lengths = np.linalg.norm(features, axis=1, keepdims=True)

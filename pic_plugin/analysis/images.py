@@ -129,8 +129,8 @@ class DatasetImages(Images):
     def __init__(self, cfg: dict) -> None:
         self._dataset: Any = DATASETS.build({**cfg, 'pipeline': []})
         if not hasattr(self._dataset, 'get_data_info'):
-            raise ValueError(f'{cfg["type"]} is no data set of single pictures: give a folder of '
-                             'pictures.')
+            raise ValueError(f'{cfg["type"]} is not a data set of single pictures: give a folder '
+                             'of pictures.')
         first = self._dataset.get_data_info(0)
         if 'img' not in first and 'img_path' not in first:
             raise ValueError(f'the data infos of {cfg["type"]} have neither img nor img_path: give '
@@ -168,7 +168,7 @@ def _read_file(file: Path) -> np.ndarray:
     if content.size:
         picture = cv2.imdecode(content, cv2.IMREAD_COLOR)
     if picture is None:
-        raise ValueError(f'its {content.size} bytes are no picture that OpenCV can decode')
+        raise ValueError(f'its {content.size} bytes are not a picture that OpenCV can decode')
     return picture
 
 

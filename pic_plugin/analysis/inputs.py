@@ -102,7 +102,7 @@ def network_name(checkpoint: str) -> str:
 def progress(total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr for ``total`` parts; yields what to call with parts just done.
 
-    Nothing is drawn where stderr is no terminal.
+    Nothing is drawn where stderr is not a terminal.
     """
     if not sys.stderr.isatty():
         yield lambda done: None

@@ -43,7 +43,7 @@ def write_neighbours(images: Images, indices: Sequence[int], values: Tensor, sid
     are names of pictures; None stands for ``num_queries`` of them.
 
     Raises:
-        ValueError: If there are fewer than two pictures, or a query is none of them.
+        ValueError: If there are fewer than two pictures, or a query is not one of them.
     """
     if len(indices) < 2:
         raise ValueError('one picture has no neighbours: give more.')

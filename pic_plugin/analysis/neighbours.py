@@ -116,7 +116,7 @@ def find_queries(images: Images, names: Optional[Sequence[str]], indices: Sequen
         count (int): How many without names.
 
     Raises:
-        ValueError: If a name is none of them.
+        ValueError: If a name is not one of them.
     """
     if names is None:
         count = min(count, len(indices))
@@ -124,6 +124,6 @@ def find_queries(images: Images, names: Optional[Sequence[str]], indices: Sequen
     places: dict[str, int] = {images.names[index]: place for place, index in enumerate(indices)}
     unknown = [name for name in names if name not in places]
     if unknown:
-        raise ValueError(f'{unknown[0]} is none of the {len(places)} pictures, which are named '
+        raise ValueError(f'{unknown[0]} is not one of the {len(places)} pictures, which are named '
                          f'such as {next(iter(places))}: give names as they are in the CSV.')
     return [places[name] for name in names]

@@ -115,7 +115,7 @@ def pooled(outputs: Any) -> Tensor:
         Tensor: (B, C).
 
     Raises:
-        ValueError: If it is none of these.
+        ValueError: If it is not one of these.
     """
     last = outputs[-1] if isinstance(outputs, (tuple, list)) else outputs
     if not isinstance(last, Tensor) or last.dim() not in (2, 3, 4):
@@ -145,7 +145,7 @@ def open_network(checkpoint: Union[str, Path],
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint, its network is unknown, or its weights do not fit.
+        ValueError: If it is not a checkpoint, its network is unknown, or its weights do not fit.
     """
     settings = like
     if config is not None:

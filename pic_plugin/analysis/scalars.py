@@ -19,7 +19,7 @@ class Run(NamedTuple):
     Attributes:
         name (str): Of its work folder.
         curves (dict[str, list]): For each scalar (images seen, value), ascending.
-        damaged (int): Lines that are no JSON, such as the last of a run that was killed.
+        damaged (int): Lines that are not JSON, such as the last of a run that was killed.
     """
 
     name: str

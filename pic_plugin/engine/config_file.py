@@ -98,7 +98,7 @@ def check_checkpoint(path: str) -> None:
     """Look for a checkpoint before minutes are spent on building everything else.
 
     Raises:
-        FileNotFoundError: If it is no address such as ``https://...`` and no file.
+        FileNotFoundError: If it is neither an address such as ``https://...`` nor a file.
     """
     if '://' not in path and not Path(path).expanduser().is_file():
         raise FileNotFoundError(f'there is no checkpoint {path}.')

@@ -55,7 +55,7 @@ def _read(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding='utf-8'))
     except json.JSONDecodeError as error:
-        raise ValueError(f'{file} is no JSON ({error}): remove it and run reproduce.sh again.'
+        raise ValueError(f'{file} is not JSON ({error}): remove it and run reproduce.sh again.'
                          ) from error
 
 

@@ -2,7 +2,6 @@
 """Pictures of two objects, put together from two, and how evenly a network looks at both."""
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from pic_plugin.analysis.images import Images, square
 from pic_plugin.analysis.network import Network
+from pic_plugin.analysis.overlap import mean_and_error
 from pic_plugin.analysis.saliency_comparison import make_panels
 from pic_plugin.analysis.saliency_figure import draw_maps
 from pic_plugin.analysis.saliency_study import measure, occlusion
@@ -116,7 +116,5 @@ def compare_balance(networks: Sequence[Network], names: Sequence[str], pairs: Pa
 
 
 def _mean(values: Tensor) -> dict[str, Any]:
-    known = values[~values.isnan()]
-    error = float(known.std()) / math.sqrt(len(known)) if len(known) > 1 else None
-    return dict(pairs=len(known), mean=round(float(known.mean()), 6) if len(known) else None,
-                standard_error=None if error is None else round(error, 6))
+    mean, error = (None if value is None else round(value, 6) for value in mean_and_error(values))
+    return dict(pairs=int((~values.isnan()).sum()), mean=mean, standard_error=error)

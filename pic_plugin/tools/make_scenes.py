@@ -6,7 +6,7 @@
 
 writes ``data/VOCdevkit``, ``data/coco`` and ``data/cityscapes`` in the formats of these data sets:
 photos of objects, cut out, on backgrounds made of enlarged photos. To try configs out and to
-compare initialisations; it is no benchmark that others report.
+compare initialisations; it is not a benchmark that others report.
 """
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         checkpoint='file, or `random`; several of one training, in its order, with --against')
     parser.add_argument('--against', help='checkpoint of the network to compare with, or `random`')
     parser.add_argument('--against-config', help='its config, for a checkpoint that does not hold '
-                        'it and is no twin of the first')
+                        'it and is not a twin of the first')
     parser.add_argument('--names', nargs=2, metavar=('NAME', 'AGAINST'), help='of both networks in '
                         'figures; default: of their files')
     parser.add_argument('--patch', type=int, help='side of the grey patch, pixels; default: a '

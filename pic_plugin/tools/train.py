@@ -55,7 +55,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     missing = [key for key in ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
                if cfg.get(key) is None]
     if missing:
-        raise ValueError(f'{cfg.filename} has no {", ".join(missing)}: it is no training config.')
+        raise ValueError(f'{cfg.filename} has no {", ".join(missing)}: it is not a training '
+                         'config.')
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:

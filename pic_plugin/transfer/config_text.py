@@ -16,7 +16,7 @@ def value_in_config(text: str, name: str) -> Optional[Any]:
         name (str): Variable to look for.
 
     Returns:
-        Any: Its value, or None if it is not there or is no literal.
+        Any: Its value, or None if it is not there or is not a literal.
     """
     try:
         for statement in ast.parse(text).body:

@@ -28,8 +28,8 @@ def check_fits(model: nn.Module, path: str) -> None:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint, or a weight is missing, unused, of another shape or not
-            finite.
+        ValueError: If it is not a checkpoint, or a weight is missing, unused, of another shape or
+            not finite.
     """
     if '://' in path:
         return

@@ -46,7 +46,7 @@ def convert_official(state: StateDict, with_class_weights: bool = True) -> Conve
         Conversion: Our state dict, its config, and what was checked.
 
     Raises:
-        ValueError: If it is no checkpoint of a PIC model of theirs, or of a kind that is not
+        ValueError: If it is not a checkpoint of a PIC model of theirs, or of a kind that is not
             converted.
     """
     # Mixed precision of theirs may leave halves, with which a CPU does not compute.
@@ -56,7 +56,7 @@ def convert_official(state: StateDict, with_class_weights: bool = True) -> Conve
                if name.startswith('encoder.')}
     if not encoder or CLASS_WEIGHTS not in names:
         raise ValueError(
-            'it is no PIC checkpoint of the authors\' code, which has encoder.* and '
+            'it is not a PIC checkpoint of the authors\' code, which has encoder.* and '
             f'{CLASS_WEIGHTS} (there are {", ".join(list(names)[:3])}, ...)'
             + (': it is one of pic_plugin already.' if 'backbone.conv1.weight' in names else '.'))
     if 'fc1.weight' not in encoder or 'fc2.weight' not in encoder:
@@ -65,7 +65,7 @@ def convert_official(state: StateDict, with_class_weights: bool = True) -> Conve
     body = {name: value for name, value in encoder.items() if name not in PROJECTION}
     depth = resnet_depth(body)
     if depth is None or 'conv1.weight' not in body:
-        raise ValueError('its encoder is no plain ResNet of 18 to 152 layers (a deep stem, '
+        raise ValueError('its encoder is not a plain ResNet of 18 to 152 layers (a deep stem, '
                          '`resnet50_d`, is not converted).')
     base = body['layer1.0.conv1.weight'].shape[0]
     num_instances, feat_dim = names[CLASS_WEIGHTS].shape

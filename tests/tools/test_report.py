@@ -69,7 +69,7 @@ def test_everything_that_can_be_had(tmp_path):
     page = make(train_run(tmp_path / 'run'), '--images', images, '--side', '32')
     assert 'Not drawn' not in page and 'Only one checkpoint' not in page
     assert 'those of the 40 whose class weights' in page and '<td>epoch_1</td>' in page
-    assert 'broken.png' in page and 'no picture that OpenCV can decode' in page
+    assert 'broken.png' in page and 'not a picture that OpenCV can decode' in page
     assert page.count('<circle ') == 7
     # One file: every address is a part of the page or its own data.
     assert not re.findall(r'(?:src|href|srcset)="(?!data:|#)[^"]*"', page)

@@ -116,13 +116,13 @@ def test_what_has_no_counterpart(tmp_path):
     content, _ = official_content()
     stem = {name.replace('encoder.conv1.', 'encoder.conv1.0.0.'): value
             for name, value in content['model'].items()}
-    assert 'no plain ResNet' in fault(tmp_path, dict(content, model=stem))
+    assert 'not a plain ResNet' in fault(tmp_path, dict(content, model=stem))
     state = dict(content['model'])
     del state['module.encoder.layer3.1.bn2.running_var']
     assert '1 missing, backbone.layer3.1.bn2.running_var first' in fault(
         tmp_path, dict(content, model=state))
     moco = {name.replace('sim_matrix', 'queue'): value for name, value in content['model'].items()}
-    assert 'no PIC checkpoint of the authors' in fault(tmp_path, dict(content, model=moco))
+    assert 'not a PIC checkpoint of the authors' in fault(tmp_path, dict(content, model=moco))
     ours = {'backbone.conv1.weight': torch.ones(1)}
     assert 'one of pic_plugin already' in fault(tmp_path, dict(state_dict=ours))
 

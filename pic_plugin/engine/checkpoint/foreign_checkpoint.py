@@ -30,7 +30,7 @@ RESNETS: dict[tuple[bool, tuple[int, ...]], int] = {
 class _StandIn:
     """Takes the place of every object in a pickle that is not a tensor; does nothing."""
 
-    dump_patches = False  # torch asks it of a class whose source is in a file of before 1.6
+    dump_patches = False  # torch asks it of a class whose source is in a file older than torch 1.6
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -89,7 +89,7 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint, or only a part of one.
+        ValueError: If it is not a checkpoint, or only a part of one.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -99,7 +99,7 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
             content = torch.load(path, map_location='cpu', weights_only=True)
         except pickle.UnpicklingError:
             reader = types.ModuleType('tensors_only')
-            # Torch reads files of before 1.6 with both.
+            # Torch reads files older than 1.6 with both.
             reader.__dict__.update(vars(pickle), Unpickler=_TensorsOnly, load=_load)
             content = torch.load(path, map_location='cpu', pickle_module=reader,
                                  weights_only=False)
@@ -108,7 +108,7 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
         # The first sentence: torch goes on to say what may have happened.
         reason = (str(error) or type(error).__name__).splitlines()[0].split('. ')[0]
         raise ValueError(
-            f'{path} ({path.stat().st_size} bytes) is no checkpoint, or only a part of one '
+            f'{path} ({path.stat().st_size} bytes) is not a checkpoint, or only a part of one '
             f'({reason}): copy or download it again, and compare its size.') from error
     if not isinstance(content, dict):
         kind = 'pickled object' if isinstance(content, _StandIn) else type(content).__name__

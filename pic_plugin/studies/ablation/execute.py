@@ -102,7 +102,7 @@ def with_data_root(cfg: Config, data_root: Optional[str]) -> Config:
         if 'data_root' in dataset and dataset.data_root is None:
             if data_root is None or not Path(data_root).is_dir():
                 raise ValueError(f'{cfg.filename} needs the folder of its images, and '
-                                 f'{data_root} is none: give it with --data-root.')
+                                 f'{data_root} is not a folder: give it with --data-root.')
             dataset.data_root = str(Path(data_root).resolve())
     return cfg
 

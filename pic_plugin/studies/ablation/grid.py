@@ -91,7 +91,7 @@ def read_grid(name: str, seeds: Optional[Sequence[int]] = None,
 
     Raises:
         FileNotFoundError: If there is no such file, or no such training config.
-        ValueError: If the file is no grid, or its entries contradict each other.
+        ValueError: If the file is not a grid, or its entries contradict each other.
     """
     file = find_config(name, [GRIDS], kind='grid')
     content = {key: value for key, value in Config.fromfile(file).to_dict().items()
@@ -99,8 +99,8 @@ def read_grid(name: str, seeds: Optional[Sequence[int]] = None,
     unknown = sorted(set(content) - _KEYS)
     missing = sorted({'title', 'caption', 'factors', 'metrics', 'figure'} - set(content))
     if missing or unknown:
-        raise ValueError(f'{file} is no grid of trainings: it lacks {missing} and has {unknown}, '
-                         f'of {sorted(_KEYS)}.')
+        raise ValueError(f'{file} is not a grid of trainings: it lacks {missing} and has '
+                         f'{unknown}, of {sorted(_KEYS)}.')
     factors = content['factors']
     _check_factors(file, factors, content)
     seeds = content.get('seeds', [0, 1, 2]) if seeds is None else seeds
@@ -126,7 +126,8 @@ def _check_factors(file: Path, factors: Any, content: dict) -> None:
              for factor, level in left_out.items()]
     wrong = [pair for pair in named if pair[1] not in factors.get(pair[0], {})]
     if wrong:
-        raise ValueError(f'{file}: leave_out names {wrong[0]}, which is no factor with its level.')
+        raise ValueError(f'{file}: leave_out names {wrong[0]}, which is not a factor with one of '
+                         'its levels.')
     figure = content['figure']
     if set(figure) - {'x', 'y', 'line'}:
         raise ValueError(f'{file}: figure may have x, y and line, not {dict(figure)}.')

@@ -68,7 +68,7 @@ def test_no_code_of_a_bare_pickle_runs(tmp_path):
     folder = tmp_path / 'made by the checkpoint'
     path = tmp_path / 'x.pth'
     path.write_bytes(pickle.dumps(RunsCode(folder), protocol=2))
-    with pytest.raises(ValueError, match='no checkpoint'):
+    with pytest.raises(ValueError, match='not a checkpoint'):
         read_checkpoint(path)
     assert not folder.exists()
     with pytest.raises(Exception, match='magic number'):
@@ -83,7 +83,7 @@ def test_half_a_download(tmp_path, part, legacy):
                 _use_new_zipfile_serialization=not legacy)
     content = path.read_bytes()
     path.write_bytes(content[:int(len(content) * part)])
-    with pytest.raises(ValueError, match='no checkpoint, or only a part of one') as error:
+    with pytest.raises(ValueError, match='not a checkpoint, or only a part of one') as error:
         read_checkpoint(path)
     message = str(error.value)
     assert str(path) in message and f'({path.stat().st_size} bytes)' in message
@@ -95,7 +95,7 @@ def test_half_a_download(tmp_path, part, legacy):
 def test_a_file_of_another_kind(tmp_path, content):
     path = tmp_path / 'x.pth'
     path.write_bytes(content)
-    with pytest.raises(ValueError, match='no checkpoint'):
+    with pytest.raises(ValueError, match='not a checkpoint'):
         read_checkpoint(path)
 
 
