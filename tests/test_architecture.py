@@ -23,6 +23,8 @@ LAYERS = (
     ('files', 'dependencies', 'version', 'data'),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
+STUDY_TOOLS = ('ablation', 'benchmark', 'compare_transfer', 'make_scenes', 'saliency_seeds',
+               'two_objects')
 # The core: it works where OpenMMLab is not installed.
 FREE_OF_OPENMMLAB = ('bank', 'files')
 OPENMMLAB = {'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg'}
@@ -86,6 +88,12 @@ def test_no_arrow_runs_upward(module):
 def test_no_command_line_imports_another(module):
     others = [name for name in own_imports(module) if part_of(name) == 'tools']
     assert not others, f'{module} imports {others}: move what they share below the tools'
+
+
+def test_studies_are_known_to_their_command_lines_alone():
+    users = {module for module in MODULES if part_of(module) != 'studies'
+             and any(part_of(name) == 'studies' for name in own_imports(module))}
+    assert users == {f'pic_plugin.tools.{name}' for name in STUDY_TOOLS}
 
 
 @pytest.mark.parametrize('part', FREE_OF_OPENMMLAB)

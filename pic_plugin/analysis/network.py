@@ -21,6 +21,7 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     state_dict_of,
     unwrap,
 )
+from pic_plugin.models.pooling import pooled
 from pic_plugin.transfer.config_text import value_in_config
 from pic_plugin.transfer.export import (
     CLASSIFIER,
@@ -102,29 +103,6 @@ class Network:
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised -> (B, C) float32 pooled output of the backbone."""
         return pooled(self.backbone(images)).float()
-
-
-def pooled(outputs: Any) -> Tensor:
-    """One feature vector for each image from what a backbone gives.
-
-    Args:
-        outputs (Tensor | tuple): (B, C, H, W) maps and (B, T, C) tokens are averaged over places,
-            (B, C) is taken as it is; of a tuple the last.
-
-    Returns:
-        Tensor: (B, C).
-
-    Raises:
-        ValueError: If it is not one of these.
-    """
-    last = outputs[-1] if isinstance(outputs, (tuple, list)) else outputs
-    if not isinstance(last, Tensor) or last.dim() not in (2, 3, 4):
-        seen = tuple(last.shape) if isinstance(last, Tensor) else type(last).__name__
-        raise ValueError('a backbone must give (B, C, H, W) maps, (B, T, C) tokens or (B, C) '
-                         f'features, not {seen}.')
-    if last.dim() == 4:
-        return last.mean(dim=(2, 3))
-    return last.mean(dim=1) if last.dim() == 3 else last
 
 
 def open_network(checkpoint: Union[str, Path],

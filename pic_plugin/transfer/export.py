@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, Optional, Union
 import torch
 import torchvision
 from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
 from pic_plugin.engine.checkpoint.foreign_checkpoint import StateDict, resnet_depth
 from pic_plugin.files import write_atomically
+from pic_plugin.models.pooling import pooled
 from pic_plugin.transfer.config_text import value_in_config
 from pic_plugin.version import __version__
 
@@ -177,20 +178,15 @@ def _build_resnet(library: str, depth: Optional[int]) -> nn.Module:
 
 @torch.no_grad()
 def _feature_difference(network: nn.Module, other: nn.Module) -> float:
-    """Largest difference of the last feature maps for a noise image, over the largest feature."""
+    """Largest difference of pooled features of a noise image, over the largest feature."""
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    seen: list[Tensor] = []
-    hook = other.layer4.register_forward_hook(  # type: ignore[union-attr]
-        lambda module, inputs, output: seen.append(output))
-    network.eval()
+    other.fc = nn.Identity()
+    network.eval()  # some of mmpretrain's return nothing
     other.eval()
-    expected = network(images)
-    expected = expected[-1] if isinstance(expected, (tuple, list)) else expected
-    other(images)
-    hook.remove()
-    if expected.shape != seen[0].shape:
+    expected, got = pooled(network(images)), other(images)
+    if expected.shape != got.shape:
         return float('inf')
-    return float((expected - seen[0]).abs().max() / expected.abs().max())
+    return float((expected - got).abs().max() / expected.abs().max())
 
 
 def _describe(cfg: dict[str, Any]) -> str:

@@ -24,10 +24,10 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 import pic_plugin
-from pic_plugin.analysis.network import pooled
 from pic_plugin.evaluation.knn import knn_predict, normalise
 from pic_plugin.evaluation.linear_probe import linear_accuracy
 from pic_plugin.files import write_atomically
+from pic_plugin.models.pooling import pooled
 from pic_plugin.studies.ablation.window_phase import WindowPhaseHook
 
 RESULT = 'result.json'
