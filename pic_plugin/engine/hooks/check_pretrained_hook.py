@@ -13,8 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from pic_plugin.engine.runner_private import has_loaded, load_from, resumes
-from pic_plugin.transfer.checkpoint import (
+from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     StateDict,
     backbone_of,
     check_finite,
@@ -22,6 +21,7 @@ from pic_plugin.transfer.checkpoint import (
     resnet_depth,
     state_dict_of,
 )
+from pic_plugin.engine.runner_private import has_loaded, load_from, resumes
 
 OPTION = 'model.backbone.init_cfg.checkpoint'
 
