@@ -141,7 +141,7 @@ setup(
     # Not here: torch and torchvision, which pip could replace by a build for another CUDA, and
     # mmcv (see the extras). pic_plugin/dependencies.py checks all of them at import.
     install_requires=[
-        'mmengine>=0.10,<1',
+        'mmengine>=0.10.3,<0.11',
         'mmpretrain>=1.2,<2',
         'numpy',
         'pillow',

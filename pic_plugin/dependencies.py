@@ -54,7 +54,8 @@ MMCV_COMMAND = 'pip install mmcv-lite==2.1.0'
 REQUIREMENTS = (
     Requirement('torch', '2.1', None, TORCH_COMMAND),
     Requirement('torchvision', '0.16', None, TORCH_COMMAND),
-    Requirement('mmengine', '0.10', '1', "pip install 'mmengine>=0.10,<1'"),
+    # engine/runner_private.py is tested with each of these.
+    Requirement('mmengine', '0.10.3', '0.11', "pip install 'mmengine>=0.10.3,<0.11'"),
     Requirement('mmcv', '2.0', '2.4', MMCV_COMMAND),
     Requirement('mmpretrain', '1.2', '2', "pip install 'mmpretrain>=1.2,<2'"),
 )
