@@ -6,7 +6,7 @@ A page says where, in a comment on a line of its own:
 - ``<!-- generated: registered MODELS -->``: the classes that pic_plugin has in a registry.
 - ``<!-- generated: classes pic_plugin.bank SampledClassWeights ... -->``: classes or functions.
 - ``<!-- generated: commands -->``: what each command line says of itself with ``--help``.
-- ``<!-- generated: other pages of . -->``, in a toctree: pages that no toctree has listed.
+- ``<!-- generated: other pages of . -->``, in a toctree: pages of a folder that none lists.
 """
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def registered(registry: str) -> str:
     import mmpretrain.registry
 
     import pic_plugin  # noqa: F401
-    built = [value for _, value in sorted(getattr(mmpretrain.registry, registry).module_dict.items())
+    known = getattr(mmpretrain.registry, registry).module_dict
+    built = [value for _, value in sorted(known.items())
              if value.__module__.startswith('pic_plugin.') and '.studies.' not in value.__module__]
     if not built:
         raise ValueError(f'pic_plugin has nothing in {registry}')
@@ -85,9 +86,15 @@ def other_pages(root: Path, folder: str, index: str) -> str:
     listed = set()
     for toctree in TOCTREE.findall(index):
         listed |= {line.strip().split('<')[-1].rstrip('>') for line in toctree.splitlines()}
+    files = (root / folder).glob('*.md') if folder == '.' else (root / folder).rglob('*.md')
     pages = sorted(path.relative_to(root).with_suffix('').as_posix()
-                   for path in (root / folder).glob('*.md'))
+                   for path in files if not is_piece(path))
     return '\n'.join(page for page in pages if page not in listed and page != 'index')
+
+
+def is_piece(path: Path) -> bool:
+    """Whether a Markdown file is the table that a command wrote beside its CSV, and no page."""
+    return path.with_suffix('.csv').exists()
 
 
 def fill_in(app: Sphinx, name: str, content: List[str]) -> None:
@@ -109,7 +116,15 @@ def fill_in(app: Sphinx, name: str, content: List[str]) -> None:
     content[0] = MARK.sub(generate, page)
 
 
+def leave_out_pieces(app: Sphinx, config: Any) -> None:
+    """Tables that pages have taken in are no pages."""
+    root = Path(app.srcdir)
+    config.exclude_patterns.extend(
+        path.relative_to(root).as_posix() for path in root.rglob('*.md') if is_piece(path))
+
+
 def setup(app: Sphinx) -> Dict[str, Any]:
     """Called by Sphinx."""
+    app.connect('config-inited', leave_out_pieces)
     app.connect('source-read', fill_in)
     return dict(parallel_read_safe=True, version='1')
