@@ -4,7 +4,8 @@
 A page says where, in a comment on a line of its own:
 
 - ``<!-- generated: registered MODELS -->``: the classes that pic_plugin has in a registry.
-- ``<!-- generated: classes pic_plugin.bank SampledClassWeights ... -->``: classes or functions.
+- ``<!-- generated: parts pic_plugin.bank SampledClassWeights ... -->``: classes or functions.
+- ``<!-- generated: members pic_plugin.bank SampledClassWeights ... -->``: classes, with methods.
 - ``<!-- generated: commands -->``: what each command line says of itself with ``--help``.
 - ``<!-- generated: other pages of . -->``, in a toctree: pages of a folder that none lists.
 """
@@ -37,19 +38,19 @@ def registered(registry: str) -> str:
     return documented(f'{value.__module__}.{value.__qualname__}' for value in built)
 
 
-def classes(package: str, *names: str) -> str:
+def parts(package: str, names: List[str], options: str = '') -> str:
     """Documentation of parts of a package by name."""
-    return documented(f'{package}.{name}' for name in names)
+    return documented((f'{package}.{name}' for name in names), options)
 
 
-def documented(names: Any) -> str:
+def documented(names: Any, options: str = '') -> str:
     """Blocks for autodoc: a class with its arguments, or a function."""
     blocks = []
     for name in names:
         module, _, last = name.rpartition('.')
         value = getattr(importlib.import_module(module), last)
         kind = 'autoclass' if isinstance(value, type) else 'autofunction'
-        blocks.append(f'```{{eval-rst}}\n.. {kind}:: {name}\n```\n')
+        blocks.append(f'```{{eval-rst}}\n.. {kind}:: {name}\n{options}```\n')
     return '\n'.join(blocks)
 
 
@@ -105,8 +106,10 @@ def fill_in(app: Sphinx, name: str, content: List[str]) -> None:
         kind, *words = match[1].split()
         if kind == 'registered':
             return registered(*words)
-        if kind == 'classes':
-            return classes(*words)
+        if kind == 'parts':
+            return parts(words[0], words[1:])
+        if kind == 'members':
+            return parts(words[0], words[1:], '   :members:\n')
         if kind == 'commands':
             return commands()
         if kind == 'other':
