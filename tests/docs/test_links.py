@@ -47,9 +47,3 @@ def test_files_that_are_spoken_of_exist(page):
         return  # they speak of what was
     missing = [name for name in FILE.findall(text_of(page)) if not (ROOT / name).exists()]
     assert not missing, f'{page.name} speaks of files that are not there: {missing}'
-
-
-def test_readme_is_short():
-    """It is what a stranger decides on: at most 1,500 words, tables and commands included."""
-    words = re.sub(r'<!--.*?-->', '', (ROOT / 'README.md').read_text(encoding='utf-8')).split()
-    assert len(words) <= 1500
