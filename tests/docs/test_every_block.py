@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from pic_plugin.tools.config_file import find_config
 from toys import pages
@@ -112,9 +113,23 @@ def test_command_takes_these_arguments(where, tool, arguments, monkeypatch):
             module.main([word.replace('$DATA', 'DATA') for word in arguments])
     except SystemExit as error:
         pytest.fail(f'{where}: {tool} does not take {arguments} (exit {error.code})')
-    config = getattr(parsed.value.args[0], 'config', None)
-    if config is not None and config not in PLACEHOLDERS:
-        find_config(config)
+    given = parsed.value.args[0]
+    config = getattr(given, 'config', None)
+    if config is None or config in PLACEHOLDERS:
+        return
+    file = find_config(config)
+    if tool in ('train', 'test'):  # configs of mmdet and mmseg need these to be read
+        cfg = Config.fromfile(file)
+        for key in given.cfg_options or {}:
+            assert has(cfg, key.split('.')), f'{where}: {file.name} has no {key}'
+
+
+def has(part, keys):
+    """Whether a config has a key, or the place that a new value goes to."""
+    if len(keys) == 1:
+        return isinstance(part, dict) or int(keys[0]) < len(part)
+    known = int(keys[0]) < len(part) if isinstance(part, list) else keys[0] in part
+    return known and has(part[int(keys[0]) if isinstance(part, list) else keys[0]], keys[1:])
 
 
 def test_extras_exist():
