@@ -126,10 +126,12 @@ def test_command_takes_these_arguments(where, tool, arguments, monkeypatch):
 
 def has(part, keys):
     """Whether a config has a key, or the place that a new value goes to."""
-    if len(keys) == 1:
-        return isinstance(part, dict) or int(keys[0]) < len(part)
-    known = int(keys[0]) < len(part) if isinstance(part, list) else keys[0] in part
-    return known and has(part[int(keys[0]) if isinstance(part, list) else keys[0]], keys[1:])
+    if isinstance(part, list):
+        index = int(keys[0])
+        return index < len(part) and (len(keys) == 1 or has(part[index], keys[1:]))
+    if len(keys) == 1 or keys[0] not in part:
+        return keys[0] in part or 'type' in part  # an argument that has its default
+    return has(part[keys[0]], keys[1:])
 
 
 def test_extras_exist():
