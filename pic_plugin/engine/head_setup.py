@@ -11,8 +11,14 @@ from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
+from torch.optim import Optimizer
 
-from pic_plugin.bank import Storage
+from pic_plugin.bank import (
+    SampledClassWeights,
+    Storage,
+    correction_for,
+    no_correction_for,
+)
 from pic_plugin.engine.shard_clipping import clip_grad_norm_over_shards
 from pic_plugin.models.pic_head import PICHead
 
@@ -82,10 +88,26 @@ def clip_over_shards(wrapper: Any, weight: nn.Parameter) -> None:
         wrapper.clip_func = clip_grad_norm_over_shards(weight)
 
 
-def storage_of(head: PICHead, work_dir: str) -> Storage:
-    """Where this process keeps the rows that are not in the head."""
+def sample_class_weights(runner: Runner, head: PICHead,
+                         optimizer: Optimizer) -> SampledClassWeights:
+    """Make what keeps the head's parameter, its optimizer and the stored rows in step.
+
+    Raises:
+        ValueError: If no correction is exact for the optimizer, and one is needed.
+    """
     path = None
     if head.storage['type'] == 'mmap':
-        base = head.storage.get('path') or f'{work_dir}/class_weights.bank'
+        base = head.storage.get('path') or f'{runner.work_dir}/class_weights.bank'
         path = Path(f'{base}-{dist.get_rank()}of{dist.get_world_size()}')
-    return Storage(path, head.storage.get('dtype', 'float32'))
+    assert head.num_instances is not None, 'resize_head has set it'
+    return SampledClassWeights(
+        head.weight,
+        optimizer,
+        head.num_instances,
+        head.num_negatives,
+        seed=runner.seed,
+        correction=(correction_for(optimizer, head.weight)
+                    if head.correct_weights and not head.is_full
+                    else no_correction_for(optimizer)),
+        storage=Storage(path, head.storage.get('dtype', 'float32')),
+        slots=head.slots)

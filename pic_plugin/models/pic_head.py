@@ -190,7 +190,8 @@ class PICHead(BaseModule):
                 'out_channels of the neck and feat_dim of the head to the same number.')
         batch = self._batch_of(data_samples)
         class_weights = sampled.active if train_weights else sampled.active.detach()  # (A, d)
-        inputs = [features, class_weights, sampled.bank.targets(batch).to(features.device)]
+        targets = sampled.bank.targets(batch).to(features.device)
+        inputs: List[Any] = [features, class_weights, targets]
         if sampled.bank.slots.is_sharded:
             inputs.append(Shards(sampled.bank.slots.processes, batch.sizes))
         if hasattr(self.loss_module, 'with_accuracy'):

@@ -8,7 +8,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
-from pic_plugin.bank import SampledClassWeights, correction_for, no_correction_for
+from pic_plugin.bank import InstanceBank, SampledClassWeights
 from pic_plugin.engine.checkpoint.bank_checkpoint import BankCheckpoint
 from pic_plugin.engine.checkpoint.checkpoint_file import guard_loading
 from pic_plugin.engine.checkpoint.instance_keys import instance_keys
@@ -22,7 +22,7 @@ from pic_plugin.engine.head_setup import (
     find_head,
     find_model,
     resize_head,
-    storage_of,
+    sample_class_weights,
 )
 from pic_plugin.engine.preflight import (
     check_dataset_ids,
@@ -104,7 +104,7 @@ class InstanceBankHook(Hook):
             check_hooks(runner)
             check_elementwise(wrapper.optimizer)
             clip_over_shards(wrapper, self.head.weight)
-        self.class_weights = self._sample_class_weights(runner, wrapper.optimizer, num_instances)
+        self.class_weights = sample_class_weights(runner, self.head, wrapper.optimizer)
         self.head.attach(self.class_weights)
         self.statistics = RowStatistics(self.class_weights)
         self.checkpoint = BankCheckpoint(runner, self.class_weights, find_model(runner.model),
@@ -116,25 +116,11 @@ class InstanceBankHook(Hook):
             runner.logger.warning(notice)
 
     @property
-    def bank(self):
-        """The bank of all class weights."""
+    def bank(self) -> InstanceBank:
+        """The bank of all class weights; no attribute before training."""
         if self.class_weights is None:
-            raise AttributeError('there is no bank before training')
+            raise AttributeError('there is no bank before training.')
         return self.class_weights.bank
-
-    def _sample_class_weights(self, runner: Runner, optimizer, num_instances: int):
-        head = self.head
-        exact = head.correct_weights and not head.is_full
-        return SampledClassWeights(
-            head.weight,
-            optimizer,
-            num_instances,
-            head.num_negatives,
-            seed=runner.seed,
-            correction=(correction_for(optimizer, head.weight) if exact
-                        else no_correction_for(optimizer)),
-            storage=storage_of(head, runner.work_dir),
-            slots=head.slots)
 
     def _after_resume(self, runner: Runner) -> None:
         self._restored = True
@@ -142,6 +128,7 @@ class InstanceBankHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Fill the head for a training that begins, and say what is about to happen."""
+        assert self.class_weights is not None, 'before_run has made them'
         if self._restored:
             on_all_ranks(self.bank.open_store)
         else:
@@ -163,6 +150,7 @@ class InstanceBankHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int,
                           data_batch: dict | None = None) -> None:
         """Bring the batch's classes into the softmax."""
+        assert self.class_weights is not None and data_batch is not None, 'training is under way'
         if not self._checked_batch:
             check_first_batch(data_batch, self.head, find_model(runner.model))
             self._checked_batch = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Protocol
+from typing import Any, NamedTuple, Optional, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from pic_plugin.studies.benchmark.process import drop_from_cache, now
 
 SEED = 0
 TEMPERATURE = 0.2
-SGD: Dict[str, Any] = dict(lr=0.03, momentum=0.9, weight_decay=1e-4)  # the authors' setting
+SGD: dict[str, Any] = dict(lr=0.03, momentum=0.9, weight_decay=1e-4)  # the authors' setting
 
 
 class Step(NamedTuple):
