@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from pic_plugin.tools.config_file import find_config
+from pic_plugin.engine.config_file import find_config
 from toys import pages
 
 TESTS = Path(__file__).resolve().parents[1]
