@@ -19,6 +19,7 @@ LAYERS = (
     ('engine', ),
     ('models', ),
     ('losses', 'datasets'),
+    ('losses', 'datasets'),
     ('bank', ),
     ('communication', ),
     ('files', 'dependencies', 'version', 'data'),
