@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Links in README.md and docs/ lead somewhere, also for who reads them in the repository."""
 import re
-from functools import lru_cache
+from functools import cache
 
 import pytest
 
@@ -12,7 +12,7 @@ LINK = re.compile(r'\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^)\s]+)\)')
 FILE = re.compile(r'`((?:pic_plugin|configs|tests|docs|\.ci)/[\w./-]*\w/?)`')
 
 
-@lru_cache(maxsize=None)
+@cache
 def text_of(page):
     """A page without its blocks."""
     text = page.read_text(encoding='utf-8')
@@ -21,7 +21,7 @@ def text_of(page):
     return text
 
 
-@lru_cache(maxsize=None)
+@cache
 def anchors(page):
     """Anchors of the headings of a page, as GitHub and MyST make them."""
     headings = re.findall(r'^#+ (.+)$', text_of(page), re.MULTILINE)
