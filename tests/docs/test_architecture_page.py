@@ -12,7 +12,7 @@ SMALL = {'command_line', 'files', 'dependencies', 'version', 'data'}
 def test_table_of_packages():
     page = (ROOT / 'docs' / 'architecture.md').read_text(encoding='utf-8')
     table = re.search(r'^\| package \|.*?\n\n', page, re.MULTILINE | re.DOTALL)[0]
-    rows = [re.findall(r'`pic_plugin/(\w+)', row.split('|')[1]) for row in table.splitlines()[2:]]
+    rows = [re.findall(r'`pic_plugin/(\w+)', row.split('|')[1]) for row in table.strip().splitlines()[2:]]
     rank = {part: i for i, parts in enumerate(LAYERS) for part in parts}
     named = [part for row in rows for part in row]
     assert set(named) == set(rank) - SMALL, 'a package has come or gone'
