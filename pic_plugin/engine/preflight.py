@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 
 from pic_plugin.models.pic_head import PICHead, instance_ids
@@ -87,7 +87,8 @@ def loader_notices(runner: Runner) -> List[str]:
     """What about the data loader will surprise."""
     notices = []
     loader = runner.train_dataloader
-    if getattr(loader, 'persistent_workers', False):
+    seeds_samples = getattr(loader.sampler, 'seeds_samples', False)
+    if getattr(loader, 'persistent_workers', False) and not seeds_samples:
         notices.append('persistent_workers=True: their random numbers are not saved, so a resumed '
                        'run draws other augmentations than one that was not interrupted.')
     length, world_size = len(loader.dataset), get_world_size()
@@ -98,23 +99,30 @@ def loader_notices(runner: Runner) -> List[str]:
         notices.append(f'round_up=False: {length} images do not divide among {world_size} '
                        'processes, and those with fewer batches make the others wait for ever. '
                        'Set round_up=True.')
+    if isinstance(runner.train_loop, IterBasedTrainLoop) and (
+            getattr(loader.sampler, 'endless', None) is False):
+        notices.append(f'In an iteration-based loop mmengine waits for two seconds whenever the '
+                       f'data loader ends, every {len(loader)} iterations: set '
+                       'train_dataloader.sampler.endless=True.')
     return notices
 
 
 def checkpoint_notices(runner: Runner) -> List[str]:
     """What about the saving of checkpoints will surprise."""
     notices = []
+    seeds_samples = getattr(runner.train_dataloader.sampler, 'seeds_samples', False)
     for hook in runner.hooks:
         if getattr(hook, 'max_keep_ckpts', -1) == 1:
             notices.append(
                 'max_keep_ckpts=1: mmengine deletes the old checkpoint before it writes the new '
                 'one, so a crash in between loses both. Choose max_keep_ckpts=2 or more.')
-        if isinstance(hook, CheckpointHook) and not hook.by_epoch and isinstance(
-                runner.train_loop, EpochBasedTrainLoop):
+        if isinstance(hook, CheckpointHook) and not hook.by_epoch and not seeds_samples and (
+                isinstance(runner.train_loop, EpochBasedTrainLoop)):
             notices.append(
                 'CheckpointHook(by_epoch=False) saves within epochs, and mmengine resumes such a '
                 'checkpoint at the start of the epoch: its images are trained on again. '
-                'by_epoch=True, or an IterBasedTrainLoop, continues exactly.')
+                'by_epoch=True, an IterBasedTrainLoop or a SlidingWindowSampler continues '
+                'exactly.')
     return notices
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from mmengine.hooks import LoggerHook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor
 from torch.optim import Optimizer
@@ -42,6 +42,7 @@ from pic_plugin.engine.preflight import (
 from pic_plugin.engine.ranks import gather_batch, move_rows, on_all_ranks, share_slots
 from pic_plugin.engine.row_prefetch import RowPrefetcher
 from pic_plugin.engine.shard_clipping import check_elementwise
+from pic_plugin.engine.stream_position import epoch_and_batch
 from pic_plugin.models.pic_head import instance_ids
 
 # Decay of rows between visits, as lr / (1 - momentum) * weight decay * steps. The authors' setting
@@ -122,6 +123,7 @@ class InstanceBankHook(PlainCheckpointHook):
             runner, self.bank, head_rows,
             ShardCheckpoint(self.bank, head_rows, self.head.weight, self.optimizer),
             instance_keys(runner.train_dataloader.dataset, self.id_key))
+        super().before_run(runner)
         self.checkpoint.take_over(on_resumed=self._after_resume)
         self.prefetcher: Optional[RowPrefetcher] = None
         if RowPrefetcher.is_of_use(self.bank, runner.train_dataloader):
@@ -155,6 +157,7 @@ class InstanceBankHook(PlainCheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Fill the head for a training that begins, and say what is about to happen."""
+        super().before_train(runner)
         if not self._restored:
             if runner.iter:
                 raise RuntimeError(
@@ -172,6 +175,7 @@ class InstanceBankHook(PlainCheckpointHook):
     def before_train_iter(self, runner: Runner, batch_idx: int,
                           data_batch: Optional[dict] = None) -> None:
         """Bring the batch's classes into the soft-max."""
+        super().before_train_iter(runner, batch_idx, data_batch)
         if not self._checked_batch:
             check_first_batch(data_batch, self.head, find_model(runner.model))
             self._checked_batch = True
@@ -180,10 +184,7 @@ class InstanceBankHook(PlainCheckpointHook):
                                       self._has_pending_gradient())
         self.head.begin(batch)
         if self.prefetcher is not None:
-            by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-            self.prefetcher.advance(*(
-                (runner.epoch, batch_idx) if by_epoch else
-                divmod(runner.iter, len(runner.train_dataloader))))
+            self.prefetcher.advance(*epoch_and_batch(runner, batch_idx))
         with torch.no_grad():
             self._staleness = self.bank.sample(batch.ids, self._planes(), pending)
 
