@@ -11,6 +11,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 
+from pic_plugin.engine.schedule_checks import schedule_length_notices, scheduled_rates
+from pic_plugin.engine.single_images import leave_out_single_images
 from pic_plugin.models.pic_head import PICHead, instance_ids
 
 NUM_PROBES = 64
@@ -144,6 +146,12 @@ def schedule_notices(runner: Runner, meta: dict) -> List[str]:
             'load_from=CHECKPOINT and resume=False, which begins new class weights.']
 
 
+def training_notices(runner: Runner) -> List[str]:
+    """What about the training that is about to begin, or to go on, will surprise."""
+    single = leave_out_single_images(runner)
+    return schedule_length_notices(runner) + ([] if single is None else [single])
+
+
 def describe_plan(runner: Runner, head: PICHead) -> str:
     """What the run is about to do, and what memory the class weights take."""
     bank, loader = head.bank, runner.train_dataloader
@@ -157,18 +165,28 @@ def describe_plan(runner: Runner, head: PICHead) -> str:
     elif not bank.is_full:
         host = -(-bank.num_instances // bank.world_size) * (8 * head.feat_dim + 8)
     window = getattr(sampler, 'window_size', None)
+    global_batch = (loader.batch_size or 1) * get_world_size()
+    rates = scheduled_rates(runner)
+    why_all = '' if head.num_negatives is None else (
+        f' (num_negatives={head.num_negatives:,} is no fewer)')
     lines = [
         f'PIC: {head.num_instances:,} instances, soft-max over '
-        + ('all of them.' if bank.is_full else f'the {num_active:,} sampled most recently, '
+        + (f'all of them{why_all}.' if bank.is_full else
+           f'the {num_active:,} sampled most recently, '
            f'{"with" if bank.correct else "WITHOUT"} weight-update correction.'),
         f'Scheduler: {type(sampler).__name__}'
         + ('' if window is None else f', window {window:,} images, stride {sampler.stride:,}')
-        + f'; batch {loader.batch_size} on each of {get_world_size()} processes.',
+        + f'; batch {loader.batch_size} on each of {get_world_size()} processes'
+        + ('.' if global_batch <= len(loader.dataset) else
+           f', more than the {len(loader.dataset):,} images: a step has all of them.'),
         f'Class weights: {_megabytes(device)} on {head.weight.device} (gradient and momentum: as '
         'much again each), ' + (f'1 / {bank.shards.num_ranks} of the active ones; '
                                 if bank.is_sharded else '')
         + f'up to {_megabytes(host)} in {_place(head)} on the host for '
         'each process, as rows are visited.',
+        *([] if rates is None else [
+            f'Learning rate: {rates.peak:.3g} at its highest, {rates.end:.3g} at the end of the '
+            'run.']),
         f'An untrained soft-max over all active classes has a loss of about '
         f'{np.log(max(num_active or 1, 1)):.2f}.'
     ]

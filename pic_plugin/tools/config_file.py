@@ -20,6 +20,7 @@ from mmengine.runner import Runner
 
 import pic_plugin
 from pic_plugin.dependencies import explain_missing_pkg_resources
+from pic_plugin.engine.config_options import apply_options
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -29,7 +30,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder for logs and checkpoints; default: the '
                         "config's work_dir, else work_dirs/NAME_OF_THE_CONFIG")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='values to change in the config: train_cfg.max_epochs=2 '
+                        help='values to change in the config: train_cfg.max_epochs=2, or a '
+                        'variable at its top: batch_size=16; lists and tuples as '
                         'key="[a,b]" key="[(a,b),(c,d)]" (quotes needed, no blanks)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how the processes were started; default: %(default)s')
@@ -110,7 +112,7 @@ def read_config(args: argparse.Namespace) -> Config:
     Raises:
         FileNotFoundError: If there is no such config.
         ModuleNotFoundError: If the config needs pkg_resources and there is none.
-        ValueError: If the name of the config is ambiguous.
+        ValueError: If the name of the config is ambiguous, or an option would have no effect.
     """
     file = find_config(args.config)
     try:
@@ -122,9 +124,9 @@ def read_config(args: argparse.Namespace) -> Config:
         raise ModuleNotFoundError(explanation, name=error.name) from error
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg.launcher = args.launcher
     if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+        cfg = apply_options(file, cfg, args.cfg_options)
+    cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:

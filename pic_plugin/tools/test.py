@@ -17,6 +17,7 @@ import mmengine
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 
+from pic_plugin.engine.evaluation_checks import check_evaluation, explained_classes
 from pic_plugin.tools import config_file
 from pic_plugin.transfer.fit import check_fits
 
@@ -73,6 +74,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     with config_file.explained_errors('test'):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         check_fits(model, args.checkpoint)
+    with explained_classes('test', runner), config_file.explained_errors('test'):
+        runner._test_loop = runner.build_test_loop(runner._test_loop)
+        check_evaluation(runner, runner._test_loop)
     with config_file.explained_unpickling('test'):
         metrics = runner.test()
     if args.out and runner.rank == 0:

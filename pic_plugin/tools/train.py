@@ -16,6 +16,8 @@ from typing import Optional
 
 from mmengine.config import Config
 
+from pic_plugin.engine.evaluation_checks import explained_classes
+from pic_plugin.engine.train_loader import build_train_loader
 from pic_plugin.tools import config_file
 
 
@@ -76,9 +78,23 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
             raise ValueError('--auto-scale-lr needs the batch size that the learning rate is meant '
                              'for: set auto_scale_lr = dict(base_batch_size=...) in the config.')
         cfg.auto_scale_lr.enable = True
+    save_on_interrupt(cfg)
     config_file.complete_dataloaders(cfg, pin_memory=not args.no_pin_memory,
                                      persistent_workers=not args.no_persistent_workers)
     return cfg
+
+
+def save_on_interrupt(cfg: Config) -> None:
+    """Let Ctrl-C and SIGTERM save a checkpoint, in a training that can resume from it.
+
+    Args:
+        cfg (Config): ``custom_hooks`` is changed in place, unless it has a SaveOnInterruptHook.
+    """
+    hooks = cfg.get('custom_hooks') or []
+    types = [hook.get('type') if isinstance(hook, dict) else type(hook).__name__ for hook in hooks]
+    resumable = {'InstanceBankHook', 'PlainCheckpointHook'} & set(map(str, types))
+    if resumable and 'SaveOnInterruptHook' not in types:
+        cfg.custom_hooks = [*hooks, dict(type='SaveOnInterruptHook')]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -88,7 +104,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         cfg = merge_args(config_file.read_config(args), args)
     config_file.announce('train', cfg)
     runner = config_file.build_runner(cfg)
-    with config_file.explained_unpickling('train'):
+    with config_file.explained_unpickling('train'), explained_classes('train', runner):
+        build_train_loader(runner)
         runner.train()
 
 

@@ -21,6 +21,7 @@ from pic_plugin.engine.checkpoint.checkpoint_file import guard_loading
 from pic_plugin.engine.checkpoint.head_rows import HeadRows
 from pic_plugin.engine.checkpoint.instance_keys import instance_keys
 from pic_plugin.engine.checkpoint.shard_checkpoint import ShardCheckpoint
+from pic_plugin.engine.evaluation_checks import check_evaluation
 from pic_plugin.engine.head_setup import (
     check_hooks,
     check_optimizer,
@@ -38,6 +39,7 @@ from pic_plugin.engine.preflight import (
     checkpoint_notices,
     describe_plan,
     loader_notices,
+    training_notices,
 )
 from pic_plugin.engine.ranks import gather_batch, move_rows, on_all_ranks, share_slots
 from pic_plugin.engine.row_prefetch import RowPrefetcher
@@ -124,6 +126,7 @@ class InstanceBankHook(PlainCheckpointHook):
             ShardCheckpoint(self.bank, head_rows, self.head.weight, self.optimizer),
             instance_keys(runner.train_dataloader.dataset, self.id_key))
         super().before_run(runner)
+        check_evaluation(runner, runner.val_loop)
         self.checkpoint.take_over(on_resumed=self._after_resume)
         self.prefetcher: Optional[RowPrefetcher] = None
         if RowPrefetcher.is_of_use(self.bank, runner.train_dataloader):
@@ -171,6 +174,8 @@ class InstanceBankHook(PlainCheckpointHook):
                 self.bank.start(self._planes())
         on_all_ranks(self.bank.open_store)
         runner.logger.info(describe_plan(runner, self.head))
+        for notice in training_notices(runner):
+            runner.logger.warning(notice)
 
     def before_train_iter(self, runner: Runner, batch_idx: int,
                           data_batch: Optional[dict] = None) -> None:
