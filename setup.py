@@ -114,8 +114,9 @@ EXTRAS = {
     # the extra `lite`. mmseg imports ftfy and regex without declaring them.
     'downstream': ['mmdet==3.3.0', 'mmsegmentation==1.2.2', 'ftfy', 'regex'],
     'tensorboard': ['tensorboard'],
-    # Figures, and features on a map; `umap-learn` besides for another kind of map.
-    'analysis': ['matplotlib', 'scikit-learn'],
+    # Figures, features on a map, and the report's page; `umap-learn` besides for another kind of
+    # map.
+    'analysis': ['matplotlib', 'scikit-learn', 'jinja2'],
     # The report's test in a browser; Debian's package chromium besides.
     'browser': ['playwright'],
     'tests': ['pytest>=7', 'hypothesis', 'psutil', 'tensorboard', 'setuptools>=64,<82', 'wheel'],
@@ -133,7 +134,7 @@ setup(
     long_description_content_type='text/markdown',
     keywords='self-supervised learning, instance classification, OpenMMLab, computer vision',
     license='Apache-2.0',
-    python_requires='>=3.8',
+    python_requires='>=3.9',
     packages=find_packages(include=['pic_plugin', 'pic_plugin.*']),
     package_data={'pic_plugin': ['py.typed', 'data/*']},
     include_package_data=False,

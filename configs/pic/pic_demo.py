@@ -37,7 +37,7 @@ model = dict(
         out_channels=128,
         with_last_bn=False,
         norm_cfg=dict(type='BN1d')),
-    # 5,000 classes are few enough for a soft-max over all of them.
+    # 5,000 classes are few enough for a softmax over all of them.
     head=dict(type='PICHead', feat_dim=128, num_negatives=None))
 
 # Data

@@ -33,7 +33,7 @@ model = dict(
     backbone=dict(type='ResNet', depth=50, zero_init_residual=True),
     # in_channels=None: as many as the backbone gives.
     neck=dict(type='MoCoV2Neck', in_channels=None, hid_channels=2048, out_channels=128),
-    # With fewer images than num_negatives the soft-max runs over all of them.
+    # With fewer images than num_negatives the softmax runs over all of them.
     head=dict(type='PICHead', feat_dim=128, num_negatives=65536))
 
 # Data

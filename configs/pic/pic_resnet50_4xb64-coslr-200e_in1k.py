@@ -24,7 +24,7 @@ model = dict(
         feat_dim=128,
         # DistributedDataParallel fixes the size of parameters before the data set is read.
         num_instances=1281167,
-        # The authors' code has a soft-max over all instances (num_negatives=None), 656 MB of
+        # The authors' code has a softmax over all instances (num_negatives=None), 656 MB of
         # weights on each GPU with as much again for gradient and momentum. The paper's recent
         # negatives, which that code lacks, need a twentieth, and with the weight-update correction
         # hardly cost accuracy (its Table 2).
@@ -79,7 +79,7 @@ warmup_epochs = min(warmup_epochs, max_epochs // 2)
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
 # Weight decay on everything, class weights, biases and BatchNorm included.
 optim_wrapper = dict(
-    # torch's mixed precision for apex; class weights, norms and soft-max stay in float32.
+    # torch's mixed precision for apex; class weights, norms and softmax stay in float32.
     type='AmpOptimWrapper',
     dtype='float16',
     loss_scale='dynamic',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, List, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import cv2
 import numpy as np
@@ -32,7 +32,7 @@ class Images:
     def __init__(self, names: Sequence[str], labels: Optional[Sequence[str]]) -> None:
         self.names = list(names)
         self.labels = None if labels is None else list(labels)
-        self.skipped: List[Skipped] = []
+        self.skipped: list[Skipped] = []
 
     def __len__(self) -> int:
         return len(self.names)
@@ -46,7 +46,7 @@ class Images:
         raise NotImplementedError
 
     def batches(self, indices: Sequence[int], side: int,
-                batch_size: int) -> Iterator[tuple[List[int], np.ndarray]]:
+                batch_size: int) -> Iterator[tuple[list[int], np.ndarray]]:
         """Read pictures, a few in memory at a time; those that cannot be read are left out.
 
         Args:
@@ -57,8 +57,8 @@ class Images:
         Yields:
             tuple: Indices of up to ``batch_size`` pictures, and (B, side, side, 3) uint8, BGR.
         """
-        kept: List[int] = []
-        pixels: List[np.ndarray] = []
+        kept: list[int] = []
+        pixels: list[np.ndarray] = []
         for index in indices:
             try:
                 picture = square(self.read(index), side)
@@ -74,6 +74,16 @@ class Images:
                 kept, pixels = [], []
         if kept:
             yield kept, np.stack(pixels)
+
+    def check_any(self, kept: Sequence[int]) -> None:
+        """Stop where there is nothing to go on with.
+
+        Raises:
+            ValueError: If none of the pictures could be read.
+        """
+        if not kept:
+            first = f', the first because {self.skipped[0].reason}' if self.skipped else ''
+            raise ValueError(f'none of {len(self)} pictures can be read{first}.')
 
 
 class FolderImages(Images):
@@ -119,24 +129,20 @@ class DatasetImages(Images):
     def __init__(self, cfg: dict) -> None:
         self._dataset: Any = DATASETS.build({**cfg, 'pipeline': []})
         if not hasattr(self._dataset, 'get_data_info'):
-            raise ValueError(f'{cfg["type"]} is no data set of single pictures: give a folder of '
-                             'pictures.')
+            raise ValueError(f'{cfg["type"]} is not a data set of single pictures: give a folder '
+                             'of pictures.')
         first = self._dataset.get_data_info(0)
         if 'img' not in first and 'img_path' not in first:
             raise ValueError(f'the data infos of {cfg["type"]} have neither img nor img_path: give '
                              'a folder of pictures.')
-        infos = [self._info(index) for index in range(len(self._dataset))]
+        names, labels = [], []
+        for index in range(len(self._dataset)):  # not all infos at once: they may hold pixels
+            info = self._dataset.get_data_info(index)
+            names.append(str(info.get('img_path', index)))
+            labels.append(info.get('gt_label'))
         classes = self._dataset.metainfo.get('classes')
-        labels = [info[1] for info in infos]
-        super().__init__(
-            [info[0] for info in infos],
-            None if any(label is None for label in labels) else
-            [classes[label] if classes else str(label) for label in labels])
-
-    def _info(self, index: int) -> tuple[str, Optional[int]]:
-        info = self._dataset.get_data_info(index)
-        label = info.get('gt_label')
-        return str(info.get('img_path', index)), None if label is None else int(label)
+        super().__init__(names, None if any(label is None for label in labels) else
+                         [classes[int(label)] if classes else str(int(label)) for label in labels])
 
     def read(self, index: int) -> np.ndarray:
         """See :meth:`Images.read`."""
@@ -162,7 +168,7 @@ def _read_file(file: Path) -> np.ndarray:
     if content.size:
         picture = cv2.imdecode(content, cv2.IMREAD_COLOR)
     if picture is None:
-        raise ValueError(f'its {content.size} bytes are no picture that OpenCV can decode')
+        raise ValueError(f'its {content.size} bytes are not a picture that OpenCV can decode')
     return picture
 
 

@@ -13,7 +13,6 @@ from mmpretrain.registry import DATASETS
 
 from pic_plugin.datasets.skip_broken import skip_broken
 from pic_plugin.datasets.transforms import MarkReference
-from pic_plugin.evaluation.knn_metric import KNNMetric
 
 MAX_LABELS = 200_000  # of a data set whose labels are gone through: a second
 
@@ -21,7 +20,8 @@ MAX_LABELS = 200_000  # of a data set whose labels are gone through: a second
 def check_evaluation(runner: Runner, loop: Any) -> None:
     """Look at the data of a kNN evaluation, and let it pass over broken pictures.
 
-    No picture is read. Of classes that only one split has images of the log warns.
+    Concerns metrics that have ``check_references``, as KNNMetric does. No picture is read. Of
+    classes that only one split has images of the log warns.
 
     Args:
         runner (Runner): For its log.
@@ -31,7 +31,7 @@ def check_evaluation(runner: Runner, loop: Any) -> None:
         ValueError: If there are fewer references than a k.
     """
     metrics = [metric for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', [])
-               if isinstance(metric, KNNMetric)]
+               if hasattr(metric, 'check_references')]
     if not metrics:
         return
     dataset = loop.dataloader.dataset
@@ -40,7 +40,7 @@ def check_evaluation(runner: Runner, loop: Any) -> None:
     queries = [part for part in parts if not _marks_references(part)]
     if references and queries:  # else the metric says what to write
         for metric in metrics:
-            metric.check_topk(sum(map(len, references)))
+            metric.check_references(sum(map(len, references)))
         only = _classes_in_one(references, queries)
         if only and dist.is_main_process():
             runner.logger.warning('kNN evaluation: ' + only)

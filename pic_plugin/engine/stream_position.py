@@ -8,6 +8,9 @@ from mmengine.dist import get_world_size
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from pic_plugin.datasets.sliding_window_sampler import SlidingWindowSampler
+from pic_plugin.engine.checkpoint.schedules import check_schedulers
+from pic_plugin.engine.random_state import seed_epoch
+from pic_plugin.engine.runner_private import resumes
 
 KEY = 'pic_stream'
 _NUMBERS = ('seed', 'window_size', 'stride', 'offset')
@@ -16,7 +19,9 @@ _NUMBERS = ('seed', 'window_size', 'stride', 'offset')
 class StreamPosition:
     """Follows a training along the stream of a :class:`SlidingWindowSampler`.
 
-    With another sampler it does nothing.
+    For the hooks whose checkpoints resume exactly: a checkpoint says where in the stream it was
+    saved, so that a run may be cut anywhere and loads nothing twice. With another sampler, runs are
+    to be cut between epochs.
 
     Args:
         runner (Runner): Whose train loop has been built.
@@ -42,15 +47,11 @@ class StreamPosition:
         # The workers of an iteration-based loop have started with it.
         self._stale = window_size != self.sampler.window_size
 
-    def state(self, meta: Dict[str, Any]) -> Optional[Dict[str, int]]:
-        """What a checkpoint has to say.
-
-        Args:
-            meta (dict): The checkpoint's: ``epoch`` and ``iter``, finished ones.
-        """
-        if self.sampler is None:
-            return None
-        return dict(self.sampler.state_dict(), offset=self._offset(meta))
+    def save(self, checkpoint: Dict[str, Any]) -> None:
+        """Say in a checkpoint where it was saved, by its own count of epochs and iterations."""
+        if self.sampler is not None:
+            checkpoint[KEY] = dict(self.sampler.state_dict(),
+                                   offset=self._offset(checkpoint['meta']))
 
     def _offset(self, meta: Dict[str, Any]) -> int:
         """Positions done in the epoch that is under way, or of an endless stream."""
@@ -59,12 +60,15 @@ class StreamPosition:
             return 0
         return self._first_offset + (meta['iter'] - self._first_iter) * self._batch
 
-    def remember(self, checkpoint: Dict[str, Any]) -> None:
+    def load(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
         """Take from a checkpoint that is being resumed what :meth:`restore` will need.
 
         Raises:
-            ValueError: If its entry is damaged.
+            ValueError: If its entry is damaged, or it lacks what the learning rate depends on.
         """
+        if not resumes(runner):
+            return
+        check_schedulers(runner, checkpoint)
         if self.sampler is None:
             return
         state = checkpoint.get(KEY)
@@ -104,7 +108,8 @@ class StreamPosition:
                 loop.dataloader_iterator = type(loop.dataloader_iterator)(runner.train_dataloader)
 
     def begin_epoch(self, runner: Runner) -> None:
-        """Note where the epoch, or the iteration-based training, starts or goes on."""
+        """Seed all random generators; note where the epoch or the iterations start or go on."""
+        seed_epoch(runner)
         if self.sampler is None:
             return
         self._batch = _global_batch(runner)

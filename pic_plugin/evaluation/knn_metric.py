@@ -146,11 +146,8 @@ class KNNMetric(BaseMetric):
                 'no usable features; look at its losses and inputs, or take an earlier '
                 'checkpoint.')
         table = torch.tensor([[
-            int(bool(sample.get('reference', False))),
-            int(sample.get('sample_idx', -1)),
-            self._check_label(_label(sample), sample),
-            int(bool(sample.get(BROKEN, False)))
-        ] for sample in data_samples], dtype=torch.int64)
+            int(bool(sample.get('reference', False))), int(sample.get('sample_idx', -1)),
+            self._label(sample), int(bool(sample.get(BROKEN, False)))] for sample in data_samples], dtype=torch.int64)
         self._device = feats.device
         self._keep(_Part(normalise(feats), table))
 
@@ -220,12 +217,12 @@ class KNNMetric(BaseMetric):
         joint = torch.cat(tables)
         order = _order(joint, [len(table) for table in tables], self._size)
         _check_splits(joint, order)
-        self.check_topk(len(order.references))
+        self.check_references(len(order.references))
         first = sum(len(table) for table in tables[:dist.get_rank()])
         own = slice(first, first + len(tables[dist.get_rank()]))
         queries = _own_queries(results, order, own)
         positions = torch.full((len(joint), ), -1)
-        positions[order.references] = torch.arange(len(order.references))
+        positions[order.references] = torch.arange(num_references)
         shares = _all_gather_rows(queries)
         predicted = knn_predict(
             # With one process, the queries themselves and not another copy.
@@ -242,7 +239,7 @@ class KNNMetric(BaseMetric):
         return {f'top1_k{k}': float(accuracy)
                 for k, accuracy in zip(self.topk, correct.double().mean(dim=0) * 100)}
 
-    def check_topk(self, num_references: int) -> None:
+    def check_references(self, num_references: int) -> None:
         """Refuse fewer references than neighbours.
 
         Raises:
@@ -254,14 +251,23 @@ class KNNMetric(BaseMetric):
                 f"val_evaluator=dict(type='KNNMetric', topk=...) to at most {num_references}, or "
                 'give more references.')
 
-    def _check_label(self, label: int, sample: dict) -> int:
+    def _label(self, sample: dict) -> int:
+        label = sample.get('gt_label')
+        if label is None:
+            raise ValueError(f'kNN evaluation needs labels of both splits, but {_name(sample)} has '
+                             'no gt_label: use a data set with labels, for CustomDataset folders '
+                             'by class and with_label=True.')
+        label = torch.as_tensor(label)
+        if label.numel() != 1:
+            raise ValueError(f'kNN evaluation needs one label a sample, not {label.numel()} '
+                             f'(gt_label {label.tolist()} of {_name(sample)}).')
         classes = (self.dataset_meta or {}).get('classes')
-        if label < 0 or classes and label >= len(classes):
+        if int(label) < 0 or classes and int(label) >= len(classes):
             known = f'0 to {len(classes) - 1}' if classes else '0 and above'
-            raise ValueError(
-                f'kNN evaluation: {_name(sample)} has label {label}, and labels are {known}: mend '
-                'the annotation file or the classes of its data set.')
-        return label
+            raise ValueError(f'kNN evaluation: {_name(sample)} has label {int(label)}, and labels '
+                             f'are {known}: mend the annotation file or the classes of its data '
+                             'set.')
+        return int(label)
 
 
 def _name(sample: dict) -> str:
@@ -269,19 +275,6 @@ def _name(sample: dict) -> str:
     split = 'of' if sample.get('reference') else 'outside of'
     file = f' ({sample["img_path"]})' if 'img_path' in sample else ''
     return f'sample {sample.get("sample_idx", "?")}{file} {split} the reference split'
-
-
-def _label(sample: dict) -> int:
-    label = sample.get('gt_label')
-    if label is None:
-        raise ValueError(f'kNN evaluation needs labels of both splits, but {_name(sample)} has no '
-                         'gt_label: use a data set with labels, for CustomDataset folders by class '
-                         'and with_label=True.')
-    label = torch.as_tensor(label)
-    if label.numel() != 1:
-        raise ValueError(f'kNN evaluation needs one label a sample, not {label.numel()} '
-                         f'(gt_label {label.tolist()} of {_name(sample)}).')
-    return int(label)
 
 
 def _check_splits(joint: Tensor, order: _Order) -> None:
@@ -370,6 +363,4 @@ def _all_gather_rows(rows: Tensor) -> list[Tensor]:
 
 
 def _merge_over_processes(keys: Tensor) -> Tensor:
-    if dist.get_world_size() == 1:
-        return keys
-    return merge_keys(dist.all_gather(keys))
+    return keys if dist.get_world_size() == 1 else merge_keys(dist.all_gather(keys))

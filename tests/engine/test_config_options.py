@@ -6,8 +6,8 @@ import pytest
 from mmengine.config import Config
 
 import pic_plugin  # noqa: F401
+from pic_plugin.command_line import read_runner_config
 from pic_plugin.engine.config_options import apply_options, arguments_of
-from pic_plugin.tools import config_file
 from pic_plugin.tools import train as train_tool
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/pic'
@@ -33,7 +33,7 @@ def test_names_at_the_top_of_pic_folder():
 def test_names_through_the_command_line(tmp_path):
     args = train_tool.parse_args(['pic_folder.py', '--cfg-options', 'batch_size=16',
                                   'train_dataloader.batch_size=4', 'window_size=500'])
-    cfg = train_tool.merge_args(config_file.read_config(args), args)
+    cfg = train_tool.merge_args(read_runner_config(args), args)
     assert cfg.train_dataloader.batch_size == 4  # the more exact of the two
     assert cfg.train_dataloader.sampler.window_size == 500
     assert cfg.work_dir == 'work_dirs/pic_folder'

@@ -91,4 +91,4 @@ def test_num_negatives_beside_few_images(work_dir, said):
     runner.model.head.num_negatives = 65536
     runner.train()
     plan, = [text for text in said if 'PIC: ' in text]
-    assert '50 instances, soft-max over all of them (num_negatives=65,536 is no fewer).' in plan
+    assert '50 instances, softmax over all of them (num_negatives=65,536 is no fewer).' in plan
