@@ -157,7 +157,8 @@ def describe_plan(runner: Runner, head: PICHead) -> str:
         f' (num_negatives={head.num_negatives:,} is no fewer)')
     lines = [
         f'PIC: {head.num_instances:,} instances, softmax over '
-        + (f'all of them{why_all}.' if bank.is_full else f'the {num_active:,} sampled most recently, '
+        + (f'all of them{why_all}.' if bank.is_full else
+           f'the {num_active:,} sampled most recently, '
            f'{"WITHOUT" if isinstance(bank.correction, NoCorrection) else "with"} weight-update '
            'correction.'),
         f'Scheduler: {type(sampler).__name__}'

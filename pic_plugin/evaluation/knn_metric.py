@@ -147,7 +147,8 @@ class KNNMetric(BaseMetric):
                 'checkpoint.')
         table = torch.tensor([[
             int(bool(sample.get('reference', False))), int(sample.get('sample_idx', -1)),
-            self._label(sample), int(bool(sample.get(BROKEN, False)))] for sample in data_samples], dtype=torch.int64)
+            self._label(sample), int(bool(sample.get(BROKEN, False)))
+        ] for sample in data_samples], dtype=torch.int64)
         self._device = feats.device
         self._keep(_Part(normalise(feats), table))
 
@@ -217,7 +218,8 @@ class KNNMetric(BaseMetric):
         joint = torch.cat(tables)
         order = _order(joint, [len(table) for table in tables], self._size)
         _check_splits(joint, order)
-        self.check_references(len(order.references))
+        num_references = len(order.references)
+        self.check_references(num_references)
         first = sum(len(table) for table in tables[:dist.get_rank()])
         own = slice(first, first + len(tables[dist.get_rank()]))
         queries = _own_queries(results, order, own)
