@@ -16,6 +16,7 @@ from mmengine.device import get_device
 from pic_plugin.analysis.images import Images
 from pic_plugin.bank import BankFileError
 from pic_plugin.engine.config_file import read_config
+from pic_plugin.engine.config_options import apply_options
 
 NUM_NAMED = 5  # skipped pictures that are printed
 
@@ -25,7 +26,8 @@ def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder for logs and checkpoints; default: the '
                         "config's work_dir, else work_dirs/NAME_OF_THE_CONFIG")
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='values to change in the config: train_cfg.max_epochs=2 '
+                        help='values to change in the config: train_cfg.max_epochs=2, or a '
+                        'variable at its top: batch_size=16; lists and tuples as '
                         'key="[a,b]" key="[(a,b),(c,d)]" (quotes needed, no blanks)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how the processes were started; default: %(default)s')
@@ -48,14 +50,14 @@ def read_runner_config(args: argparse.Namespace) -> Config:
     Raises:
         FileNotFoundError: If there is no such config.
         ModuleNotFoundError: If the config needs pkg_resources and there is none.
-        ValueError: If the name of the config is ambiguous.
+        ValueError: If the name of the config is ambiguous, or an option would have no effect.
     """
     cfg = read_config(args.config)
     if args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg.launcher = args.launcher
     if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+        cfg = apply_options(Path(cfg.filename), cfg, args.cfg_options)
+    cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:

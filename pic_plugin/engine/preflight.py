@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 
 from pic_plugin.bank import NoCorrection
+from pic_plugin.engine.schedule_checks import schedule_length_notices, scheduled_rates
+from pic_plugin.engine.single_images import leave_out_single_images
 from pic_plugin.models.pic_head import PICHead, instance_ids
 
 NUM_PROBES = 64
@@ -88,7 +90,8 @@ def loader_notices(runner: Runner) -> List[str]:
     """What about the data loader will surprise."""
     notices = []
     loader = runner.train_dataloader
-    if getattr(loader, 'persistent_workers', False):
+    seeds_samples = getattr(loader.sampler, 'seeds_samples', False)
+    if getattr(loader, 'persistent_workers', False) and not seeds_samples:
         notices.append('persistent_workers=True: their random numbers are not saved, so a resumed '
                        'run draws other augmentations than one that was not interrupted.')
     length, world_size = len(loader.dataset), get_world_size()
@@ -99,24 +102,37 @@ def loader_notices(runner: Runner) -> List[str]:
         notices.append(f'round_up=False: {length} images do not divide among {world_size} '
                        'processes, and those with fewer batches make the others wait for ever. '
                        'Set round_up=True.')
+    if isinstance(runner.train_loop, IterBasedTrainLoop) and (
+            getattr(loader.sampler, 'endless', None) is False):
+        notices.append(f'In an iteration-based loop mmengine waits for two seconds whenever the '
+                       f'data loader ends, every {len(loader)} iterations: set '
+                       'train_dataloader.sampler.endless=True.')
     return notices
 
 
 def checkpoint_notices(runner: Runner) -> List[str]:
     """What about the saving of checkpoints will surprise."""
     notices = []
+    seeds_samples = getattr(runner.train_dataloader.sampler, 'seeds_samples', False)
     for hook in runner.hooks:
         if getattr(hook, 'max_keep_ckpts', -1) == 1:
             notices.append(
                 'max_keep_ckpts=1: mmengine deletes the old checkpoint before it writes the new '
                 'one, so a crash in between loses both. Choose max_keep_ckpts=2 or more.')
-        if isinstance(hook, CheckpointHook) and not hook.by_epoch and isinstance(
-                runner.train_loop, EpochBasedTrainLoop):
+        if isinstance(hook, CheckpointHook) and not hook.by_epoch and not seeds_samples and (
+                isinstance(runner.train_loop, EpochBasedTrainLoop)):
             notices.append(
                 'CheckpointHook(by_epoch=False) saves within epochs, and mmengine resumes such a '
                 'checkpoint at the start of the epoch: its images are trained on again. '
-                'by_epoch=True, or an IterBasedTrainLoop, continues exactly.')
+                'by_epoch=True, an IterBasedTrainLoop or a SlidingWindowSampler continues '
+                'exactly.')
     return notices
+
+
+def training_notices(runner: Runner) -> List[str]:
+    """What about the training that is about to begin, or to go on, will surprise."""
+    single = leave_out_single_images(runner)
+    return schedule_length_notices(runner) + ([] if single is None else [single])
 
 
 def describe_plan(runner: Runner, head: PICHead) -> str:
@@ -135,19 +151,29 @@ def describe_plan(runner: Runner, head: PICHead) -> str:
         host = -(-bank.num_instances // bank.slots.processes.size) * (
             4 * num_tensors * head.feat_dim + 8)
     window = getattr(sampler, 'window_size', None)
+    global_batch = (loader.batch_size or 1) * get_world_size()
+    rates = scheduled_rates(runner)
+    why_all = '' if head.num_negatives is None else (
+        f' (num_negatives={head.num_negatives:,} is no fewer)')
     lines = [
         f'PIC: {head.num_instances:,} instances, softmax over '
-        + ('all of them.' if bank.is_full else f'the {num_active:,} sampled most recently, '
+        + (f'all of them{why_all}.' if bank.is_full else
+           f'the {num_active:,} sampled most recently, '
            f'{"WITHOUT" if isinstance(bank.correction, NoCorrection) else "with"} weight-update '
            'correction.'),
         f'Scheduler: {type(sampler).__name__}'
         + ('' if window is None else f', window {window:,} images, stride {sampler.stride:,}')
-        + f'; batch {loader.batch_size} on each of {get_world_size()} processes.',
+        + f'; batch {loader.batch_size} on each of {get_world_size()} processes'
+        + ('.' if global_batch <= len(loader.dataset) else
+           f', more than the {len(loader.dataset):,} images: a step has all of them.'),
         f'Class weights: {_megabytes(device)} on {head.weight.device} (gradient and momentum: as '
         'much again each), ' + (f'1 / {bank.slots.num_shards} of the active ones; '
                                 if bank.slots.is_sharded else '')
         + f'up to {_megabytes(host)} in {_place(head)} on the host for '
         'each process, as rows are visited.',
+        *([] if rates is None else [
+            f'Learning rate: {rates.peak:.3g} at its highest, {rates.end:.3g} at the end of the '
+            'run.']),
         f'An untrained softmax over all active classes has a loss of about '
         f'{np.log(max(num_active or 1, 1)):.2f}.'
     ]

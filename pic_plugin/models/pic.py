@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from .neck_channels import project, with_in_channels
 from .pic_head import PICHead
 
 
@@ -32,7 +33,8 @@ class PIC(BaseSelfSupervisor):
 
     Args:
         backbone (dict | nn.Module): Any classifier backbone.
-        neck (dict | nn.Module): Projection, from backbone features to (B, d).
+        neck (dict | nn.Module): Projection, from backbone features to (B, d). A config with
+            ``in_channels=None`` takes them from the backbone.
         head (dict | nn.Module): A :class:`PICHead`.
         num_update_views (int): Views that train the class weights; the others, small crops, train
             the network alone (paper, multi-crop). Defaults to 1.
@@ -56,6 +58,7 @@ class PIC(BaseSelfSupervisor):
         if not isinstance(num_update_views, int) or num_update_views < 1:
             raise ValueError('num_update_views must be an integer of at least 1, not '
                              f'{num_update_views!r}: class weights that no view trains stay noise.')
+        backbone, neck = with_in_channels(backbone, neck)
         super().__init__(
             backbone=backbone,
             neck=neck,
@@ -96,7 +99,7 @@ class PIC(BaseSelfSupervisor):
         passes, outputs = [], []
         for i, view in enumerate(views):
             features = self.backbone(view)
-            projected = self.neck(features)  # ((B, d),)
+            projected = project(self.neck, features)  # ((B, d),)
             outputs.append(self.head.loss(projected, data_samples,
                                           train_weights=i < self.num_update_views))
             passes.append(_Pass(view, _last(features), _last(projected)))

@@ -25,6 +25,7 @@ from pic_plugin.command_line import (
     read_runner_config,
 )
 from pic_plugin.engine.config_file import build_runner, check_checkpoint, complete_dataloaders
+from pic_plugin.engine.evaluation_checks import check_evaluation, explained_classes
 from pic_plugin.transfer.fit import check_fits
 
 
@@ -72,6 +73,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     runner = build_runner(cfg)
     with explained_errors('test'):
         check_fits(get_ori_model(runner.model), args.checkpoint)
+    with explained_classes('test', runner), explained_errors('test'):
+        check_evaluation(runner, runner.test_loop)
     with explained_unpickling('test'):
         metrics = runner.test()
     if args.out and runner.rank == 0:

@@ -24,6 +24,8 @@ from pic_plugin.command_line import (
     read_runner_config,
 )
 from pic_plugin.engine.config_file import build_runner, check_checkpoint, complete_dataloaders
+from pic_plugin.engine.evaluation_checks import explained_classes
+from pic_plugin.engine.train_loader import build_train_loader
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -77,9 +79,22 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
             raise ValueError('--auto-scale-lr needs the batch size that the learning rate is meant '
                              'for: set auto_scale_lr = dict(base_batch_size=...) in the config.')
         cfg.auto_scale_lr.enable = True
+    save_on_interrupt(cfg)
     complete_dataloaders(cfg, pin_memory=not args.no_pin_memory,
                          persistent_workers=not args.no_persistent_workers)
     return cfg
+
+
+def save_on_interrupt(cfg: Config) -> None:
+    """Let Ctrl-C and SIGTERM save a checkpoint, in a training that can resume from it.
+
+    Args:
+        cfg (Config): ``custom_hooks`` gets a SaveOnInterruptHook, unless it has one.
+    """
+    hooks = cfg.get('custom_hooks') or []
+    types = {hook.get('type') for hook in hooks}
+    if types & {'InstanceBankHook', 'PlainCheckpointHook'} and 'SaveOnInterruptHook' not in types:
+        cfg.custom_hooks = [*hooks, dict(type='SaveOnInterruptHook')]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -89,7 +104,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         cfg = merge_args(read_runner_config(args), args)
     announce('train', cfg)
     runner = build_runner(cfg)
-    with explained_unpickling('train'):
+    with explained_unpickling('train'), explained_classes('train', runner):
+        build_train_loader(runner)
         runner.train()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmengine.dist as dist
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from pic_plugin.bank import InstanceBank, SampledClassWeights
@@ -16,6 +16,7 @@ from pic_plugin.engine.checkpoint.plain_checkpoint import (
     to_plain_message_hub,
     with_history_buffers,
 )
+from pic_plugin.engine.evaluation_checks import check_evaluation
 from pic_plugin.engine.head_setup import (
     check_hooks,
     clip_over_shards,
@@ -30,8 +31,9 @@ from pic_plugin.engine.preflight import (
     checkpoint_notices,
     describe_plan,
     loader_notices,
+    training_notices,
 )
-from pic_plugin.engine.random_state import seed_epoch
+from pic_plugin.engine.random_state import seed_iteration
 from pic_plugin.engine.ranks import on_all_ranks
 from pic_plugin.engine.row_prefetch import RowPrefetcher
 from pic_plugin.engine.row_statistics import RowStatistics
@@ -43,6 +45,7 @@ from pic_plugin.engine.runner_private import (
     reseed_loader,
 )
 from pic_plugin.engine.shard_clipping import check_elementwise
+from pic_plugin.engine.stream_position import StreamPosition, epoch_and_batch
 from pic_plugin.models.pic_head import instance_ids
 
 
@@ -56,7 +59,7 @@ class InstanceBankHook(Hook):
 
     Its checkpoints resume exactly: the bank is written beside the ``.pth``, which holds plain
     containers only and appears under its name when it is complete. The random numbers of each
-    epoch are a function of (seed, epoch, rank), as with a ``PlainCheckpointHook``.
+    iteration are a function of (seed, iteration, rank), as with a ``PlainCheckpointHook``.
 
     Args:
         log_interval (int, optional): Iterations between two updates of the logged scalars (active
@@ -109,6 +112,8 @@ class InstanceBankHook(Hook):
         self.statistics = RowStatistics(self.class_weights)
         self.checkpoint = BankCheckpoint(runner, self.class_weights, find_model(runner.model),
                                          instance_keys(loader.dataset, self.id_key))
+        self.stream = StreamPosition(runner)
+        check_evaluation(runner, runner.val_loop)
         self.checkpoint.take_over(on_resumed=self._after_resume)
         if RowPrefetcher.is_of_use(self.bank, loader):
             self.prefetcher = RowPrefetcher(self.bank, loader)
@@ -129,6 +134,7 @@ class InstanceBankHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Fill the head for a training that begins, and say what is about to happen."""
         assert self.class_weights is not None, 'before_run has made them'
+        self.stream.restore(runner)
         if self._restored:
             on_all_ranks(self.bank.open_store)
         else:
@@ -142,23 +148,23 @@ class InstanceBankHook(Hook):
                                    'continues with those of the checkpoint.')
             on_all_ranks(self.class_weights.start)
         runner.logger.info(describe_plan(runner, self.head))
+        for notice in training_notices(runner):
+            runner.logger.warning(notice)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed all random generators for the epoch."""
-        seed_epoch(runner)
+        self.stream.begin_epoch(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int,
                           data_batch: dict | None = None) -> None:
         """Bring the batch's classes into the softmax."""
         assert self.class_weights is not None and data_batch is not None, 'training is under way'
+        seed_iteration(runner)
         if not self._checked_batch:
             check_first_batch(data_batch, self.head, find_model(runner.model))
             self._checked_batch = True
         if self.prefetcher is not None:
-            by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-            self.prefetcher.advance(*(
-                (runner.epoch, batch_idx) if by_epoch else
-                divmod(runner.iter, len(runner.train_dataloader))))
+            self.prefetcher.advance(*epoch_and_batch(runner, batch_idx))
         self.class_weights.sample(instance_ids(data_batch['data_samples']))
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
@@ -178,6 +184,7 @@ class InstanceBankHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Plain containers only, and with them what belongs to the bank."""
         to_plain_message_hub(checkpoint)
+        self.stream.save(checkpoint)
         self.checkpoint.add_state(checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -185,3 +192,4 @@ class InstanceBankHook(Hook):
         with_history_buffers(checkpoint)
         if self.class_weights is not None:
             self.checkpoint.check_state(checkpoint)
+            self.stream.load(runner, checkpoint)
