@@ -27,7 +27,7 @@ def knn_accuracies(features: Tensor, labels: Tensor, references: Tensor, referen
     """
     queries, rows = (F.normalize(part.float(), dim=1) for part in (features, references))
     num_classes = int(reference_labels.max()) + 1
-    hits = {k: 0 for k in topk}
+    hits = dict.fromkeys(topk, 0)
     for query, label in zip(queries.split(2048), labels.split(2048)):
         similarity, place = (query @ rows.T).topk(min(max(topk), len(rows)), dim=1)
         votes = reference_labels[place]

@@ -137,7 +137,7 @@ class Executor:
                     self.results.write(stage=stage, name=label, cut=training.setting.key,
                                        steps=training.done)
                 return ended
-            for label, training, _, begun in active:
+            for label, training, _, _ in active:
                 training.advance(ROUND_STEPS)
                 if course and not training.is_done and (
                         training.done % (max(training.setting.steps // course, 1)

@@ -97,5 +97,6 @@ class FlatParameters:
 
     def flatten(self, grads: Sequence[Tensor]) -> Tensor:
         """Gradients in the order of :attr:`values`."""
-        return torch.cat([(g.permute(0, 2, 3, 1) if g.dim() == 4 and self.channels_last else g).reshape(-1)
-                          for g in grads])
+        if self.channels_last:
+            grads = [grad.permute(0, 2, 3, 1) if grad.dim() == 4 else grad for grad in grads]
+        return torch.cat([grad.reshape(-1) for grad in grads])

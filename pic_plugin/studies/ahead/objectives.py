@@ -205,7 +205,8 @@ class BYOL(Objective):
     def loss(self, views: Tensor, step: Step) -> Tensor:
         first, second = views.chunk(2)
         # Each view has BatchNorm statistics of its own, as in mmpretrain.
-        predicted = [self.embed(view, self.net, self.neck, self.predictor) for view in (first, second)]
+        predicted = [self.embed(view, self.net, self.neck, self.predictor)
+                     for view in (first, second)]
         with torch.no_grad():
             targets = [self.embed(view, self.target_net) for view in (first, second)]
         return 2 - (F.cosine_similarity(predicted[0], targets[1]).mean()
