@@ -264,6 +264,9 @@ class Plan:
             runs.append(('PIC', Setting('pic', temperature=0.1, window=0.1, **share)))
         passes = int(min(scale.full_passes, MARGIN * left * rate / len(runs)))
         passes -= passes % scale.full_batch
+        if passes < 8 * scale.full_batch:
+            raise ValueError(f'{left:.0f} s are too few for a training at {rate:.0f} passes a '
+                             'second: give more --seconds.')
         self._note(stage='full', passes_a_second=round(rate), passes=passes, runs=len(runs))
         source = iter([(label, setting.but(passes=passes)) for label, setting in runs])
         count = self.executor.run('full', source, left, lanes=len(runs), course=4)

@@ -200,6 +200,7 @@ def fill(page: str, tables: Dict[str, str]) -> str:
     """Put tables between their marks, ``<!-- table: NAME -->`` and ``<!-- end of table -->``."""
     for name, table in tables.items():
         pattern = rf'(<!-- table: {name} -->\n).*?(<!-- end of table -->)'
-        page = re.sub(pattern, lambda match: match[1] + table + '\n' + match[2], page,
-                      flags=re.DOTALL)
+        found = re.search(pattern, page, flags=re.DOTALL)
+        if found:
+            page = page[:found.end(1)] + table + '\n' + page[found.start(2):]
     return page
