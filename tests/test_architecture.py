@@ -14,12 +14,14 @@ LAYERS = (
     ('tools', ),
     ('command_line', ),
     ('studies', ),
+    ('features', ),
+    ('pretrain', ),
     ('analysis', ),
     ('transfer', 'evaluation'),
     ('engine', ),
     ('models', ),
     ('losses', 'datasets'),
-    ('bank', 'collectives'),
+    ('bank', 'collectives', 'communication'),
     ('files', 'dependencies', 'version', 'data'),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
