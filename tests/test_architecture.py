@@ -20,15 +20,15 @@ LAYERS = (
     ('transfer', 'evaluation'),
     ('engine', ),
     ('models', ),
-    ('losses', 'datasets'),
-    ('bank', 'collectives', 'communication'),
+    ('losses', 'bank', 'datasets'),
+    ('collectives', 'communication'),
     ('files', 'dependencies', 'version', 'data'),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 STUDY_TOOLS = ('ablation', 'benchmark', 'compare_transfer', 'make_scenes', 'saliency_seeds',
                'two_objects')
 # The core: it works where OpenMMLab is not installed.
-FREE_OF_OPENMMLAB = ('bank', 'files')
+FREE_OF_OPENMMLAB = ('bank', 'losses', 'communication', 'files')
 OPENMMLAB = {'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg'}
 
 
