@@ -89,8 +89,8 @@ def test_rows_in_a_file_without_decay_and_curves(folder):
     assert {group['weight_decay'] for group in rates} == {0, 1e-4}
 
 
-def test_large_k(folder):
-    write_config(folder, block('large-k').text)
+def test_large_k_with_a_hook_for_interrupts(folder):
+    write_config(folder, block('large-k').text, block('save-on-interrupt').text)
     train_tool.main(['my_config.py', '--cfg-options', *SMALLER, 'train_cfg.max_epochs=1'])
     head = Config.fromfile('work_dirs/my_config/my_config.py').model.head
     assert head.sharded and head.num_negatives == 1048576 and head.feat_dim == 128
