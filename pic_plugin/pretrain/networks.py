@@ -76,7 +76,8 @@ def _join(usual: str, arch: Any) -> str:
     text = str(arch).lower().replace('_', '-')
     if text.startswith(usual):  # regnetx_400mf
         return text
-    return f'{usual}{text}' if text.isdigit() and not usual.endswith('-cifar') else f'{usual}-{text}'
+    plain = text.isdigit() and not usual.endswith('-cifar')
+    return f'{usual}{text}' if plain else f'{usual}-{text}'
 
 
 def _plain(name: str) -> str:
@@ -109,7 +110,8 @@ def find_backbone(name: str) -> Dict[str, Any]:
             return {key: value for key, value in backbone.to_dict().items()
                     if key not in ('init_cfg', '_scope_')}
     near = difflib.get_close_matches(_plain(name), by_plain, n=5, cutoff=0.5)
-    names = [by_plain[one] for one in near] or ['resnet18', 'resnet50', 'convnext-tiny', 'vit-small']
+    names = [by_plain[one] for one in near] or ['resnet18', 'resnet50', 'convnext-tiny',
+                                                'vit-small']
     raise ValueError(f'there is no backbone {name}: the nearest names are {", ".join(names)}.')
 
 

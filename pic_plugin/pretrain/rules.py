@@ -239,7 +239,7 @@ def choose_optimizer(facts: Facts, is_transformer: bool) -> Choice:
 def choose_negatives(num_images: int) -> Choice:
     """K, classes in the softmax; None for all."""
     if num_images <= AUTHORS_NEGATIVES:
-        return Choice(None, f'all {num_images:,}: few enough for a softmax over all of them')
+        return Choice(None, f'{num_images:,} are few enough for a softmax over all of them')
     return Choice(AUTHORS_NEGATIVES, 'the most recent, with the weight-update correction; more '
                   'hardly help (Table 2 of the paper)')
 
@@ -295,17 +295,19 @@ def choose_memory_format(machine: Machine, is_transformer: bool) -> Choice:
 
 def explain(choices: Dict[str, Choice]) -> str:
     """Lines for people: name, value, reason."""
-    rows = [(name, _text(choice.value), choice.reason) for name, choice in choices.items()]
+    rows = [(name, text_of(name, choice.value), choice.reason)
+            for name, choice in choices.items()]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return '\n'.join(f'  {name:<{widths[0]}}  {value:<{widths[1]}}  {reason}'
                      for name, value, reason in rows)
 
 
-def _text(value: Any) -> str:
+def text_of(name: str, value: Any) -> str:
+    """A value for people."""
     if value is None:
-        return 'open'
+        return 'all' if '(K)' in name else 'open'
     if isinstance(value, int) and not isinstance(value, bool):
         return f'{value:,}'
     if isinstance(value, tuple):
-        return ' / '.join(map(_text, value))
+        return ' / '.join(text_of(name, one) for one in value)
     return str(value)
