@@ -232,7 +232,8 @@ def describe(survey: Survey, machine: Machine) -> str:
     processes = (f'{machine.num_processes} processes with {machine.num_cores} cores each'
                  if machine.num_processes > 1 else f'{machine.num_cores} cores')
     lines.append(f'Machine: {machine.device_name}{memory}, {processes}, '
-                 f'{machine.host_bytes / rules.GIB:.0f} GiB of memory and {machine.disk_bytes / rules.GIB:.0f} GiB of disk free.')
+                 f'{machine.host_bytes / rules.GIB:.0f} GiB of memory and '
+                 f'{machine.disk_bytes / rules.GIB:.0f} GiB of disk free.')
     if machine.num_devices > machine.num_processes and machine.device == 'cuda':
         lines.append(f'{machine.num_devices} GPUs are here; this trains on '
                      f'{machine.num_processes}. For all: torchrun --nproc_per_node '

@@ -14,8 +14,8 @@ from mmengine.device import get_device
 from torch import Tensor, nn
 
 from pic_plugin.analysis.images import FolderImages, Images, training_side
-from pic_plugin.analysis.network import open_network, pooled
-from pic_plugin.feature_files import check_writable, write_features
+from pic_plugin.analysis.network import RANDOM, Network, open_network, pooled
+from pic_plugin.features.files import check_writable, write_features
 from pic_plugin.transfer.checkpoint import read_checkpoint
 from pic_plugin.transfer.config_text import value_in_config
 
@@ -91,13 +91,29 @@ def load_backbone(checkpoint: Union[str, Path], normalise: bool = False,
         ValueError: If it is no checkpoint, or its network is unknown.
     """
     file = find_checkpoint(checkpoint)
-    network = open_network(file)
+    return _loaded(open_network(file), training_side_of(file), normalise).to(device)
+
+
+def untrained_twin(checkpoint: Union[str, Path], normalise: bool = False, device: str = 'cpu',
+                   seed: int = 0) -> LoadedBackbone:
+    """The same network with the weights that it would start from, to compare with.
+
+    Args:
+        checkpoint (str | Path): As for :func:`load_backbone`, likewise the others.
+        seed (int): Of the weights. Defaults to 0.
+    """
+    file = find_checkpoint(checkpoint)
+    network = open_network(RANDOM, like=open_network(file).settings, seed=seed)
+    return _loaded(network, training_side_of(file), normalise).to(device)
+
+
+def _loaded(network: Network, side: Optional[int], normalise: bool) -> LoadedBackbone:
     preprocessor = network.settings.preprocessor or {}
     mean = preprocessor.get('mean') or [0.0, 0.0, 0.0]
     std = preprocessor.get('std') or [1.0] * len(mean)
     to_rgb = bool(preprocessor.get('to_rgb', preprocessor.get('bgr_to_rgb', False)))
     return LoadedBackbone(network.backbone, mean, std, 'RGB' if to_rgb else 'BGR',
-                          training_side_of(file) or DEFAULT_SIDE, normalise).to(device)
+                          side or DEFAULT_SIDE, normalise)
 
 
 def find_checkpoint(checkpoint: Union[str, Path]) -> Path:
@@ -171,7 +187,7 @@ class _OneFile(FolderImages):
 
 
 def embed(images: Union[str, Path, Sequence[Any], np.ndarray],
-          checkpoint: Union[str, Path],
+          checkpoint: Union[str, Path, LoadedBackbone],
           out: Optional[Union[str, Path]] = None,
           side: Optional[int] = None,
           batch_size: int = 64,
@@ -182,7 +198,8 @@ def embed(images: Union[str, Path, Sequence[Any], np.ndarray],
     Args:
         images (str | Path | Sequence | np.ndarray): A folder (with those in it), a list of files or
             of PIL images or (H, W, 3) uint8 arrays in RGB, or one array (n, H, W, 3).
-        checkpoint (str | Path): As for :func:`load_backbone`.
+        checkpoint (str | Path | LoadedBackbone): As for :func:`load_backbone`, or what that
+            returned with ``normalise=True``.
         out (str | Path, optional): File to write, by its ending ``.npy`` (names in ``.txt`` beside
             it), ``.npz``, ``.csv`` or ``.parquet``. Defaults to None.
         side (int, optional): Pixels that the middle square of a picture is scaled to. Defaults to
@@ -209,7 +226,14 @@ def embed(images: Union[str, Path, Sequence[Any], np.ndarray],
     given = FolderImages(images) if isinstance(images, (str, Path)) else _ListedImages(images)
     if not len(given):
         raise ValueError('there are no images: the list is empty.')
-    backbone = load_backbone(checkpoint, normalise=True, device=device or get_device())
+    if isinstance(checkpoint, LoadedBackbone):
+        backbone = checkpoint if device is None else checkpoint.to(device)
+        if not backbone.normalise:
+            raise ValueError('embed needs a backbone that normalises: load_backbone(checkpoint, '
+                             'normalise=True).')
+        backbone.eval()
+    else:
+        backbone = load_backbone(checkpoint, normalise=True, device=device or get_device())
     where = next(backbone.parameters()).device
     parts: List[np.ndarray] = []
     names: List[str] = []
