@@ -113,8 +113,10 @@ def choose_backbone(facts: Facts, wishes: Wishes, image_size: int) -> Choice:
 def choose_batch(facts: Facts, wishes: Wishes, image_size: int, num_parameters: int) -> Choice:
     """Images of a step on one process."""
     machine = facts.machine
-    # A window of at most half of the images has to hold four batches of all processes.
-    most = max(8, _power_of_two_below(facts.num_images // (8 * machine.num_processes)))
+    # A window of at most half of the images has to hold four batches of all processes, or, where
+    # BatchNorm would be left with fewer than 8 images, one.
+    share = facts.num_images // machine.num_processes
+    most = max(2, min(max(8, _power_of_two_below(share // 8)), _power_of_two_below(share // 2)))
     if wishes.batch_size is not None:
         if wishes.batch_size * machine.num_processes > facts.num_images:
             raise ValueError(
@@ -139,7 +141,7 @@ def choose_batch(facts: Facts, wishes: Wishes, image_size: int, num_parameters: 
             size, reason = max(8, fits), (f'{machine.device_bytes / GIB:.0f} GiB of free memory on '
                                           'the device')
     if most < size:
-        size, reason = most, f'an eighth of {facts.num_images:,} pictures'
+        size, reason = most, f'of {facts.num_images:,} pictures a window has to hold several'
         if machine.num_processes > 1:
             reason += f', shared by {machine.num_processes} processes'
     return Choice(size, reason)

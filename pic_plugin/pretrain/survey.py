@@ -18,7 +18,7 @@ from pic_plugin.pretrain.walk import Found, find_pictures
 NUM_SAMPLED = 300  # pictures that are opened
 NUM_HASHED = 20000  # pictures of equal size in bytes that are compared
 # Of 64 bits: pictures that differ by a re-encoding or a small crop differ in a few.
-NEAR_BITS = 3
+NEAR_BITS = 5
 MAX_PIXELS = 2**31
 
 
