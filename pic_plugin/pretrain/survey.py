@@ -76,7 +76,7 @@ def survey_folders(folders: Sequence[Union[str, Path]], num_sampled: int = NUM_S
         raise ValueError(f'{names} holds {len(found.files)} pictures: every picture is a class of '
                          'its own, and so few teach nothing. Give at least 8, better thousands.')
     chosen = _evenly(len(found.files), num_sampled)
-    sides, modes, broken, prints = _open_sample(found, chosen)
+    sides, modes, broken, thumbnails = _open_sample(found, chosen)
     if not sides:
         first = next(iter(broken.items()))
         raise ValueError(f'none of {len(chosen)} pictures of {names} can be read ({first[0]}: '
@@ -85,7 +85,7 @@ def survey_folders(folders: Sequence[Union[str, Path]], num_sampled: int = NUM_S
         found.folders, found.root, found.files,
         dict(Counter(os.path.splitext(name)[1].lower() for name in found.files).most_common()),
         found.left_out, (min(sides), int(np.median(sides)), max(sides)), len(chosen), broken,
-        dict(modes.most_common()), _count_copies(found), _count_near(prints), found.notices)
+        dict(modes.most_common()), _count_copies(found), _count_near(thumbnails), found.notices)
 
 
 def _evenly(count: int, wanted: int) -> List[int]:
@@ -96,11 +96,11 @@ def _evenly(count: int, wanted: int) -> List[int]:
 
 def _open_sample(found: Found, chosen: Iterable[int]
                  ) -> Tuple[List[int], Counter, Dict[str, str], List[np.ndarray]]:
-    """Shorter sides, modes, reasons of broken ones by name, and fingerprints of the pictures."""
+    """Shorter sides, modes, reasons of broken ones by name, and (8, 9) grey thumbnails."""
     sides: List[int] = []
     modes: Counter = Counter()
     broken: Dict[str, str] = {}
-    prints: List[np.ndarray] = []
+    thumbnails: List[np.ndarray] = []
     for index in chosen:
         name = found.files[index]
         try:
@@ -117,10 +117,9 @@ def _open_sample(found: Found, chosen: Iterable[int]
         except Exception as error:
             broken[name] = (str(error) or type(error).__name__).splitlines()[0]
             continue
-        pixels = np.asarray(grey, dtype=np.int16)
-        prints.append((pixels[:, 1:] > pixels[:, :-1]).ravel())
+        thumbnails.append(np.asarray(grey, dtype=np.int16))
     # A truncated file has a header: its size was counted before decoding failed.
-    return (sides if prints else []), modes, broken, prints
+    return (sides if thumbnails else []), modes, broken, thumbnails
 
 
 def _count_copies(found: Found) -> int:
@@ -140,15 +139,21 @@ def _count_copies(found: Found) -> int:
     return sum(number - 1 for number in seen.values())
 
 
-def _count_near(prints: Sequence[np.ndarray]) -> int:
-    """Pictures whose fingerprint nearly equals an earlier one's, but for exact equals.
+def _count_near(thumbnails: Sequence[np.ndarray]) -> int:
+    """Pictures that look like an earlier one and are not the same.
 
-    A picture without structure (one colour) has a fingerprint of zeros, which says nothing.
+    Compared by 64 bits each, whether a place is brighter than the one left of it. Those of a
+    picture without structure (one colour) are all alike, and say nothing.
+
+    Args:
+        thumbnails (Sequence[np.ndarray]): (8, 9) grey values.
     """
-    rows = [row for row in prints if 4 < row.sum() < 60]
-    if len(rows) < 2:
+    if len(thumbnails) < 2:
         return 0
-    bits = np.stack(rows).astype(np.int16)
-    differing = (bits[:, None, :] != bits[None, :, :]).sum(-1)
-    earlier = np.tril(np.ones_like(differing, dtype=bool), -1)
-    return int(((differing <= NEAR_BITS) & (differing > 0) & earlier).any(axis=1).sum())
+    pixels = np.stack(thumbnails)  # (n, 8, 9)
+    bits = (pixels[:, :, 1:] > pixels[:, :, :-1]).reshape(len(pixels), -1)
+    structured = (bits.sum(1) > 4) & (bits.sum(1) < 60)
+    pixels, bits = pixels[structured].reshape(-1, 72), bits[structured]
+    alike = (bits[:, None] != bits[None]).sum(-1) <= NEAR_BITS
+    same = (pixels[:, None] == pixels[None]).all(-1)
+    return int((np.tril(alike, -1) & ~same).any(axis=1).sum())
