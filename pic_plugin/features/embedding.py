@@ -128,6 +128,7 @@ def find_checkpoint(checkpoint: Union[str, Path]) -> Path:
     files = [(int(digits), file) for file in path.glob('*.pth')
              for name, _, digits in [file.stem.partition('_')]
              if name in ('epoch', 'iter') and digits.isdigit()]
+    files += [(0, file) for file in path.glob('interrupted.pth')]
     # By time: a run may have saved by epochs and, interrupted, by iterations.
     files.sort(key=lambda found: (found[1].stat().st_mtime, found[0]))
     if not files:
@@ -140,7 +141,21 @@ def training_side_of(checkpoint: Path) -> Optional[int]:
     meta = read_checkpoint(checkpoint).get('meta')
     text = meta.get('cfg') if isinstance(meta, dict) else None
     loader = value_in_config(text, 'train_dataloader') if isinstance(text, str) else None
-    return training_side(dict(train_dataloader=loader)) if isinstance(loader, dict) else None
+    if not isinstance(loader, dict):
+        return None
+    return training_side(dict(train_dataloader=loader)) or _decoded_side(loader)
+
+
+def _decoded_side(node: Any) -> Optional[int]:
+    """Side of the crops that a pipeline decodes, if one does."""
+    if isinstance(node, dict):
+        if node.get('type') == 'DecodeRandomCrop' and node.get('size') is not None:
+            size = node['size']
+            return int(max(size) if isinstance(size, (list, tuple)) else size)
+        node = list(node.values())
+    if not isinstance(node, (list, tuple)):
+        return None
+    return max((side for side in map(_decoded_side, node) if side is not None), default=None)
 
 
 class Embedding(NamedTuple):

@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, Dict, List, NamedTuple, Optional
 
+from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
+
 from pic_plugin.pretrain.plan import Plan
 from pic_plugin.pretrain.rules import text_of
 
@@ -16,6 +18,7 @@ LOGGERS = {
     'mlflow': dict(type='MLflowVisBackend', exp_name='pic_plugin'),
 }
 LINE = 96  # characters
+BLURRED = 64  # pixels up to which blur would leave little
 
 
 class Sources(NamedTuple):
@@ -39,17 +42,31 @@ class Sources(NamedTuple):
 
 def train_dataset(sources: Sources, pipeline: List[dict]) -> dict:
     """Data set of pictures without labels."""
-    return dict(type='CustomDataset', data_root=sources.root, ann_file=sources.list_file,
+    return dict(type=_folder_dataset(), data_root=sources.root, ann_file=sources.list_file,
                 with_label=False, pipeline=pipeline)
 
 
 def labelled_dataset(list_file: str, pipeline: List[dict]) -> dict:
     """Data set of labelled pictures."""
-    return dict(type='CustomDataset', data_root='/', ann_file=list_file, pipeline=pipeline)
+    return dict(type=_folder_dataset(), data_root='/', ann_file=list_file, with_label=True,
+                pipeline=pipeline)
+
+
+def _folder_dataset() -> str:
+    """ImageFiles takes names of any bytes; mmpretrain's data set does where there is none."""
+    return 'ImageFiles' if 'ImageFiles' in DATASETS else 'CustomDataset'
+
+
+def augments_on_device() -> bool:
+    """Whether this version decodes in the loader and augments whole batches on the device."""
+    return 'AugmentPreprocessor' in MODELS and 'DecodeRandomCrop' in TRANSFORMS
 
 
 def train_pipeline(image_size: int) -> List[dict]:
     """The paper's augmentation; blur only where pixels are left after it."""
+    pack = dict(type='PackInputs', meta_keys=('sample_idx', ))
+    if augments_on_device():
+        return [dict(type='DecodeRandomCrop', size=image_size, scale=(0.2, 1.0)), pack]
     jitter = dict(type='torchvision/ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4,
                   hue=0.1)
     blur = [dict(type='GaussianBlur', magnitude_range=(0.1, 2.0), magnitude_std='inf', prob=0.5)]
@@ -60,15 +77,21 @@ def train_pipeline(image_size: int) -> List[dict]:
         dict(type='RandomApply', prob=0.8, transforms=[jitter]),
         dict(type='torchvision/RandomGrayscale', p=0.2),
         dict(type='PILToNumpy', to_bgr=True),
-        *(blur if image_size > 64 else []),
+        *(blur if image_size > BLURRED else []),
         dict(type='RandomFlip', prob=0.5),
-        dict(type='PackInputs', meta_keys=('sample_idx', )),
+        pack,
     ]
 
 
 def preprocessor(plan: Plan) -> dict:
-    """Normalisation on the device."""
-    return dict(type='SelfSupDataPreprocessor', mean=MEAN, std=STD, to_rgb=True)
+    """Normalisation on the device, and there the augmentation where this version has it."""
+    if not augments_on_device():
+        return dict(type='SelfSupDataPreprocessor', mean=MEAN, std=STD, to_rgb=True)
+    cfg: Dict[str, Any] = dict(type='AugmentPreprocessor', mean=MEAN, std=STD, to_rgb=True,
+                               channels_last=plan.memory_format == 'channels_last')
+    if plan.image_size <= BLURRED:
+        cfg['views'] = dict(blur=None)
+    return cfg
 
 
 def evaluation_pipeline(image_size: int, reference: bool) -> List[dict]:

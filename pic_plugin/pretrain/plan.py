@@ -110,7 +110,8 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
     storage = rules.choose_storage(facts, negatives.value)
     workers = rules.choose_workers(machine)
     precision = rules.choose_precision(machine)
-    memory_format = rules.choose_memory_format(machine, backbone.is_transformer)
+    memory_format = rules.choose_memory_format(machine, backbone.is_transformer,
+                                               facts.channels_last)
     choices: Dict[str, Choice] = {
         'images': Choice(num_images, 'each is a class of its own'),
         'backbone': network,

@@ -37,12 +37,14 @@ class Facts(NamedTuple):
         median_side (int): Median of the pictures' shorter sides, pixels.
         machine (Machine): Where it runs.
         adamw_sampled (bool): Whether sampled class weights are exact with AdamW.
+        channels_last (bool): Whether the preprocessor can deliver that memory format.
     """
 
     num_images: int
     median_side: int
     machine: Machine
     adamw_sampled: bool = False
+    channels_last: bool = True
 
 
 class Wishes(NamedTuple):
@@ -288,8 +290,16 @@ def choose_precision(machine: Machine) -> Choice:
     return Choice('float16', 'with a loss scale: this GPU has no bfloat16')
 
 
-def choose_memory_format(machine: Machine, is_transformer: bool) -> Choice:
-    """'channels_last' or 'contiguous'."""
+def choose_memory_format(machine: Machine, is_transformer: bool, available: bool = True) -> Choice:
+    """'channels_last' or 'contiguous'.
+
+    Args:
+        machine (Machine): Where.
+        is_transformer (bool): Whether the network is made of matrix products.
+        available (bool): Whether the preprocessor can deliver channels_last. Defaults to True.
+    """
+    if machine.device == 'cuda' and not is_transformer and not available:
+        return Choice('contiguous', 'the preprocessor of this version delivers no other')
     if machine.device == 'cuda' and not is_transformer:
         return Choice('channels_last', "the order that a GPU's half-precision convolutions want")
     return Choice('contiguous', 'channels_last serves convolutions on GPUs')

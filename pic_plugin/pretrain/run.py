@@ -18,7 +18,7 @@ from mmengine.logging import MMLogger
 
 from pic_plugin.engine.cpu_runner import CPURunner
 from pic_plugin.pretrain import finish, rules
-from pic_plugin.pretrain.config_text import Sources, config_text
+from pic_plugin.pretrain.config_text import Sources, augments_on_device, config_text
 from pic_plugin.pretrain.labels import read_labels
 from pic_plugin.pretrain.machine import Machine, find_machine
 from pic_plugin.pretrain.measure import Speed, measure_speed
@@ -108,7 +108,8 @@ def prepare(options: Options, say: Say, num_processes: int = 1) -> Prepared:
     say(describe(survey, machine))
     sources = _write_lists(options, survey, work, say)
     # A pass is what a sampler and a loader are asked for, whatever the length.
-    facts = Facts(len(survey.files), survey.sides[1], machine, adamw_is_sampled())
+    facts = Facts(len(survey.files), survey.sides[1], machine, adamw_is_sampled(),
+                  augments_on_device())
     plan, speed = settle(facts, wishes, sources, machine.device, say)
     say('Plan:\n' + rules.explain(plan.choices))
     say(speed.explain(plan))
@@ -325,7 +326,8 @@ def _plan_smaller(prepared: Prepared, options: Options, state: Dict[str, Any], s
     files = work.pictures.read_text(encoding='utf-8', errors='surrogateescape').splitlines()
     cfg = Config.fromfile(work.config)
     root = cfg.train_dataloader.dataset.data_root
-    facts = Facts(len(files), int(state['image_size']), machine, adamw_is_sampled())
+    facts = Facts(len(files), int(state['image_size']), machine, adamw_is_sampled(),
+                  augments_on_device())
     wishes = Wishes(backbone=state['backbone'], image_size=state['image_size'],
                     images_seen=state['images_seen'], batch_size=batch // 2)
     size = Choice(wishes.image_size, 'as before')

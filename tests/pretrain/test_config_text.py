@@ -5,6 +5,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS, MODELS
 
+from pic_plugin.pretrain import config_text as config_text_module
 from pic_plugin.pretrain import rules
 from pic_plugin.pretrain.config_text import LINE, Sources, config_text, schedule
 from pic_plugin.pretrain.machine import Machine
@@ -102,3 +103,17 @@ def test_labels_and_logs():
 
 def test_lines_are_not_long():
     assert max(map(len, config_text(plan_of(), Sources('/d', '/l')).splitlines())) <= LINE + 4
+
+
+def test_parts_of_the_device_pipeline_and_of_any_file_names(monkeypatch):
+    monkeypatch.setattr(config_text_module, 'augments_on_device', lambda: True)
+    plan = plan_of(size=32)
+    cfg = read(plan)
+    assert [step.type for step in cfg.train_dataloader.dataset.pipeline] == [
+        'DecodeRandomCrop', 'PackInputs']
+    assert cfg.model.data_preprocessor == dict(
+        type='AugmentPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
+        to_rgb=True, channels_last=False, views=dict(blur=None))
+    large = read(plan._replace(image_size=224, memory_format='channels_last'))
+    assert large.model.data_preprocessor.channels_last
+    assert 'views' not in large.model.data_preprocessor
