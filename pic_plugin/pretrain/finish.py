@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 
+from pic_plugin.analysis.scalars import read_run
+from pic_plugin.analysis.verdicts import context_of, verdicts_of
 from pic_plugin.transfer.checkpoint import (
     backbone_of,
     check_finite,
@@ -72,6 +74,17 @@ def usage(file: Path, form: str, cfg: dict) -> List[str]:
             f'    network = torchvision.models.resnet{cfg.get("depth")}()',
             f"    network.load_state_dict(torch.load({str(file)!r})['state_dict'], strict=False)"]
     return lines
+
+
+def verdicts(work_dir: Path, cfg: Any, untrained: Dict[str, float],
+             say: Callable[[str], Any]) -> None:
+    """Say what the logged numbers mean, and which page of the documentation helps."""
+    try:
+        run = read_run(work_dir)
+    except FileNotFoundError:  # a config that was changed to log elsewhere
+        return
+    for one in verdicts_of(run, context_of(cfg), untrained):
+        say(f'{one.name} ({one.level}): {one.text} See docs/{one.page}')
 
 
 def report(work_dir: Path, pictures: Optional[str], device: str, say: Callable[[str], Any],

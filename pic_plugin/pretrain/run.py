@@ -355,6 +355,7 @@ def hand_over(runner: QuietRunner, prepared: Prepared, options: Options, say: Sa
         if key in runner.message_hub.log_scalars:
             after = runner.message_hub.get_scalar(key).current()
             say(f'{name}: {before:.1f} % with random weights, {after:.1f} % after training')
+    finish.verdicts(Path(prepared.work), runner.cfg, untrained or {}, say)
     finish.export(checkpoint, Path(prepared.work), say)
     if options.report:
         finish.report(Path(prepared.work), options.labels if options.labels and os.path.isdir(

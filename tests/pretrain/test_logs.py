@@ -33,10 +33,10 @@ def test_wandb_offline(tmp_path, work_dir, quick, monkeypatch):
     pytest.importorskip('wandb', reason='pip install wandb')
     monkeypatch.setenv('WANDB_MODE', 'offline')
     vis_data, losses = run(tmp_path, work_dir, 'wandb')
-    import wandb
-    assert wandb.run.summary['loss'] == pytest.approx(losses[-1], rel=1e-5)
-    wandb.finish()
-    assert list(vis_data.rglob('run-*.wandb'))
+    files = list(vis_data.rglob('run-*.wandb'))
+    assert len(files) == 1
+    # A record of the last step's loss, as JSON in a binary log.
+    assert repr(losses[-1])[:7].encode() in files[0].read_bytes()
 
 
 def test_mlflow_in_a_folder(tmp_path, work_dir, quick, monkeypatch):
@@ -44,7 +44,7 @@ def test_mlflow_in_a_folder(tmp_path, work_dir, quick, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('MLFLOW_ALLOW_FILE_STORE', 'true')
     vis_data, losses = run(tmp_path, work_dir, 'mlflow')
-    files = [file for file in tmp_path.rglob('metrics/loss')]
+    files = list(tmp_path.rglob('metrics/loss'))
     assert len(files) == 1
     logged = [float(line.split()[1]) for line in files[0].read_text().splitlines()]
     assert logged == pytest.approx(losses, rel=1e-5)
