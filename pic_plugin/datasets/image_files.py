@@ -156,6 +156,18 @@ class ImageFiles(BaseDataset):
                              'so that its images would be listed twice: leave one of them out.')
         return [open_place(place, name, self._options, self._store) for name, place in roots]
 
+    @property
+    def places(self) -> str:
+        """Where the images are, for people to read."""
+        self.full_init()
+        return str(self.table)
+
+    @property
+    def label(self) -> str:
+        """What tells these places from those of other data sets."""
+        self.full_init()
+        return os.pathsep.join(part.label for part in self.table.parts)
+
     def __len__(self) -> int:
         """Number of classes: of images, where each is one."""
         self.full_init()

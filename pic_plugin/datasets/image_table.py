@@ -11,6 +11,8 @@ import numpy as np
 from pic_plugin.datasets.file_names import printable
 from pic_plugin.datasets.sources import Part
 
+NUM_NAMED = 3  # places that are printed
+
 
 class ImageTable:
     """The images of some places, one place after the other.
@@ -28,7 +30,8 @@ class ImageTable:
         self.num_images = int(self._ends[-1]) if len(parts) else 0
 
     def __str__(self) -> str:
-        return ', '.join(printable(part.root) for part in self.parts)
+        more = f' and {len(self.parts) - NUM_NAMED} more' if len(self.parts) > NUM_NAMED else ''
+        return ', '.join(printable(part.root) for part in self.parts[:NUM_NAMED]) + more
 
     def place(self, image: int) -> Tuple[Part, int]:
         """The place that an image is in, and its number there."""

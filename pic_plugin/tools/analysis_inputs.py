@@ -20,6 +20,7 @@ from mmengine.device import get_device
 from mmengine.utils import ProgressBar
 
 from pic_plugin.analysis.images import DatasetImages, FolderImages, Images, training_side
+from pic_plugin.datasets.file_names import printable
 from pic_plugin.dependencies import explain_missing_pkg_resources
 from pic_plugin.tools.config_file import find_config
 
@@ -125,9 +126,12 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def report_skipped(tool: str, images: Images) -> None:
-    """Say on stderr which pictures were left out and why."""
+    """Say on stderr what was left out and why."""
+    report = getattr(images, 'report', None)
+    if report is not None and report.num_left_out:
+        print('\n'.join(f'{tool}: {line}' for line in str(report).splitlines()), file=sys.stderr)
     for skipped in images.skipped[:NUM_NAMED]:
-        print(f'{tool}: left out {skipped.name}: {skipped.reason}', file=sys.stderr)
+        print(f'{tool}: left out {printable(skipped.name)}: {skipped.reason}', file=sys.stderr)
     more = len(images.skipped) - NUM_NAMED
     if more > 0:
         print(f'{tool}: left out {more} more pictures', file=sys.stderr)
@@ -154,7 +158,7 @@ def write_json(file: Path, content: Any) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file, whole or not at all; names of files as the bytes that they are."""
     partial = file.with_name(f'{file.name}.partial')
-    partial.write_text(text, encoding='utf-8')
+    partial.write_text(text, encoding='utf-8', errors='surrogateescape')
     os.replace(partial, file)

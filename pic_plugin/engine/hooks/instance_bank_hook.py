@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from pic_plugin.bank import InstanceBank, Planes, sgd_transition
 from pic_plugin.collectives import sum_over_ranks
+from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.engine.checkpoint.bank_checkpoint import BankCheckpoint
 from pic_plugin.engine.checkpoint.checkpoint_file import guard_loading
 from pic_plugin.engine.checkpoint.head_rows import HeadRows
@@ -101,6 +102,8 @@ class InstanceBankHook(PlainCheckpointHook):
         self.head = find_head(runner.model)
         num_instances = check_dataset_ids(runner.train_dataloader.dataset,
                                           self.head.num_instances)
+        if number_instances(runner.train_dataloader.dataset).renumbered:
+            _restart_workers(runner)
         wrapper = find_wrapper(runner, self.head.weight)
         self.optimizer, accumulative_counts = wrapper.optimizer, wrapper._accumulative_counts
         global_batch = (runner.train_dataloader.batch_size or 1) * dist.get_world_size()
@@ -288,7 +291,14 @@ def _reseed_loader(runner: Runner, sampler_seed: Optional[int]) -> None:
     keywords = getattr(loader.worker_init_fn, 'keywords', {})
     if 'seed' in keywords:
         keywords['seed'] = runner.seed
+    _restart_workers(runner)
+
+
+def _restart_workers(runner: Runner) -> None:
+    """Let workers that an iteration-based loop started when it was built start again.
+
+    They have fetched samples already, from the data set and with the seed as they were then.
+    """
     iterator = getattr(runner.train_loop, 'dataloader_iterator', None)
     if iterator is not None:
-        # Workers of an iteration-based loop start with it and have fetched with the old seed.
-        runner.train_loop.dataloader_iterator = type(iterator)(loader)
+        runner.train_loop.dataloader_iterator = type(iterator)(runner.train_dataloader)
