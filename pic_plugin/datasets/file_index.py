@@ -98,7 +98,7 @@ class IndexStore:
         for kept in sorted(self.folder.glob(f'{key}-*'), reverse=True):
             try:
                 index = FileIndex.load(kept)
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, KeyError, EOFError):
                 continue  # half deleted, or of a disk that was full
             if is_current(index.meta):
                 return index
