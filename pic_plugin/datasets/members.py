@@ -22,8 +22,26 @@ from mmengine.fileio import BaseStorageBackend, register_backend
 PREFIX = 'picmember'
 MAX_OPEN = 128  # archives that a process holds open
 
-_open: Dict[int, OrderedDict] = {}  # by process: a forked worker opens its own
+_open: OrderedDict = OrderedDict()  # handle and how to close it, by archive
 _lock = threading.Lock()
+
+
+def close_archives() -> None:
+    """Close what this process holds open."""
+    while _open:
+        _, (handle, close) = _open.popitem()
+        close(handle)
+
+
+def _after_fork() -> None:
+    """A worker opens its own: LMDB's handles must not be shared between processes."""
+    global _lock
+    _lock = threading.Lock()  # another thread may have held the old one
+    close_archives()
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def member_path(kind: str, archive: str, name: str, *numbers: int) -> str:
@@ -52,21 +70,21 @@ def is_member(path: Any) -> bool:
     return isinstance(path, str) and path.startswith(f'{PREFIX}://')
 
 
-def _opened(archive: str, opener: Callable[[str], Any], close: Callable[[Any], None]) -> Any:
+def opened(archive: str, opener: Callable[[str], Any],
+           close: Callable[[Any], None] = lambda handle: None) -> Any:
     """A handle of this process, the least recently used ones being closed."""
     with _lock:
-        handles = _open.setdefault(os.getpid(), OrderedDict())
-        if archive not in handles:
-            while len(handles) >= MAX_OPEN:
-                _, (old, closer) = handles.popitem(last=False)
+        if archive not in _open:
+            while len(_open) >= MAX_OPEN:
+                _, (old, closer) = _open.popitem(last=False)
                 closer(old)
-            handles[archive] = (opener(archive), close)
-        handles.move_to_end(archive)
-        return handles[archive][0]
+            _open[archive] = (opener(archive), close)
+        _open.move_to_end(archive)
+        return _open[archive][0]
 
 
 def _read_at(archive: str, start: int, size: int) -> bytes:
-    handle = _opened(archive, lambda path: os.open(path, os.O_RDONLY), os.close)
+    handle = opened(archive, lambda path: os.open(path, os.O_RDONLY), os.close)
     # Not seek and read: threads share the handle.
     content = os.pread(handle, size, start)
     while len(content) < size:
@@ -97,7 +115,7 @@ def _read_zip(archive: str, name: str, start: int, size: int, deflated: int) -> 
 
 def _read_lmdb(archive: str, name: str) -> bytes:
     from pic_plugin.datasets.stores import open_lmdb
-    environment = _opened(archive, open_lmdb, lambda handle: handle.close())
+    environment = opened(archive, open_lmdb, lambda handle: handle.close())
     with environment.begin() as transaction:
         content = transaction.get(os.fsencode(name))
     if content is None:
@@ -108,7 +126,7 @@ def _read_lmdb(archive: str, name: str) -> bytes:
 def _read_rows(archive: str, name: str, row: int) -> bytes:
     from pic_plugin.datasets.stores import open_rows, row_bytes
     column = name.split('/')[0]
-    return row_bytes(_opened(archive, open_rows, lambda handle: None), column, row)
+    return row_bytes(opened(archive, open_rows), column, row)
 
 
 READERS: Dict[str, Callable[..., bytes]] = dict(

@@ -9,8 +9,9 @@ from typing import Any, Dict, Optional
 import numpy as np
 
 from pic_plugin.datasets.file_index import FileIndex, file_state
-from pic_plugin.datasets.file_names import NameList, printable
+from pic_plugin.datasets.file_names import NameList, hash_names, printable
 from pic_plugin.datasets.file_report import FileReport
+from pic_plugin.datasets.members import opened
 
 
 def is_lmdb(path: str) -> bool:
@@ -56,11 +57,9 @@ def index_lmdb(path: str) -> FileIndex:
                 else:
                     yield bytes(key)
 
-    environment = open_lmdb(path)
-    try:
-        names = NameList.of(keys())
-    finally:
-        environment.close()
+    # LMDB lets a process open an environment once.
+    environment = opened(os.path.abspath(path), open_lmdb, lambda handle: handle.close())
+    names = NameList.of(keys())
     report.read['in LMDB'] += len(names)
     return FileIndex(names, {}, dict(state=state), report)
 
@@ -93,10 +92,8 @@ def index_rows(path: str, label_column: Optional[str], key_column: Optional[str]
     Raises:
         ValueError: If it has no column of images, or lacks one that is asked for.
     """
-    import datasets
-
-    from pic_plugin.datasets.file_names import hash_names
     rows = open_rows(path)
+    import datasets
     columns = [name for name in rows.column_names
                if isinstance(rows.features[name], datasets.Image)]
     if len(columns) != 1:

@@ -38,7 +38,7 @@ class Unnamed(Named):
 
 
 def pair(results):
-    return results.get('img_path', results['gt_label']), results['sample_idx']
+    return results.get('img_path', results.get('gt_label')), results['sample_idx']
 
 
 def repeated(dataset, times=2):
@@ -151,7 +151,6 @@ def test_image_files_are_numbered_too(tmp_path, images):
         ImageFiles(str(tmp_path / 'one'), pipeline=take),
         ImageFiles(str(tmp_path / 'two'), pipeline=take, indices=[1, 0, 1]),
         ImageFiles(str(tmp_path / 'one/deep'), pipeline=take)])
-    samples = [dataset[i] for i in range(len(dataset))]
     assert check_dataset_ids(dataset, None) == 6
     samples = {os.path.relpath(dataset[i][0], tmp_path): dataset[i][1] for i in range(9)}
     assert samples == {'one/1.png': 0, 'one/2.png': 1, 'one/deep/1.png': 2, 'one/deep/2.png': 3,
