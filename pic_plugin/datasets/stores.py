@@ -65,7 +65,7 @@ def index_lmdb(path: str) -> FileIndex:
 
 
 def open_rows(path: str) -> Any:
-    """A data set that ``datasets.Dataset.save_to_disk`` wrote, its images not decoded.
+    """A data set that ``datasets.Dataset.save_to_disk`` wrote.
 
     Raises:
         ImportError: If the package is missing.
@@ -80,9 +80,6 @@ def open_rows(path: str) -> Any:
     if isinstance(rows, datasets.DatasetDict):
         raise ValueError(f'{printable(path)} has the splits {sorted(rows)}: name the folder of one '
                          f'of them, such as {os.path.join(path, sorted(rows)[0])}.')
-    for name in rows.column_names:
-        if isinstance(rows.features[name], datasets.Image):
-            rows = rows.cast_column(name, datasets.Image(decode=False))
     return rows
 
 
@@ -119,7 +116,8 @@ def index_rows(path: str, label_column: Optional[str], key_column: Optional[str]
 
 def row_bytes(rows: Any, column: str, row: int) -> bytes:
     """The encoded picture of a row, from the row itself or from the file that it names."""
-    value = rows[row][column]
+    # From the table: rows[row] would decode all of its images.
+    value = rows.data.column(column)[row].as_py()
     if value.get('bytes') is not None:
         return value['bytes']
     with open(value['path'], 'rb') as file:
