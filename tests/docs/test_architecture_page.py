@@ -16,6 +16,8 @@ def test_table_of_packages():
             for row in table.strip().splitlines()[2:]]
     rank = {part: i for i, parts in enumerate(LAYERS) for part in parts}
     named = [part for row in rows for part in row]
-    assert set(named) == set(rank) - SMALL, 'a package has come or gone'
+    there = {part for part in rank if list((ROOT / 'pic_plugin').glob(f'{part}/__init__.py'))
+             or (ROOT / 'pic_plugin' / f'{part}.py').is_file()}
+    assert set(named) == there - SMALL, 'a package has come or gone'
     ranks = [{rank[part] for part in row} for row in rows]
     assert all(max(above) <= min(below) for above, below in zip(ranks, ranks[1:])), ranks
