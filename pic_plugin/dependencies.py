@@ -62,6 +62,9 @@ REQUIREMENTS = (
 
 
 OPENMMLAB = ('mmengine', 'mmcv', 'mmpretrain')
+CORE_ONLY = ('mmengine, mmcv and mmpretrain are not installed: pic_plugin.bank and '
+             'pic_plugin.losses work in a training loop of your own; for configs, `mim train` and '
+             "the tools run `pip install 'pic_plugin[lite]'`.")
 
 
 def has_openmmlab() -> bool:
@@ -71,10 +74,7 @@ def has_openmmlab() -> bool:
 
 def warn_of_core_only() -> None:
     """Say that there is the core alone, and how to get the rest."""
-    warnings.warn(
-        'mmengine, mmcv and mmpretrain are not installed: pic_plugin.bank and pic_plugin.losses '
-        'work in a training loop of your own; for configs, `mim train` and the tools run '
-        "`pip install 'pic_plugin[lite]'`.", stacklevel=3)
+    warnings.warn(CORE_ONLY, stacklevel=3)
 
 
 def parse_version(version: str) -> Version:

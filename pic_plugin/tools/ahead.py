@@ -86,10 +86,8 @@ def run(args: argparse.Namespace) -> None:
     print(f'ready after {time.monotonic() - begun:.1f} s on {device}', flush=True)
     Plan(executor, TINY if args.tiny else Scale(), args.out, STAGES).run(
         args.stages or [name for name in STAGES if name != 'smoke'])
-    pool.wait(begun + args.seconds + 20 - time.monotonic())
+    pool.close(begun + args.seconds + 20 - time.monotonic())
     print(f'done after {time.monotonic() - begun:.1f} s', flush=True)
-    # A linear evaluation that is still running would hold the machine.
-    os._exit(0)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

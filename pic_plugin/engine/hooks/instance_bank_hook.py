@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from pic_plugin.bank import InstanceBank, SampledClassWeights
+from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.engine.checkpoint.bank_checkpoint import BankCheckpoint
 from pic_plugin.engine.checkpoint.checkpoint_file import guard_loading
 from pic_plugin.engine.checkpoint.instance_keys import instance_keys
@@ -43,6 +44,7 @@ from pic_plugin.engine.runner_private import (
     has_loaded,
     is_training,
     reseed_loader,
+    restart_workers,
 )
 from pic_plugin.engine.shard_clipping import check_elementwise
 from pic_plugin.engine.stream_position import StreamPosition, epoch_and_batch
@@ -98,6 +100,8 @@ class InstanceBankHook(Hook):
         self.head = find_head(runner.model)
         loader = runner.train_dataloader
         num_instances = check_dataset_ids(loader.dataset, self.head.num_instances)
+        if number_instances(loader.dataset).renumbered:
+            restart_workers(runner)
         wrapper = find_wrapper(runner, self.head.weight)
         global_batch = (loader.batch_size or 1) * dist.get_world_size()
         resize_head(self.head, num_instances,

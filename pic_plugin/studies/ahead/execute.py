@@ -2,7 +2,6 @@
 """Many trainings side by side on one device, each result written at once."""
 from __future__ import annotations
 
-import concurrent.futures
 import json
 import multiprocessing
 import time
@@ -50,22 +49,21 @@ class LinearPool:
     """
 
     def __init__(self, workers: int) -> None:
-        context = multiprocessing.get_context('fork')
-        self.pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
-        self.pending: List[concurrent.futures.Future] = []
-        for future in [self.pool.submit(time.sleep, 0.05) for _ in range(workers)]:
-            future.result()
+        self.pool = multiprocessing.get_context('fork').Pool(workers)
+        self.pending: List[Any] = []
 
     def submit(self, arrays: tuple, done: Callable[[float], None]) -> None:
         """Have an accuracy computed, and call ``done`` with it."""
-        future = self.pool.submit(_linear, arrays)
-        future.add_done_callback(lambda finished: done(finished.result()))
-        self.pending.append(future)
+        self.pending.append(self.pool.apply_async(
+            _linear, (arrays, ), callback=done,
+            error_callback=lambda error: print(f'linear evaluation: {error}', flush=True)))
 
-    def wait(self, seconds: float) -> None:
-        """Wait for what is pending, at most so long."""
-        concurrent.futures.wait(self.pending, timeout=max(seconds, 0.0))
-        self.pool.shutdown(wait=False, cancel_futures=True)
+    def close(self, seconds: float) -> None:
+        """Wait for what is pending, at most so long, and end the processes."""
+        end = time.monotonic() + seconds
+        for result in self.pending:
+            result.wait(max(end - time.monotonic(), 0.0))
+        self.pool.terminate()
 
 
 def _linear(arrays: tuple) -> float:

@@ -63,7 +63,7 @@ class Images:
 
 
 def write_sheets(folder: Path, name: str, images: np.ndarray, labels: np.ndarray,
-                 quality: int = 92) -> None:
+                 quality: int = 90) -> None:
     """Write (M, H, H, 3) uint8 images as JPEG sheets and their labels as JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     size = images.shape[1]

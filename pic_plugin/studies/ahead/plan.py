@@ -247,7 +247,8 @@ class Plan:
     def stage_full(self, seconds: float) -> int:
         """Full-width network on all images: as many passes as fit, the same for each method."""
         scale = self.scale
-        share = dict(data='cifar10-all', images=scale.full_images, batch=scale.full_batch,
+        share = dict(data='cifar10-all', images=scale.full_images, passes=scale.full_passes,
+                     batch=scale.full_batch,
                      width=scale.full_width, hidden=2048 if scale.full_width >= 64 else 32,
                      strides=(1, 2, 2, 2), lr=0.24, end=0.0, half=True, seed=0)
         refresh = self._chosen('search_small')['PIC, refresh']
@@ -281,14 +282,14 @@ class Plan:
         for training in trainings:
             training.advance(8)
         _synchronize()
-        begun, steps = time.monotonic(), 0
-        while time.monotonic() - begun < seconds:
+        begun, done = time.monotonic(), sum(t.done * t.setting.batch for t in trainings)
+        while time.monotonic() - begun < seconds and not trainings[0].is_done:
             for _ in range(4):
                 for training in trainings:
                     training.advance(8)
             _synchronize()
-            steps += 32
-        return sum(s.batch for s in settings) * steps / (time.monotonic() - begun)
+        done = sum(t.done * t.setting.batch for t in trainings) - done
+        return done / (time.monotonic() - begun)
 
 
 def _synchronize() -> None:

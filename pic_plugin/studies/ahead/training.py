@@ -22,7 +22,7 @@ from .optimizers import Optimizer
 from .schedule import learning_rates, recency_thresholds, returned_after, visits
 from .setting import Setting
 
-CHUNK_IMAGES = 4096  # images augmented in one go: enough to make starting operations cheap
+CHUNK_IMAGES = 2048  # images augmented in one go: enough to make starting operations cheap
 PROBES = 8
 
 
