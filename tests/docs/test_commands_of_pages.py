@@ -14,6 +14,7 @@ from pic_plugin.datasets import ImageGrid
 from pic_plugin.tools import train as train_tool
 from toys.checkpoints import pic_content
 from toys.pages import block
+from toys.pictures import write_pictures
 
 DEMO = ['train_dataloader.num_workers=0', 'train_dataloader.batch_size=20',
         'train_dataloader.dataset.indices=40', 'train_dataloader.sampler.window_size=20',
@@ -35,8 +36,8 @@ LESS = dict(saliency=['--show', '2'], neighbours=['--num-queries', '2', '--count
 def run(text, *added, **replaced):
     """Run the commands of a block in this process, with arguments added and words replaced."""
     for line in text.splitlines():
-        if not line or re.fullmatch(r'[A-Z]+=\S+', line):
-            continue  # a variable, of which `replaced` has the value
+        if not line or re.fullmatch(r'[A-Z]+=\S+|\. .*/bin/activate', line):
+            continue  # a variable, of which `replaced` has the value, or the environment
         words = [replaced.get(word.lstrip('$'), word) for word in shlex.split(line)]
         words = [re.sub(r'\$([A-Z]+)', lambda match: replaced[match[1]], word) for word in words]
         assert words[:2] == ['python', '-m'] and words[2].startswith('pic_plugin.tools.'), line
@@ -87,10 +88,21 @@ def test_look_at_the_demo(in_demo):
         assert list(in_demo.glob(f'*/{name}.png')), name
 
 
-def test_a_folder_of_ones_own_and_resume(tmp_path, monkeypatch, work_dir):
+def test_pretrain_and_features(in_demo):
+    write_pictures(in_demo / 'DATA', 12)
+    (in_demo / 'FOLDER').symlink_to('DIR')
+    run(block('own-folder').text, '--backbone', 'resnet18', '--image-size', '32', '--batch-size',
+        '2', '--epochs', '1', '--device', 'cpu', '--no-report')
+    names: dict = {}
+    exec(block('embed').text, names)
+    assert names['features'].shape == (6, 512) and len(names['names']) == 6
+    assert names['backbone'](torch.rand(2, 3, 32, 32)).shape == (2, 512)
+
+
+def test_a_folder_from_a_config_and_resume(tmp_path, monkeypatch, work_dir):
     monkeypatch.chdir(tmp_path)
     data = write_images(tmp_path / 'pictures')
-    run(block('own-folder').text, '--cfg-options', *FOLDER, 'train_cfg.max_epochs=1',
+    run(block('folder-config').text, '--cfg-options', *FOLDER, 'train_cfg.max_epochs=1',
         DATA=data)
     assert list(Path('work_dirs/mine').glob('epoch_1.*.bank-0of1'))
     run(block('resume').text, '--work-dir', 'work_dirs/mine', '--cfg-options', *FOLDER,
