@@ -15,6 +15,7 @@ from .corrections import correction_for, group_of
 from .global_batch import GlobalBatch, gather_batch
 from .instance_bank import InstanceBank, SlotTensors, Storage
 from .slots import Slots
+from .transfers import to_device
 
 
 class SampledClassWeights:
@@ -116,7 +117,7 @@ class SampledClassWeights:
         self.batch, pending = gather_batch(own, self.has_pending_gradient,
                                            self.bank.slots.processes)
         self.missed = self.bank.sample(self.batch.ids, self.tensors, pending)
-        return self.bank.targets(self.batch).to(self.weight.device)
+        return to_device(self.bank.targets(self.batch).numpy(), self.weight.device)
 
     @property
     def active(self) -> Tensor:

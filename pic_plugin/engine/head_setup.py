@@ -29,6 +29,13 @@ def find_model(model: nn.Module) -> nn.Module:
     return wrapped.module if is_model_wrapper(model) else model
 
 
+def finish_loss_check(model: nn.Module) -> None:
+    """Let a loss that is not finite, which a GPU may not have told yet, stop the training now."""
+    loss_check = getattr(find_model(model), 'loss_check', None)
+    if loss_check is not None:
+        loss_check.finish()
+
+
 def find_head(model: nn.Module) -> PICHead:
     """The model's PICHead.
 

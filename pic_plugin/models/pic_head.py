@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pic_plugin.bank import GlobalBatch, InstanceBank, SampledClassWeights, Slots
 from pic_plugin.bank.row_codec import DTYPES
+from pic_plugin.bank.transfers import to_device
 from pic_plugin.communication import communicator
 from pic_plugin.losses import Shards
 
@@ -190,7 +191,7 @@ class PICHead(BaseModule):
                 'out_channels of the neck and feat_dim of the head to the same number.')
         batch = self._batch_of(data_samples)
         class_weights = sampled.active if train_weights else sampled.active.detach()  # (A, d)
-        targets = sampled.bank.targets(batch).to(features.device)
+        targets = to_device(sampled.bank.targets(batch).numpy(), features.device)
         inputs: List[Any] = [features, class_weights, targets]
         if sampled.bank.slots.is_sharded:
             inputs.append(Shards(sampled.bank.slots.processes, batch.sizes))
