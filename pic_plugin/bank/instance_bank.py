@@ -231,6 +231,19 @@ class InstanceBank:
                 rows[held] = (np.cumsum(active) - 1)[rows[held]]
         return torch.from_numpy(np.where(held, rows, -1))
 
+    def rows_of(self, ids: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Where classes are in the parameter.
+
+        Args:
+            ids (np.ndarray): (R,) int64 classes that have a slot.
+
+        Returns:
+            tuple[Tensor, Tensor]: (R,) bool, which of them this process holds, and (S,) int64, the
+            rows of those.
+        """
+        slots = ids if self.active_set is None else self.active_set.slots_of(ids)
+        return torch.from_numpy(self.slots.holds(slots)), self._held_rows(slots)
+
     def class_weights(self, ids: np.ndarray, weight: Tensor) -> Tensor:
         """Rows as dense training would hold them after the last optimizer step.
 
