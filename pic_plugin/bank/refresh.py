@@ -2,25 +2,62 @@
 """Refresh of returning rows: a class weight is turned to its image's present feature."""
 from __future__ import annotations
 
-from typing import Sequence
+from typing import NamedTuple, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def returning(absence: Tensor, away: float) -> Tensor:
-    """Which images come back after an absence.
+class Refresh(NamedTuple):
+    """What happens to the class weight of an image that comes back after an absence.
+
+    Attributes:
+        share (float): 0 to 1, by which its row is turned to the image's present feature. Defaults
+            to 0: the row stays as the optimizer made it.
+        away (int): Optimizer steps since the image's last visit beyond which it counts as having
+            been away; the first visit always does. Defaults to 0: every step without a visit. With
+            a sliding window it is two windows' steps: visits in neighbouring windows lie at most
+            two windows apart, so a longer absence says that the window had left the image.
+    """
+
+    share: float = 0.0
+    away: int = 0
+
+
+class LastVisits:
+    """When each image was last visited.
 
     Args:
-        absence (Tensor): (B,) integer, optimizer steps since each image's last visit; for one that
-            was never visited, any number above ``away``.
-        away (float): Steps beyond which an image has been away.
+        num_instances (int): N.
 
-    Returns:
-        Tensor: (B,) bool.
+    Attributes:
+        steps (np.ndarray): (N,) int64 optimizer steps that had been taken, -1 for never: 8 bytes
+            an image.
     """
-    return absence > away
+
+    def __init__(self, num_instances: int) -> None:
+        self.steps = np.full(num_instances, -1, dtype=np.int64)
+
+    def visit(self, ids: np.ndarray, step: int, away: int) -> np.ndarray:
+        """Record a batch, and find the images that return.
+
+        Args:
+            ids (np.ndarray): (B,) int64 images.
+            step (int): Optimizer steps taken.
+            away (int): See :class:`Refresh`.
+
+        Returns:
+            np.ndarray: (R,) int64, places in the batch of images that return, each image once, at
+            its first place.
+        """
+        before = self.steps[ids]
+        returns = (before < 0) | (step - before > away)
+        first = np.zeros(len(ids), dtype=bool)
+        first[np.unique(ids, return_index=True)[1]] = True
+        self.steps[ids] = step
+        return np.flatnonzero(returns & first)
 
 
 def turned(weight: Tensor, features: Tensor, share: float) -> Tensor:

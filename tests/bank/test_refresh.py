@@ -2,10 +2,12 @@
 """Returning rows against a slow reference, one row at a time in float64."""
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from pic_plugin.bank.refresh import refresh_rows, returning, turned
+from pic_plugin.bank import SampledClassWeights, initial_rows
+from pic_plugin.bank.refresh import LastVisits, Refresh, refresh_rows, turned
 
 
 def slow_turn(row, feature, share):
@@ -88,8 +90,75 @@ def test_refresh_trains_on_as_dense_sgd_does_by_hand():
     torch.testing.assert_close(weight.detach(), by_hand, atol=1e-13, rtol=1e-12)
 
 
-def test_returning_means_longer_than_the_bound():
-    assert returning(torch.tensor([0, 16, 17, 10**9]), 16).tolist() == [False, False, True, True]
+def test_images_return_after_a_longer_absence_than_the_bound_and_once_a_batch():
+    visits = LastVisits(5)
+    assert visits.visit(np.array([3, 1, 3]), 0, 2).tolist() == [0, 1]  # never seen before
+    assert visits.visit(np.array([1, 3]), 2, 2).tolist() == []
+    assert visits.visit(np.array([4, 1, 1, 3]), 5, 2).tolist() == [0, 1, 3]
+    # Another batch of the same step, as with gradient accumulation.
+    assert visits.visit(np.array([1, 0]), 5, 0).tolist() == [1]
+    assert visits.steps.tolist() == [5, 5, -1, 5, 5]
+
+
+class DenseRefresh:
+    """The oracle: all N rows in torch's own SGD, float64, refreshed one by one."""
+
+    def __init__(self, num_instances, share, away):
+        start = initial_rows(np.arange(num_instances), 4, seed=3)
+        self.weight = torch.nn.Parameter(torch.from_numpy(start).double())
+        self.optimizer = torch.optim.SGD([self.weight], lr=0.2, momentum=0.9, weight_decay=0.01)
+        self.share, self.away, self.last = share, away, {}
+
+    def refresh(self, ids, features, step):
+        for image, feature in zip(ids.tolist(), features.tolist()):
+            if step - self.last.get(image, -10**9) > self.away:
+                row = self.weight.data[image]
+                row[:] = torch.tensor(slow_turn(row.tolist(), feature, self.share))
+                if self.optimizer.state:
+                    self.optimizer.state[self.weight]['momentum_buffer'][image] = 0
+            self.last[image] = step
+
+
+@pytest.mark.parametrize('num_negatives', [9, 30, None])
+@pytest.mark.parametrize('accumulate', [1, 2])
+@pytest.mark.parametrize('share, away', [(1.0, 0), (0.6, 3)])
+def test_sampled_rows_are_refreshed_as_dense_training_would(num_negatives, accumulate, share,
+                                                            away):
+    num_instances, batch, steps = 30, 6, 40
+    rng = np.random.default_rng(0)
+    dense = DenseRefresh(num_instances, share, away)
+    room = batch * (accumulate - 1)
+    num_slots = num_instances if num_negatives in (None, 30) else num_negatives + room
+    weight = torch.nn.Parameter(torch.empty(num_slots, 4))
+    optimizer = torch.optim.SGD([weight], lr=0.2, momentum=0.9, weight_decay=0.01)
+    sampled = SampledClassWeights(weight, optimizer, num_instances, num_negatives, seed=3)
+    sampled.refresh_with(Refresh(share, away))
+    sampled.start()
+    recent, stream = [], np.repeat(np.arange(200) % 30, 3)  # three visits in a row, then away
+    for step in range(steps):
+        for part in range(accumulate):
+            start = (step * accumulate + part) * batch // 3
+            ids = rng.permutation(stream[start:start + batch])
+            features = torch.from_numpy(rng.normal(size=(batch, 4)))
+            recent = [one for one in recent if one not in ids] + list(
+                dict.fromkeys(ids[::-1].tolist()))[::-1]
+            kept = recent[-num_negatives:] if num_negatives == 9 else list(range(30))
+            places = sampled.sample(ids)
+            sampled.turn_returning(features.float())
+            dense.refresh(ids, features.float().double(), step)
+            for rows, targets in ((sampled.active.double(), places),
+                                  (dense.weight[kept],
+                                   torch.tensor([kept.index(i) for i in ids.tolist()]))):
+                loss = torch.nn.functional.cross_entropy(
+                    torch.nn.functional.normalize(features)
+                    @ torch.nn.functional.normalize(rows).T / 0.2, targets)
+                (loss / accumulate).backward()
+        for one in (optimizer, dense.optimizer):
+            one.step()
+            one.zero_grad()
+    # float32 rows beside float64, 40 steps
+    torch.testing.assert_close(sampled.rows(range(num_instances)).double(), dense.weight.data,
+                               atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize('share', [-0.1, 1.1])

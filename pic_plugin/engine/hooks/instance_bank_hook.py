@@ -23,6 +23,7 @@ from pic_plugin.engine.head_setup import (
     clip_over_shards,
     find_head,
     find_model,
+    finish_loss_check,
     resize_head,
     sample_class_weights,
 )
@@ -126,9 +127,8 @@ class InstanceBankHook(Hook):
 
     @property
     def bank(self) -> InstanceBank:
-        """The bank of all class weights; no attribute before training."""
-        if self.class_weights is None:
-            raise AttributeError('there is no bank before training.')
+        """The bank of all class weights."""
+        assert self.class_weights is not None, 'before_run has made them'
         return self.class_weights.bank
 
     def _after_resume(self, runner: Runner) -> None:
@@ -187,6 +187,7 @@ class InstanceBankHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Plain containers only, and with them what belongs to the bank."""
+        finish_loss_check(runner.model)
         to_plain_message_hub(checkpoint)
         self.stream.save(checkpoint)
         self.checkpoint.add_state(checkpoint)
