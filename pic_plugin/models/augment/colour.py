@@ -59,8 +59,9 @@ def grey(images: Tensor) -> Tensor:
 def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
     """Turn the hue, as torchvision's ``adjust_hue``.
 
-    Value and chroma stay: with the hue h in sixths of a turn, a channel of HSV's inverse is
-    ``max - chroma * clip(min(k, 4 - k), 0, 1)`` with k = (5, 3, 1) + h modulo 6 for R, G, B.
+    Maximum and minimum of the channels stay. With the hue h in sixths of a turn, the inverse of
+    HSV is ``min + chroma * clip(|h - 3| - 1, 0, 1)`` for red, and ``clip(2 - |h - 2|, 0, 1)`` and
+    ``clip(2 - |h - 4|, 0, 1)`` in its place for green and blue.
 
     Args:
         images (Tensor): (B, 3, H, W), RGB in [0, 1].
@@ -76,11 +77,11 @@ def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
     hue = torch.where(high == red, (green - blue) / divisor,
                       torch.where(high == green, (blue - red) / divisor + 2,
                                   (red - green) / divisor + 4))
-    hue = hue + 6 * turns[:, None, None]
-    channels = []
-    for sixth in (5, 3, 1):
-        place = torch.remainder(hue + sixth, 6)
-        channels.append(high - chroma * torch.minimum(place, 4 - place).clamp(0, 1))
+    hue = torch.remainder(hue + 6 * turns[:, None, None], 6)
+    red_share = (hue - 3).abs().sub(1).clamp(0, 1)
+    green_share = (2 - (hue - 2).abs()).clamp(0, 1)
+    blue_share = (2 - (hue - 4).abs()).clamp(0, 1)
+    channels = [torch.addcmul(low, chroma, share) for share in (red_share, green_share, blue_share)]
     return torch.where(turns[:, None, None, None] == 0, images, torch.stack(channels, 1))
 
 
