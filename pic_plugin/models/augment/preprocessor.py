@@ -99,6 +99,8 @@ class AugmentPreprocessor(BaseDataPreprocessor):
             self._compiled() if compile else change_colours)
         self._said = False
 
+    # In the middle of mmengine's compiled training step: draws are NumPy's, and not to be traced.
+    @torch.compiler.disable
     def forward(self, data: Mapping, training: bool = False) -> dict:
         """Augment (in training) and normalise.
 
@@ -137,9 +139,9 @@ class AugmentPreprocessor(BaseDataPreprocessor):
         if view.shape[1] != 3:
             recipe = recipe.without_colour()
         draws = draw(recipe, len(view), view.device, generator)
-        return self._normalise(self.apply(view, draws))
+        return self._normalise(self.augment(view, draws))
 
-    def apply(self, view: Tensor, draws: Draws) -> Tensor:
+    def augment(self, view: Tensor, draws: Draws) -> Tensor:
         """Augment a view with given parameters.
 
         Args:
