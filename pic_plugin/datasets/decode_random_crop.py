@@ -82,8 +82,8 @@ class DecodeImage(LoadImageOrSkip):
         results['img_shape'] = results['ori_shape'] = decoded.full_size
         return results
 
-    def _load(self, results: dict, choose_reduction: Optional[ChooseReduction]
-              ) -> Optional[Decoded]:
+    def _load(self, results: dict, choose_reduction: Optional[ChooseReduction],
+              quick: bool = False) -> Optional[Decoded]:
         """The image, perhaps at a fraction of its size; None if it is broken."""
         if 'img' in results:
             pixels = results['img']
@@ -91,7 +91,7 @@ class DecodeImage(LoadImageOrSkip):
             return Decoded(pixels, pixels.shape[:2])
         try:
             content = read_bytes(results, self.backend_args)
-            return decode(content, self.channels, self.decoder, choose_reduction)
+            return decode(content, self.channels, self.decoder, choose_reduction, quick)
         except MemoryError:
             raise
         except Exception as error:
@@ -143,6 +143,8 @@ class DecodeRandomCrop(DecodeImage):
         ratio (tuple[float, float]): Its width / height. Defaults to (3 / 4, 4 / 3).
         crops (Sequence[dict], optional): In place of the three, for several views: ``size``,
             ``scale``, ``ratio`` and ``num_views`` of each kind, in order. ``img`` is then a list.
+        quick (bool): See :func:`~pic_plugin.datasets.decoding.decode`: less exact than the
+            decoding of evaluation, by far less than the augmentation changes. Defaults to True.
         **kwargs: Of :class:`DecodeImage`.
 
     Raises:
@@ -151,13 +153,15 @@ class DecodeRandomCrop(DecodeImage):
 
     def __init__(self, size: Any = None, scale: Tuple[float, float] = (0.2, 1.0),
                  ratio: Tuple[float, float] = (3 / 4, 4 / 3),
-                 crops: Optional[Sequence[dict]] = None, **kwargs: Any) -> None:
+                 crops: Optional[Sequence[dict]] = None, quick: bool = True,
+                 **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if (size is None) == (crops is None):
             raise ValueError('give size, or crops for several views.')
         self.several = crops is not None
-        recipes = [CropRecipe(**crop) for crop in crops or [dict(size=size, scale=scale,
-                                                                 ratio=ratio)]]
+        self.quick = quick
+        recipes = [CropRecipe(**crop) for crop in (
+            [dict(size=size, scale=scale, ratio=ratio)] if crops is None else crops)]
         self.recipes = [recipe for recipe in recipes for _ in range(recipe.num_views)]
         if not self.recipes:
             raise ValueError('crops is empty: give at least one.')
@@ -171,7 +175,7 @@ class DecodeRandomCrop(DecodeImage):
             boxes[:] = [draw_box(*full_size, recipe) for recipe in self.recipes]
             return reduction_for(boxes, sizes)
 
-        decoded = self._load(results, choose_reduction)
+        decoded = self._load(results, choose_reduction, quick=self.quick)
         if decoded is None:
             return None
         if not boxes:  # a format that is always decoded whole

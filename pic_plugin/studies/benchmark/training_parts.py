@@ -47,7 +47,8 @@ class BenchmarkIds(Dataset):
 @FUNCTIONS.register_module()
 def benchmark_collate(batch: List[int]) -> dict:
     """Ids as samples, and next to nothing as inputs."""
-    return dict(inputs=torch.zeros(len(batch), 3, 1, 1), data_samples=[LightSample(int(i)) for i in batch])
+    return dict(inputs=torch.zeros(len(batch), 3, 1, 1),
+                data_samples=[LightSample(int(i)) for i in batch])
 
 
 @MODELS.register_module()
@@ -61,10 +62,12 @@ class BenchmarkImages(BaseDataPreprocessor):
         as_list (bool): Views as a list, as self-supervised algorithms take them.
         channels_last (bool): Memory format.
         augment (dict, optional): Arguments of ``AugmentPreprocessor``, which then makes the views.
+        batch_augments (None): mmpretrain's classifiers pass it.
     """
 
     def __init__(self, num_images: int, num_views: int, size: int, as_list: bool,
-                 channels_last: bool = False, augment: Optional[dict] = None) -> None:
+                 channels_last: bool = False, augment: Optional[dict] = None,
+                 batch_augments: None = None) -> None:
         super().__init__()
         self.as_list = as_list
         self.num_images = num_images
