@@ -150,9 +150,9 @@ def test_no_key_that_a_runner_ignores(name):
     cfg = load(name)
     assert not OLD_KEYS & set(cfg)
     # Beyond what a Runner takes there are only variables of the config itself.
-    variables = {'custom_imports', 'auto_scale_lr', 'train_pipeline', 'pack_labelled', 'after_crop',
-                 'strong_jitter', 'data_root', 'image_size', 'batch_size', 'learning_rate', 'max_epochs',
-                 'warmup_epochs', 'window_size', 'stride'}
+    variables = {'custom_imports', 'auto_scale_lr', 'train_pipeline', 'pack_labelled',
+                 'after_crop', 'strong_jitter', 'data_root', 'image_size', 'batch_size',
+                 'learning_rate', 'max_epochs', 'warmup_epochs', 'window_size', 'stride'}
     known = set(inspect.signature(Runner).parameters) | variables
     assert set(cfg) <= known
 
