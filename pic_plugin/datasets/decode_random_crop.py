@@ -16,12 +16,15 @@ from pic_plugin.datasets.decoding import (
     read_bytes,
 )
 from pic_plugin.datasets.random_crop import (
+    REDUCTIONS,
     CropRecipe,
     crop_and_resize,
     draw_box,
     reduction_for,
+    shrink_to,
 )
 from pic_plugin.datasets.transforms import LoadImageOrSkip
+from pic_plugin.datasets.window_cache import CachedImage, WindowCache
 
 DEPTHS = ('uint8', 'own')
 
@@ -145,6 +148,9 @@ class DecodeRandomCrop(DecodeImage):
             ``scale``, ``ratio`` and ``num_views`` of each kind, in order. ``img`` is then a list.
         quick (bool): See :func:`~pic_plugin.datasets.decoding.decode`: less exact than the
             decoding of evaluation, by far less than the augmentation changes. Defaults to True.
+        cache (dict, optional): Keep decoded images while the sampler's window shows them:
+            ``short_edge``, to which images are scaled down (pixels), and the arguments of
+            :class:`~pic_plugin.datasets.window_cache.WindowCache`. Defaults to None, no cache.
         **kwargs: Of :class:`DecodeImage`.
 
     Raises:
@@ -154,12 +160,20 @@ class DecodeRandomCrop(DecodeImage):
     def __init__(self, size: Any = None, scale: Tuple[float, float] = (0.2, 1.0),
                  ratio: Tuple[float, float] = (3 / 4, 4 / 3),
                  crops: Optional[Sequence[dict]] = None, quick: bool = True,
-                 **kwargs: Any) -> None:
+                 cache: Optional[dict] = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if (size is None) == (crops is None):
             raise ValueError('give size, or crops for several views.')
         self.several = crops is not None
         self.quick = quick
+        self.cache: Optional[WindowCache] = None
+        if cache is not None:
+            settings = dict(cache)
+            self.short_edge = settings.pop('short_edge', None)
+            if not isinstance(self.short_edge, int) or self.short_edge < 1:
+                raise ValueError('cache needs short_edge, the pixels to which the short edge of '
+                                 f'images is scaled down, not {self.short_edge!r}.')
+            self.cache = WindowCache(**settings)
         recipes = [CropRecipe(**crop) for crop in (
             [dict(size=size, scale=scale, ratio=ratio)] if crops is None else crops)]
         self.recipes = [recipe for recipe in recipes for _ in range(recipe.num_views)]
@@ -175,10 +189,13 @@ class DecodeRandomCrop(DecodeImage):
             boxes[:] = [draw_box(*full_size, recipe) for recipe in self.recipes]
             return reduction_for(boxes, sizes)
 
-        decoded = self._load(results, choose_reduction, quick=self.quick)
+        if self.cache is None:
+            decoded = self._load(results, choose_reduction, quick=self.quick)
+        else:
+            decoded = self._load_through_cache(results)
         if decoded is None:
             return None
-        if not boxes:  # a format that is always decoded whole
+        if not boxes:  # from the cache, or of a format that is always decoded whole
             choose_reduction(decoded.full_size)
         pixels, full_size = decoded
         self._check_depth(pixels, results)
@@ -188,6 +205,24 @@ class DecodeRandomCrop(DecodeImage):
         results['img_shape'] = views[0].shape[:2]
         results['ori_shape'] = full_size
         return results
+
+    def _load_through_cache(self, results: dict) -> Optional[Decoded]:
+        """The image, no larger than the cache keeps it; None if it is broken."""
+        assert self.cache is not None
+        found = self.cache.get(results['sample_idx'])
+        if found is not None:
+            return Decoded(*found)
+
+        def choose_reduction(full_size: Tuple[int, int]) -> int:
+            return next((reduction for reduction in REDUCTIONS
+                         if min(full_size) >= reduction * self.short_edge), 1)
+
+        decoded = self._load(results, choose_reduction, quick=self.quick)
+        if decoded is None:
+            return None
+        decoded = decoded._replace(pixels=shrink_to(decoded.pixels, self.short_edge))
+        self.cache.put(results['sample_idx'], CachedImage(*decoded))
+        return decoded
 
     def __repr__(self) -> str:
         return f'{super().__repr__()[:-1]}, crops={self.recipes})'

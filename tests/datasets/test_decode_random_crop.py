@@ -169,3 +169,49 @@ def test_a_whole_image(folder):
 def test_settings_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
         DecodeRandomCrop(**settings)
+
+
+def test_the_cache_gives_the_same_crops_without_the_file(folder, monkeypatch):
+    cache = dict(short_edge=64, max_bytes=10**6, window_size=100, folder=str(folder.parent),
+                 image_bytes=100)
+    transform = DecodeRandomCrop(size=16, cache=cache)
+    sample = dict(img_path=str(folder / 'colour.png'), sample_idx=7)
+    plain = DecodeRandomCrop(size=16)
+    np.random.seed(0)
+    expected = [plain(dict(sample))['img'] for _ in range(3)]
+    np.random.seed(0)
+    first = transform(dict(sample))['img']
+    (folder / 'colour.png').unlink()
+    found = [first, *(transform(dict(sample))['img'] for _ in range(2))]
+    np.testing.assert_array_equal(found, expected)
+    assert transform.cache.hits == 2
+
+
+def test_the_cache_limits_the_short_edge(tmp_path):
+    across, down = np.meshgrid(np.arange(240), np.arange(120))
+    write(tmp_path / 'a.jpg', np.dstack([across, down, across]).astype(np.uint8))
+    transform = DecodeRandomCrop(
+        size=12, scale=(1.0, 1.0), ratio=(2.0, 2.0),
+        cache=dict(short_edge=24, max_bytes=10**6, window_size=9, folder=str(tmp_path)))
+    for _ in range(2):
+        found = transform(dict(img_path=str(tmp_path / 'a.jpg'), sample_idx=0))
+        assert found['ori_shape'] == (120, 240)
+        assert abs(int(found['img'][0, -1, 0]) - 230) < 8
+        assert abs(int(found['img'][-1, 0, 1]) - 115) < 8
+    assert transform.cache.get(0).pixels.shape == (24, 48, 3)
+    with pytest.raises(ValueError, match='short_edge'):
+        DecodeRandomCrop(size=12, cache=dict(max_bytes=10**6, window_size=9))
+
+
+@pytest.mark.parametrize('start', ['fork', 'spawn'])
+def test_workers_share_the_cache(folder, start):
+    transform = dict(type='DecodeRandomCrop', size=8, cache=dict(
+        short_edge=64, max_bytes=10**6, window_size=100, folder=str(folder.parent),
+        image_bytes=100))
+    dataset = dataset_of(folder, transform)
+    for _ in range(3):
+        for _ in DataLoader(dataset, batch_size=2, collate_fn=default_collate, num_workers=2,
+                            multiprocessing_context=start):
+            pass
+    cache = dataset.pipeline.transforms[0].cache
+    assert cache.num_images == 5 and cache.hits == 10

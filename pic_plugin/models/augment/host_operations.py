@@ -13,6 +13,7 @@ OPERATIONS = {
     'blur': {'GaussianBlur'},
     'flip': {'RandomFlip', 'RandomHorizontalFlip'},
 }
+_WRAPPERS = {'TorchVisonTransformWrapper', 'TorchVisionTransformWrapper'}
 _PARTS = ('transforms', 'transform', 'pipelines', 'pipeline', 'datasets', 'dataset')
 
 
@@ -41,7 +42,9 @@ def _names(node: Any, seen: Set[int]) -> Iterator[str]:
         for part in node:
             yield from _names(part, seen)
         return
-    yield type(node).__name__.rsplit('/', 1)[-1]
+    # mmpretrain wraps torchvision's transforms in one class.
+    wrapped = getattr(node, 't', None) if type(node).__name__ in _WRAPPERS else None
+    yield type(node if wrapped is None else wrapped).__name__
     for attribute in _PARTS:
         part = getattr(node, attribute, None)
         if part is not None and not callable(getattr(type(node), attribute, None)):

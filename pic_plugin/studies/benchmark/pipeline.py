@@ -38,6 +38,7 @@ HOST_STAGES: Dict[str, List[dict]] = {
              dict(type='GaussianBlur', magnitude_range=(0.1, 2.0), magnitude_std='inf', prob=0.5)],
     'flip, pack': [dict(type='RandomFlip', prob=0.5), PACK],
 }
+WINDOW, PASSES = 131072, 8  # of the ImageNet config
 MULTI_CROPS = [dict(size=160, scale=(0.14, 1.0)), dict(size=96, scale=(0.08, 0.14), num_views=3)]
 
 
@@ -72,6 +73,7 @@ def run(args: argparse.Namespace) -> str:
         lines += _stages(files, args.rounds)
         lines += _compare(files, args, f'crops of {"500x375" if args.images is None else "them"}')
         lines += _decoders(files, args.rounds)
+        lines += _cached(files, args, Path(folder))
         if not args.no_large:
             large = [write_photo(Path(folder, f'large{i}.jpg'), 3000, 4000, i) for i in range(2)]
             lines += _compare(large, args, 'crops of 4000x3000')
@@ -137,6 +139,32 @@ def _compare(files: Sequence[Path], args: argparse.Namespace, title: str) -> Lis
         lines.append(f'{name:34}{value:9.2f}{1e3 / value:10.0f}{first / value:10.1f}'
                      f'{args.needed * value / 1e3:8.1f}')
     return [*lines, f'cores: for {args.needed:.0f} images a second.']
+
+
+def _cached(files: Sequence[Path], args: argparse.Namespace, folder: Path) -> List[str]:
+    """With a cache of the window: the first showing of an image, and the following seven."""
+    lines = [f'{"cache of decoded images":34}{"ms":>9}{"images/s":>10}{"GB for a window":>17}']
+    for short_edge in (256, 375):
+        crop: Any = build([
+            dict(type='DecodeRandomCrop', size=224, cache=dict(
+                short_edge=short_edge, max_bytes=2**28, window_size=10**6, folder=str(folder))),
+            PACK])
+        cache = crop.transforms[0].cache
+        passes = []
+        for _ in range(PASSES):
+            begin = time.process_time()
+            for i, file in enumerate(files):
+                crop(dict(img_path=str(file), sample_idx=i))
+            passes.append(1e3 * (time.process_time() - begin) / len(files))
+        num_bytes = statistics.fmean(
+            cache.get(i).pixels.nbytes for i in range(len(files)))
+        mean = statistics.fmean(passes)
+        lines.append(f'{f"short edge {short_edge}, mean of {PASSES}":34}{mean:9.2f}'
+                     f'{1e3 / mean:10.0f}{num_bytes * WINDOW / 1e9:17.1f}')
+        lines.append(f'{"  first showing":34}{passes[0]:9.2f}{1e3 / passes[0]:10.0f}')
+        rest = statistics.median(passes[1:])
+        lines.append(f'{"  the others, from the cache":34}{rest:9.2f}{1e3 / rest:10.0f}')
+    return [*lines, f'window: {WINDOW:,} images, as for ImageNet.']
 
 
 def _decoders(files: Sequence[Path], rounds: int) -> List[str]:

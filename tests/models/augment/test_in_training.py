@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AugmentPreprocessor inside of a training: resume, memory format, and what is said at the start."""
+"""AugmentPreprocessor in a training: resume, memory format, and what is said at the start."""
 import copy
 import shutil
 
@@ -7,9 +7,9 @@ import pytest
 import torch
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
-from toys.training import assert_equal, make_config, snapshot, train
 
 from pic_plugin.engine import preflight
+from toys.training import assert_equal, make_config, snapshot, train
 
 PIPELINE = [dict(type='DecodeRandomCrop', size=2), dict(type='PackInputs',
                                                          meta_keys=('sample_idx', ))]
