@@ -25,7 +25,7 @@ FEWER = ['val_evaluator.topk=5',
 FOLDER = [
     'model.backbone.depth=18', 'model.backbone.stem_channels=8', 'model.backbone.base_channels=8',
     'model.neck.in_channels=64', 'model.neck.hid_channels=8',
-    'train_dataloader.dataset.pipeline.2.size=32', 'train_dataloader.batch_size=4',
+    'image_size=32', 'train_dataloader.batch_size=4',
     'train_dataloader.num_workers=0', 'train_dataloader.sampler.window_size=4',
     'train_dataloader.sampler.stride=2', 'default_hooks.checkpoint.interval=1',
     'model.head.num_negatives=5']

@@ -20,7 +20,7 @@ from toys.pages import block
 SMALLER = [
     'model.backbone.depth=18', 'model.backbone.stem_channels=8', 'model.backbone.base_channels=8',
     'model.neck.in_channels=64', 'model.neck.hid_channels=8',
-    'train_dataloader.dataset.pipeline.2.size=32', 'train_dataloader.batch_size=4',
+    'train_dataloader.dataset.pipeline.0.size=32', 'train_dataloader.batch_size=4',
     'train_dataloader.num_workers=0', 'train_dataloader.sampler.window_size=8',
     'train_dataloader.sampler.stride=4', 'train_cfg.max_epochs=2',
     'default_hooks.checkpoint.interval=1']
