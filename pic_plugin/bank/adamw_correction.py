@@ -17,8 +17,8 @@ shrink by b1 / sqrt(b2) a step, so a bounded number of steps matters however lon
 c_n and x_n belong to a row as a whole: its elements differ in m_a and r alone. 1 / (r + x_n) is a
 logistic curve in log x_n, whatever r, and so a smooth function of n: it is interpolated by a
 polynomial at a few Chebyshev nodes, the c_n are summed up onto these, and an element costs one
-division for each node (6 to 9 with torch's default betas, 28 with b2 = 0.95) instead of one for each
-step (220 or 290).
+division for each node (6 with torch's default betas, 29 with b2 = 0.95) instead of one for each
+step (220 or 293).
 """
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def _num_nodes(num_steps: int, log_growth: float, first_step: int) -> int:
         return num_steps
     by_poles = np.arcsinh(np.pi / (half * log_growth)) if log_growth > 0 else np.inf
     by_start = np.arccosh(1 + (first_step + 1) / half)
-    return 3 + int(np.ceil(-np.log(TOLERANCE) / min(by_poles, by_start)))
+    return 1 + int(np.ceil(-np.log(TOLERANCE) / min(by_poles, by_start)))
 
 
 @lru_cache(maxsize=4)

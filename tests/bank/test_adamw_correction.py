@@ -165,8 +165,8 @@ def test_long_trainings_need_no_more_nodes_or_steps():
     assert _num_steps(_Options(0.9, 0.999, 1e-8)) == 220
     assert _num_steps(_Options(0.9, 0.95, 1e-8)) == 293
     for first_step in (3000, 4 * 10**6):
-        assert _num_nodes(220, -0.5 * math.log(0.999), first_step) in (6, 9)
-        assert _num_nodes(293, -0.5 * math.log(0.95), first_step) in (28, 31)
+        assert _num_nodes(220, -0.5 * math.log(0.999), first_step) <= 7
+        assert _num_nodes(293, -0.5 * math.log(0.95), first_step) == 29
 
 
 def test_saved_and_loaded_bit_for_bit():
