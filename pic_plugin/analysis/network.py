@@ -13,6 +13,7 @@ from mmengine.logging import MMLogger
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from pic_plugin.models.pooling import pooled
 from pic_plugin.transfer.checkpoint import (
     StateDict,
     backbone_of,
@@ -95,29 +96,6 @@ class Network:
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised -> (B, C) float32 pooled output of the backbone."""
         return pooled(self.backbone(images)).float()
-
-
-def pooled(outputs: Any) -> Tensor:
-    """One feature vector for each image from what a backbone gives.
-
-    Args:
-        outputs (Tensor | tuple): (B, C, H, W) maps and (B, T, C) tokens are averaged over places,
-            (B, C) is taken as it is; of a tuple the last.
-
-    Returns:
-        Tensor: (B, C).
-
-    Raises:
-        ValueError: If it is none of these.
-    """
-    last = outputs[-1] if isinstance(outputs, (tuple, list)) else outputs
-    if not isinstance(last, Tensor) or last.dim() not in (2, 3, 4):
-        seen = tuple(last.shape) if isinstance(last, Tensor) else type(last).__name__
-        raise ValueError('a backbone must give (B, C, H, W) maps, (B, T, C) tokens or (B, C) '
-                         f'features, not {seen}.')
-    if last.dim() == 4:
-        return last.mean(dim=(2, 3))
-    return last.mean(dim=1) if last.dim() == 3 else last
 
 
 def settings_of(model: Dict[str, Any], preprocessor: Optional[Dict[str, Any]]) -> Settings:

@@ -2,7 +2,7 @@
 """PIC: every training image is its own class."""
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Union
 
 import torch
 from mmengine.logging import MessageHub
@@ -11,12 +11,14 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from pic_plugin.models.pooling import pooled
+
 
 class _Pass(NamedTuple):
     """What one view became on its way to the loss."""
 
     view: Tensor  # (B, 3, H, W)
-    features: Tensor  # last stage of the backbone
+    features: Any  # what the backbone gives
     projected: Tensor  # (B, d)
 
 
@@ -94,10 +96,12 @@ class PIC(BaseSelfSupervisor):
         passes, outputs = [], []
         for i, view in enumerate(views):
             features = self.backbone(view)
+            if isinstance(_last(features), (tuple, list)):
+                features = (pooled(features), )  # necks take one feature of an image, not a pair
             projected = self.neck(features)  # ((B, d),)
             outputs.append(self.head.loss(projected, data_samples,
                                           train_weights=i < self.num_update_views))
-            passes.append(_Pass(view, _last(features), _last(projected)))
+            passes.append(_Pass(view, features, _last(projected)))
         loss = torch.stack([output['loss'] for output in outputs]).mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(self._diagnose(passes))
@@ -116,9 +120,7 @@ class PIC(BaseSelfSupervisor):
             list[DataSample]: The samples with ``feat``: (C,) float32.
         """
         view = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
-        features = _last(self.extract_feat(view))
-        if features.dim() == 4:
-            features = features.mean(dim=(2, 3))
+        features = pooled(self.extract_feat(view))
         samples = data_samples or [DataSample() for _ in features]
         for sample, feature in zip(samples, features.float()):
             sample.set_field(feature, 'feat')
@@ -128,7 +130,7 @@ class PIC(BaseSelfSupervisor):
         """Say where the numbers stopped being finite."""
         parts = []
         for i, one in enumerate(passes):
-            for name, tensor in (('pixels', one.view), ('backbone features', one.features),
+            for name, tensor in (('pixels', one.view), ('backbone features', pooled(one.features)),
                                  ('projected features', one.projected)):
                 if not torch.isfinite(tensor).all():
                     parts.append(f'{name} of view {i}')
@@ -143,5 +145,5 @@ class PIC(BaseSelfSupervisor):
                 'features are, half precision overflowed in the backbone: use bfloat16 or float32.')
 
 
-def _last(outputs: Union[Tensor, Tuple[Tensor, ...]]) -> Tensor:
+def _last(outputs: Any) -> Any:
     return outputs[-1] if isinstance(outputs, (tuple, list)) else outputs
