@@ -14,11 +14,11 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch import nn
 from torch.nn import functional as F
-from toys.training import FEAT_DIM, make_config, train
 
 from pic_plugin.bank import initial_rows
 from pic_plugin.engine import PICOptimWrapper, PICOptimWrapperConstructor
 from pic_plugin.models import PICHead
+from toys.training import FEAT_DIM, make_config, train
 
 SGD = dict(type='SGD', lr=0.5, momentum=0.9, weight_decay=1e-2)
 ADAMW = dict(type='AdamW', lr=1e-2, weight_decay=0.05)

@@ -16,6 +16,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 from mmpretrain.models import backbones
 from mmpretrain.registry import DATASETS
+
 from toys.training import make_config
 
 NUM_IMAGES = 4
