@@ -43,7 +43,7 @@ def write_bank(path: Union[str, Path], header: Dict[str, Any], transitions: Arra
         rows (Iterator): Chunks of ids (R,) int64, steps (R,) int64 and values (R, P, d) float32.
         dtype (str): What the values are rounded to, see :class:`RowCodec`. Defaults to 'float32'.
         head (Iterable): Chunks of slots (R,) int64 and values (R, P, d) float32 or float64: rows in
-            the soft-max, where no process has all of them. Defaults to none.
+            the softmax, where no process has all of them. Defaults to none.
 
     Raises:
         OSError: If the file cannot be written. Nothing is left behind then.

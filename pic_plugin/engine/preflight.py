@@ -11,6 +11,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
+from pic_plugin.bank import NoCorrection
 from pic_plugin.models.pic_head import PICHead, instance_ids
 
 NUM_PROBES = 64
@@ -118,50 +119,36 @@ def checkpoint_notices(runner: Runner) -> List[str]:
     return notices
 
 
-def schedule_notices(runner: Runner, meta: dict) -> List[str]:
-    """Whether saved schedulers, which count iterations, still fit a run that is resumed.
-
-    Args:
-        runner (Runner): Of the run that resumes.
-        meta (dict): Of the checkpoint: how many epochs and iterations it has seen.
-    """
-    epochs, iterations = meta.get('epoch', 0), meta.get('iter', 0)
-    num_batches = len(runner.train_dataloader)
-    if not epochs or iterations == epochs * num_batches or not isinstance(
-            runner.train_loop, EpochBasedTrainLoop):
-        return []
-    return [f'An epoch had {iterations / epochs:.0f} iterations and has {num_batches} now. '
-            'Learning-rate schedules go on as they were planned, by iterations, and so end before '
-            'or after the training does. To plan them anew, start from the network: '
-            'load_from=CHECKPOINT and resume=False, which begins new class weights.']
-
-
 def describe_plan(runner: Runner, head: PICHead) -> str:
     """What the run is about to do, and what memory the class weights take."""
     bank, loader = head.bank, runner.train_dataloader
     sampler = loader.sampler
     num_active = head.num_instances if bank.active_set is None else bank.active_set.num_negatives
     device = 4 * head.weight.numel()
-    # Stored rows hold weight, momentum and a step; pages of rows never visited are not taken.
+    # Stored rows hold weight, what the optimizer keeps and a step; pages of rows never visited are
+    # not taken.
     host = 0
     if bank.store is not None:
         host = bank.store.num_bytes
     elif not bank.is_full:
-        host = -(-bank.num_instances // bank.world_size) * (8 * head.feat_dim + 8)
+        num_tensors = 1 + (1 if bank.num_states is None else bank.num_states)
+        host = -(-bank.num_instances // bank.slots.processes.size) * (
+            4 * num_tensors * head.feat_dim + 8)
     window = getattr(sampler, 'window_size', None)
     lines = [
-        f'PIC: {head.num_instances:,} instances, soft-max over '
+        f'PIC: {head.num_instances:,} instances, softmax over '
         + ('all of them.' if bank.is_full else f'the {num_active:,} sampled most recently, '
-           f'{"with" if bank.correct else "WITHOUT"} weight-update correction.'),
+           f'{"WITHOUT" if isinstance(bank.correction, NoCorrection) else "with"} weight-update '
+           'correction.'),
         f'Scheduler: {type(sampler).__name__}'
         + ('' if window is None else f', window {window:,} images, stride {sampler.stride:,}')
         + f'; batch {loader.batch_size} on each of {get_world_size()} processes.',
         f'Class weights: {_megabytes(device)} on {head.weight.device} (gradient and momentum: as '
-        'much again each), ' + (f'1 / {bank.shards.num_ranks} of the active ones; '
-                                if bank.is_sharded else '')
+        'much again each), ' + (f'1 / {bank.slots.num_shards} of the active ones; '
+                                if bank.slots.is_sharded else '')
         + f'up to {_megabytes(host)} in {_place(head)} on the host for '
         'each process, as rows are visited.',
-        f'An untrained soft-max over all active classes has a loss of about '
+        f'An untrained softmax over all active classes has a loss of about '
         f'{np.log(max(num_active or 1, 1)):.2f}.'
     ]
     return '\n'.join(lines)
@@ -170,7 +157,7 @@ def describe_plan(runner: Runner, head: PICHead) -> str:
 def _place(head: PICHead) -> str:
     if head.storage['type'] == 'memory':
         return 'memory'
-    return f'the sparse file {head.bank.path}'
+    return f'the sparse file {head.bank.storage.path}'
 
 
 def _megabytes(num_bytes: float) -> str:

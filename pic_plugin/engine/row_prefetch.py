@@ -17,7 +17,7 @@ class RowPrefetcher:
     """Warms the system's cache with the rows of the batches to come.
 
     The sampler is a pure function of the place in its stream, so what the next batches of all
-    processes hold is known without waiting for their images. Rows about to leave the soft-max are
+    processes hold is known without waiting for their images. Rows about to leave the softmax are
     fetched too: writing one to a page that is not in the cache would first read it.
 
     Args:
@@ -36,7 +36,8 @@ class RowPrefetcher:
     @staticmethod
     def is_of_use(bank: InstanceBank, loader: Any) -> bool:
         """Whether rows come from a disk, and the sampler tells which ones."""
-        return bank.path is not None and not bank.is_full and hasattr(loader.sampler, 'ids_at')
+        return (bank.storage.path is not None and not bank.is_full
+                and hasattr(loader.sampler, 'ids_at'))
 
     def advance(self, epoch: int, batch_idx: int) -> None:
         """Ask for the rows of the next batches, as far as that has not been done.

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from pic_plugin.models.pooling import pooled
 
+from .pic_head import PICHead
+
 
 class _Pass(NamedTuple):
     """What one view became on its way to the loss."""
@@ -28,7 +30,7 @@ class PIC(BaseSelfSupervisor):
 
     Implementation of `Parametric Instance Classification for Unsupervised Visual Feature Learning
     <https://arxiv.org/abs/2006.14618>`_: one network, one view of an image is enough, and a cosine
-    soft-max over instance classes.
+    softmax over instance classes.
 
     Args:
         backbone (dict | nn.Module): Any classifier backbone.
@@ -64,7 +66,7 @@ class PIC(BaseSelfSupervisor):
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg)
         self.num_update_views = num_update_views
-        if getattr(self.head, 'is_sharded', False):
+        if isinstance(self.head, PICHead) and self.head.slots.is_sharded:
             # DistributedDataParallel would broadcast one process's shard to all, and average them.
             self._ddp_params_and_buffers_to_ignore = ['head.weight']
 

@@ -163,7 +163,7 @@ def test_sizes_and_optimizer(work_dir, options, match):
 
 def test_plan_is_said_once(work_dir, monkeypatch):
     messages = messages_of(build(work_dir), monkeypatch)
-    plan, = [text for text in messages if 'soft-max over the' in str(text)]
+    plan, = [text for text in messages if 'softmax over the' in str(text)]
     assert '50 instances' in plan and 'the 16 sampled most recently' in plan
     assert 'with weight-update correction' in plan
     assert 'SlidingWindowSampler, window 20 images, stride 5; batch 8 on each of 1' in plan
@@ -181,7 +181,7 @@ def test_plan_is_said_once(work_dir, monkeypatch):
 ])
 def test_plan_of_variants(work_dir, monkeypatch, head, expected):
     plan, = [text for text in messages_of(build(work_dir, head=head), monkeypatch)
-             if 'soft-max over ' in str(text) and 'PIC: ' in str(text)]
+             if 'softmax over ' in str(text) and 'PIC: ' in str(text)]
     for text in expected:
         assert text in plan
 

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hook: let any training of mmengine resume, exactly, under a torch that loads no objects."""
+"""Hook that lets any training of mmengine resume exactly, under a torch that loads no objects."""
 from __future__ import annotations
 
-import random
+from typing import Any
 
-import numpy as np
-import torch
-from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from pic_plugin.engine.checkpoint.plain_checkpoint import to_plain_message_hub, with_history_buffers
+from pic_plugin.engine.checkpoint.plain_checkpoint import (
+    to_plain_message_hub,
+    with_history_buffers,
+)
+from pic_plugin.engine.random_state import seed_epoch
 
 
 @HOOKS.register_module()
@@ -24,16 +25,13 @@ class PlainCheckpointHook(Hook):
     """
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed Python's, NumPy's and torch's generators from (seed, epoch, rank)."""
-        words = np.random.SeedSequence([runner.seed, runner.epoch, get_rank()]).generate_state(3)
-        random.seed(int(words[0]))
-        np.random.seed(words[1])
-        torch.manual_seed(int(words[2]))
+        """Seed all random generators for the epoch."""
+        seed_epoch(runner)
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Turn mmengine's objects into plain containers."""
         to_plain_message_hub(checkpoint)
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Turn them back."""
         with_history_buffers(checkpoint)

@@ -14,8 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmpretrain.registry import MODELS
 
-from pic_plugin.models import blockwise_softmax, cosine_softmax_loss
-from pic_plugin.models.cosine_softmax_loss import CosineSoftmaxLoss, cosine_softmax
+from pic_plugin.losses import (
+    CosineSoftmaxLoss,
+    blockwise_softmax,
+    cosine_softmax,
+    cosine_softmax_loss,
+)
 
 ONE_CLASS, FEW_CLASSES, ALL_LOGITS = 1, 64, 2**24  # block_elements; the last keeps the logits
 
@@ -224,7 +228,7 @@ def test_float16_gradient_of_the_shortest_live_vector_is_finite(temperature):
     # All of the gradient in one element, and a batch of one: nothing divides it.
     features = torch.tensor([[1.0, 0.0]])
     class_weights = torch.tensor([[0.0, 1.0], [0.0, -1.0]])
-    shortest = 1.1 * blockwise_softmax.dead_norm(torch.float16, temperature)
+    shortest = 1.1 * blockwise_softmax.zero_norm(torch.float16, temperature)
     features = (features * shortest).half().requires_grad_()
     class_weights = (class_weights * shortest).half().requires_grad_()
     CosineSoftmaxLoss(temperature)(features, class_weights, torch.tensor([0])).backward()
@@ -378,7 +382,7 @@ def test_extra_memory_is_bounded():
     """1024 x 200,000 logits are 820 MB and the plain version holds several such; measured 5x."""
     program = textwrap.dedent("""
         import re, torch
-        from pic_plugin.models.cosine_softmax_loss import CosineSoftmaxLoss
+        from pic_plugin.losses import CosineSoftmaxLoss
 
         def megabytes(key):
             status = open('/proc/self/status').read()

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Sequence
 
 import torch
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .blockwise_softmax import BlockwiseCosineSoftmax
-from .sharded_softmax import sharded_cosine_softmax
+from .blockwise_softmax import BlockwiseCosineSoftmax, Shards
 
 # 64 MB of float32 logits: large enough for a GPU to run at full speed, small beside its memory.
 BLOCK_ELEMENTS = 2**24
@@ -20,7 +17,8 @@ def cosine_softmax(features: Tensor,
                    class_weights: Tensor,
                    targets: Tensor,
                    temperature: float = 0.2,
-                   block_elements: int = BLOCK_ELEMENTS) -> tuple[Tensor, Tensor]:
+                   block_elements: int = BLOCK_ELEMENTS,
+                   shards: Shards | None = None) -> tuple[Tensor, Tensor]:
     """Cross-entropy of each feature under a softmax over cosines, without the logits in memory.
 
     ``losses[i] = -log(exp(cos(w[y_i], z_i) / t) / sum_j exp(cos(w[j], z_i) / t))`` (PIC paper,
@@ -36,13 +34,27 @@ def cosine_softmax(features: Tensor,
     class weights where they are not to be trained. Where all B * C logits fit into one block they
     are kept for backward, which then need not compute them again.
 
+    With ``shards`` each process has a part of the class weights; all call this together, and losses
+    and gradients are those of a softmax over all parts. Gradients follow DistributedDataParallel:
+    each process calls backward on a loss of its own batch, and the mean of these losses over the
+    processes is minimised. Class weights get the gradient of that mean, so that a part is trained
+    as if its rows were part of a replicated parameter. Features get the gradient of their own loss
+    alone, undivided, since DistributedDataParallel averages what becomes of it in the network. If
+    the gradient of a part is not finite, that of its process's features becomes nan: a gradient
+    scaler then sees an overflow in every process, and all skip the step, or none.
+
     Args:
         features (Tensor): (B, d) floating point, of any length.
-        class_weights (Tensor): (C, d) floating point, of any length.
-        targets (Tensor): (B,) integer, rows of ``class_weights``.
+        class_weights (Tensor): (C, d) floating point, of any length; with ``shards``, those of
+            this process, and C may be 0.
+        targets (Tensor): (B,) integer, rows of ``class_weights``; with ``shards``, (sum of sizes,)
+            for the features of all processes, -1 where another process holds the target. Exactly
+            one process must hold it.
         temperature (float): t > 0. Defaults to 0.2.
         block_elements (int): Logits, or elements of class weights, in one block; the CPU takes
             fewer for its cache's sake. Defaults to 2**24.
+        shards (Shards, optional): The processes that share the classes out. Defaults to None:
+            this process has all of them.
 
     Returns:
         tuple[Tensor, Tensor]: Losses, (B,) in float32 (float64 if an input is), and hits, (B,)
@@ -66,14 +78,14 @@ def cosine_softmax(features: Tensor,
     _check_temperature(temperature)
     if block_elements < 1:
         raise ValueError(f'block_elements is {block_elements}: a block needs at least 1 element.')
-    _check_inputs(features, class_weights, targets)
+    shards = shards or Shards()
+    _check_inputs(features, class_weights, targets, shards)
     grad = torch.is_grad_enabled()
     return BlockwiseCosineSoftmax.apply(features, class_weights, targets.long(), temperature,
-                                        block_elements, grad and features.requires_grad,
+                                        block_elements, shards, grad and features.requires_grad,
                                         grad and class_weights.requires_grad)
 
 
-@MODELS.register_module()
 class CosineSoftmaxLoss(nn.Module):
     """Mean of :func:`cosine_softmax` over the batch, the loss of PIC.
 
@@ -128,14 +140,15 @@ class CosineSoftmaxLoss(nn.Module):
         """
         return self.with_accuracy(features, class_weights, targets)[0]
 
-    def with_accuracy(self, features: Tensor, class_weights: Tensor,
-                      targets: Tensor) -> tuple[Tensor, Tensor]:
+    def with_accuracy(self, features: Tensor, class_weights: Tensor, targets: Tensor,
+                      shards: Shards | None = None) -> tuple[Tensor, Tensor]:
         """Mean loss and instance accuracy of a batch, from the same logits.
 
         Args:
             features (Tensor): (B, d) floating point.
             class_weights (Tensor): (C, d) floating point.
             targets (Tensor): (B,) integer, rows of ``class_weights``.
+            shards (Shards, optional): See :func:`cosine_softmax`. Defaults to None.
 
         Returns:
             tuple[Tensor, Tensor]: The scalar of :meth:`forward`, and the share in percent of
@@ -145,29 +158,8 @@ class CosineSoftmaxLoss(nn.Module):
             TypeError: See :func:`cosine_softmax`.
             ValueError: See :func:`cosine_softmax`.
         """
-        losses, hits = cosine_softmax(features, class_weights, targets, self.temperature)
-        return losses.mean() * self.loss_weight, hits.to(losses.dtype).mean() * 100
-
-    def with_accuracy_over_shards(self, features: Tensor, class_weights: Tensor, rows: Tensor,
-                                  sizes: Sequence[int], rank: int) -> tuple[Tensor, Tensor]:
-        """:meth:`with_accuracy` of the own batch where each process has a part of the classes.
-
-        Args:
-            features (Tensor): (B_r, d), those of this process.
-            class_weights (Tensor): (A_r, d), its part of the class weights.
-            rows (Tensor): (B_0 + B_1 + ...,) int64, targets of all processes' features as rows of
-                ``class_weights``, -1 for those of other parts.
-            sizes (Sequence[int]): B_0, B_1, ...
-            rank (int): r.
-
-        Returns:
-            tuple[Tensor, Tensor]: As :meth:`with_accuracy`.
-
-        Raises:
-            ValueError: See :func:`sharded_cosine_softmax`.
-        """
-        losses, hits = sharded_cosine_softmax(features, class_weights, rows, sizes, rank,
-                                              self.temperature)
+        losses, hits = cosine_softmax(features, class_weights, targets, self.temperature,
+                                      shards=shards)
         return losses.mean() * self.loss_weight, hits.to(losses.dtype).mean() * 100
 
     def extra_repr(self) -> str:
@@ -179,9 +171,13 @@ def _check_temperature(temperature: float) -> None:
         raise ValueError(f'temperature is {temperature}: choose a positive number; PIC uses 0.2.')
 
 
-def _check_inputs(features: Tensor, class_weights: Tensor, targets: Tensor) -> None:
+def _check_inputs(features: Tensor, class_weights: Tensor, targets: Tensor,
+                  shards: Shards) -> None:
+    alone = shards.processes.size == 1
     shapes = (f'got features {tuple(features.shape)}, class_weights {tuple(class_weights.shape)}, '
               f'targets {tuple(targets.shape)}')
+    if not alone:
+        shapes += f', sizes {shards.sizes} of which process {shards.processes.rank} has its own'
     if not (features.is_floating_point() and class_weights.is_floating_point()):
         raise TypeError('features and class_weights must be floating point, got '
                         f'{features.dtype} and {class_weights.dtype}.')
@@ -189,10 +185,12 @@ def _check_inputs(features: Tensor, class_weights: Tensor, targets: Tensor) -> N
         raise TypeError(f'targets must be integers, got {targets.dtype}: pass class indices.')
     if features.dim() != 2 or class_weights.dim() != 2 or targets.dim() != 1:
         raise ValueError(f'expected features (B, d), class_weights (C, d), targets (B,); {shapes}.')
-    if features.shape[1] != class_weights.shape[1] or len(features) != len(targets):
+    num_own = len(targets) if alone else shards.sizes[shards.processes.rank]
+    if (features.shape[1] != class_weights.shape[1] or len(features) != num_own
+            or (not alone and len(targets) != sum(shards.sizes))):
         raise ValueError('features and class_weights must agree in d, features and targets in B; '
                          f'{shapes}.')
-    if 0 in features.shape or len(class_weights) == 0:
+    if 0 in features.shape or (alone and len(class_weights) == 0):
         raise ValueError(f'no loss without features, dimensions and classes; {shapes}: check '
                          'that the batch is not empty.')
     if not features.device == class_weights.device == targets.device:
@@ -201,7 +199,7 @@ def _check_inputs(features: Tensor, class_weights: Tensor, targets: Tensor) -> N
                          f'{targets.device}.')
     if targets.device.type == 'cpu':
         lowest, highest = int(targets.min()), int(targets.max())
-        if lowest < 0 or highest >= len(class_weights):
+        if lowest < (0 if alone else -1) or highest >= len(class_weights):
             raise ValueError(f'targets range from {lowest} to {highest}, but there are '
                              f'{len(class_weights)} classes: each target must be a row of '
                              'class_weights.')

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pic_plugin.models.cosine_softmax_loss import cosine_softmax
-from pic_plugin.models.sharded_softmax import sharded_cosine_softmax
+from pic_plugin.communication import Communicator
+from pic_plugin.losses import Shards, cosine_softmax
 from toys import sharded
 from toys.processes import run_ranks
 from toys.sharded import SoftmaxCase, as_arrays
@@ -84,8 +84,8 @@ def run_alone(case):
     features = case.features.clone().requires_grad_('features' in case.train)
     class_weights = case.class_weights.clone().requires_grad_('class_weights' in case.train)
     with torch.autocast('cpu', dtype=torch.bfloat16, enabled=case.autocast):
-        losses, hits = sharded_cosine_softmax(features, class_weights, case.rows(0), case.sizes, 0,
-                                              case.temperature, case.block_elements)
+        losses, hits = cosine_softmax(features, class_weights, case.rows(0), case.temperature,
+                                      case.block_elements)
     if case.train:
         (losses * case.coefficients()).sum().backward()
     return dict(losses=losses.detach(), hits=hits, features=features.grad,
@@ -127,11 +127,11 @@ def test_the_bytes_do_not_depend_on_the_number_of_classes(results):
     for rank in ranks:
         assert rank['uneven']['sent'] == rank['zero_vectors']['sent']
         if world_size > 1:
-            assert set(rank['uneven']['sent']) == {'features', 'soft-max'}
+            assert set(rank['uneven']['sent']) == {'features', 'softmax'}
             without = rank['features_alone']['sent']
             # Without weights to train nobody needs the others' gradients of losses.
             assert without['features'] == rank['uneven']['sent']['features']
-            assert without['soft-max'] < rank['uneven']['sent']['soft-max']
+            assert without['softmax'] < rank['uneven']['sent']['softmax']
             assert rank['nothing_trained']['sent']['features'] < without['features']
 
 
@@ -168,16 +168,22 @@ def test_all_processes_skip_a_step_in_which_one_shard_overflows(four):
         assert any(first) and any(third)
 
 
+class TwoProcesses(Communicator):
+    size = 2
+
+
 @pytest.mark.parametrize('change, message', [
-    (dict(features=torch.zeros(0, 7)), 'at least one'),
-    (dict(features=torch.zeros(3, 7)), 'one feature for each sample'),
-    (dict(features=torch.zeros(2, 6)), 'expected features'),
-    (dict(rows=torch.zeros(3, dtype=torch.int64)), 'one row for each sample'),
-    (dict(rows=torch.zeros(2, 1, dtype=torch.int64)), 'expected features'),
+    (dict(features=torch.zeros(0, 7)), 'agree in d'),
+    (dict(features=torch.zeros(3, 7)), r'sizes \[2, 1\] of which process 0'),
+    (dict(features=torch.zeros(2, 6)), 'agree in d'),
+    (dict(targets=torch.zeros(2, dtype=torch.int64)), 'features and targets in B'),
+    (dict(targets=torch.zeros(3, 1, dtype=torch.int64)), 'expected features'),
+    (dict(targets=torch.tensor([0, -2, 0])), 'targets range from -2'),
+    (dict(targets=torch.tensor([0, 5, 0])), 'targets range from 0 to 5'),
 ])
 def test_inputs_that_do_not_fit(change, message):
     inputs = dict(features=torch.ones(2, 7), class_weights=torch.ones(5, 7),
-                  rows=torch.zeros(2, dtype=torch.int64), sizes=[2], rank=0)
+                  targets=torch.zeros(3, dtype=torch.int64))
     inputs.update(change)
     with pytest.raises(ValueError, match=message):
-        sharded_cosine_softmax(**inputs)
+        cosine_softmax(**inputs, shards=Shards(TwoProcesses(), [2, 1]))

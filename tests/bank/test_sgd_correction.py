@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pic_plugin.bank import TransitionLog, lazy_sgd, sgd_transition
-from pic_plugin.bank.lazy_sgd import advance_rows
+from pic_plugin.bank import SGDCorrection, TransitionLog, sgd_correction, sgd_transition
 
 OPTIONS = [
     dict(momentum=momentum, weight_decay=weight_decay, dampening=dampening, nesterov=nesterov)
@@ -90,7 +89,7 @@ def test_product_since_any_step(count):
 
 @pytest.mark.parametrize('radix', [2, 3, 4])
 def test_many_levels(monkeypatch, radix):
-    monkeypatch.setattr(lazy_sgd, 'RADIX', radix)
+    monkeypatch.setattr(sgd_correction, 'RADIX', radix)
     transitions = random_transitions(radix**4 + 3)
     log = TransitionLog()
     for count, transition in enumerate(transitions, 1):
@@ -105,7 +104,7 @@ def test_many_levels(monkeypatch, radix):
 @pytest.mark.parametrize('radix, count', [(256, 0), (256, 3), (256, 256), (256, 700), (3, 81),
                                           (3, 100)])
 def test_restored_log_continues_bit_for_bit(monkeypatch, radix, count):
-    monkeypatch.setattr(lazy_sgd, 'RADIX', radix)
+    monkeypatch.setattr(sgd_correction, 'RADIX', radix)
     transitions = random_transitions(count + 300)
     log, twin = filled(transitions[:count]), TransitionLog()
     twin.load_state_dict(copy.deepcopy(log.state_dict()))
@@ -150,7 +149,15 @@ def test_states_that_do_not_belong_together(spoil):
 def test_rows_are_rounded_once():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(4, 2, 3)).astype(np.float32)
-    products = naive_products(random_transitions(3))
+    correction, since = SGDCorrection(), np.arange(4)
+    for lr in (0.1, 0.05, 0.2):
+        correction.before_step(dict(lr=lr, momentum=0.9, dampening=0, weight_decay=0.1,
+                                    nesterov=False), dict(momentum_buffer=True))
+        correction.after_step()
+    products = correction.transitions.since(since)
     expected = np.einsum('rij,rjd->rid', products, rows.astype(np.float64)).astype(np.float32)
-    np.testing.assert_array_equal(advance_rows(rows, products), expected)
-    assert advance_rows(rows, products).dtype == np.float32
+    advanced = correction.advance(rows, since)
+    np.testing.assert_array_equal(advanced, expected)
+    assert advanced.dtype == np.float32
+    assert len(correction) == 3 and correction.decay(dict(
+        lr=0.5, weight_decay=0.1, momentum=0.9), 10) == pytest.approx(0.5 * 0.1 * 10 / 0.1)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What processes tell each other: values, order and bytes."""
+"""The exchange between processes: values, order and bytes."""
 import numpy as np
 import pytest
 import torch
 
-from pic_plugin import collectives
+from pic_plugin import communication
 from toys import sharded
 from toys.processes import run_ranks
 
@@ -34,10 +34,10 @@ def test_uneven_parts(world_size):
 
 
 def test_one_process_sends_nothing():
-    collectives.SENT.clear()
-    tensor = torch.arange(3.0)
-    for result in (collectives.sum_over_ranks(tensor, 'x'), collectives.max_over_ranks(tensor, 'x'),
-                   collectives.gather_rows(tensor, [3], 'x'),
-                   collectives.exchange_rows(tensor, [3], [3], 'x')):
+    communication.SENT.clear()
+    tensor, alone = torch.arange(3.0), communication.communicator()
+    for result in (alone.sum(tensor, 'x'), alone.max(tensor, 'x'),
+                   alone.gather_rows(tensor, [3], 'x'),
+                   alone.exchange_rows(tensor, [3], [3], 'x')):
         np.testing.assert_array_equal(result, tensor)
-    assert not collectives.SENT
+    assert not communication.SENT

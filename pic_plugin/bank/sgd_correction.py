@@ -1,16 +1,75 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What SGD does to a class whose gradient is zero, for any number of steps at once.
+"""The correction for SGD: rows without gradient over any number of steps at once.
 
 PIC paper, section on weight update correction, generalised from a matrix power (constant learning
 rate) to a product of one 2x2 matrix per step, which is exact for any schedule.
 """
 from __future__ import annotations
 
-from typing import Dict
+from typing import Any
 
 import numpy as np
+import torch
+
+from .correction import Correction
 
 RADIX = 256
+
+
+class SGDCorrection(Correction):
+    """:class:`torch.optim.SGD`: momentum, dampening, Nesterov momentum, coupled weight decay.
+
+    A row without gradient moves by one 2x2 matrix a step, so a row that missed steps is multiplied
+    by the product of theirs, at a cost that does not grow with their number.
+    """
+
+    optimizers = ('SGD',)
+    state_names = ('momentum_buffer',)
+
+    def __init__(self) -> None:
+        self.transitions = TransitionLog()
+        self._next = np.eye(2)
+
+    @classmethod
+    def reason_against(cls, optimizer: torch.optim.Optimizer,
+                       group: dict[str, Any]) -> str | None:
+        """See :class:`Correction`."""
+        if type(optimizer) is not torch.optim.SGD:
+            return f'the optimizer is {type(optimizer).__name__}'
+        return 'maximize=True' if group.get('maximize') else None
+
+    def before_step(self, group: dict[str, Any], state: dict[str, Any]) -> None:
+        """See :class:`Correction`."""
+        # The first step of a row differs, and the optimizer makes its buffer there.
+        first = state.get('momentum_buffer') is None
+        self._next = sgd_transition(
+            float(group['lr']), float(group['momentum']), float(group['dampening']),
+            float(group['weight_decay']), group['nesterov'], first)
+
+    def after_step(self) -> None:
+        """See :class:`Correction`."""
+        self.transitions.append(self._next)
+
+    def advance(self, rows: np.ndarray, since: np.ndarray) -> np.ndarray:
+        """See :class:`Correction`; rows are (R, 2, d), class weights and momentum buffers."""
+        products = self.transitions.since(since)  # (R, 2, 2)
+        return (products @ rows.astype(np.float64)).astype(np.float32)
+
+    def decay(self, group: dict[str, Any], num_steps: float) -> float:
+        """See :class:`Correction`; momentum multiplies what decay does to a row."""
+        return (num_steps * float(group['lr']) * group['weight_decay']
+                / (1 - group['momentum']))
+
+    def __len__(self) -> int:
+        return len(self.transitions)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """See :class:`Correction`: (n, 2, 2) float64 arrays, of :class:`TransitionLog`."""
+        return self.transitions.state_dict()
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """See :class:`Correction`."""
+        self.transitions.load_state_dict(state)
 
 
 def sgd_transition(lr: float,
@@ -118,7 +177,7 @@ class TransitionLog:
             product[in_closed] = tail
         return product
 
-    def state_dict(self) -> Dict[str, np.ndarray]:
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Arrays that :meth:`load_state_dict` continues from, bit for bit."""
         state = {}
         for i, level in enumerate(self._levels):
@@ -126,7 +185,7 @@ class TransitionLog:
             state[f'open_{i}'] = level.open[:level.count - level.open_start]
         return state
 
-    def load_state_dict(self, state: Dict[str, np.ndarray]) -> None:
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Continue from another log's state.
 
         Raises:
@@ -181,18 +240,3 @@ class _Level:
             self.closed = grown
         self.closed[start:self.count] = self.open
         return self.open[0].copy()
-
-
-def advance_rows(rows: np.ndarray, products: np.ndarray) -> np.ndarray:
-    """Bring rows up to date with steps in which they had no gradient.
-
-    Args:
-        rows (np.ndarray): (R, 2, d) float32 class weights and momentum buffers.
-        products (np.ndarray): (R, 2, 2) float64, of :meth:`TransitionLog.since`.
-
-    Returns:
-        np.ndarray: (R, 2, d) float32, computed in float64 and rounded once.
-    """
-    return (products @ rows.astype(np.float64)).astype(np.float32)
-
-
