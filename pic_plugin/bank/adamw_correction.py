@@ -13,26 +13,22 @@ which the row was left, with n = s - a and r = sqrt(v_a), one element of it has 
     c_n = D(a + n, T) lr_s q_s (b1 / sqrt(b2))^n / (1 - b1^s),   x_n = eps q_s b2^(-n/2)
 
 where D is the decay between two steps, a difference of running sums of log(1 - lr wd). The terms
-shrink by b1 / sqrt(b2) a step, so a bounded number of steps matters however long the absence, and
-c_n and x_n belong to a row as a whole: its elements differ in m_a and r alone. 1 / (r + x_n) is a
-logistic curve in log x_n, whatever r, and so a smooth function of n: it is interpolated by a
-polynomial at a few Chebyshev nodes, the c_n are summed up onto these, and an element costs one
-division for each node (6 with torch's default betas, 29 with b2 = 0.95) instead of one for each
-step (220 or 293).
+shrink by b1 / sqrt(b2) a step, so a bounded number of steps matters however long the absence (220
+with torch's default betas), and c_n and x_n belong to a row as a whole: its elements differ in m_a
+and r alone. quotient_sums.py makes few terms of many.
 """
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
-# What is left out or interpolated away, relative to the largest step that the row could have taken.
-# Rows are float32, whose own rounding is 60 times as large.
-TOLERANCE = 1e-9
+from .correction import Correction
+from .quotient_sums import TOLERANCE, chebyshev, num_nodes, sum_of_quotients
+
 MAX_STEPS = 2**15  # steps in which the momentum of a row may still matter
 CHUNK_ROWS = 1024  # rows brought up to date together: tables of them x steps are in memory
 
@@ -45,7 +41,7 @@ class _Options(NamedTuple):
     eps: float
 
 
-class AdamWCorrection:
+class AdamWCorrection(Correction):
     """What :class:`torch.optim.AdamW` does to a class weight that has no gradient in a step.
 
     Exact for any schedule of learning rate and weight decay, up to :data:`TOLERANCE`; computed in
@@ -55,35 +51,32 @@ class AdamWCorrection:
     Memory: 16 bytes an optimizer step.
     """
 
+    optimizers = ('AdamW',)
     state_names = ('exp_avg', 'exp_avg_sq')
 
     def __init__(self) -> None:
         self._log = _StepLog()
         self._options: _Options | None = None
         self._num_before = 0  # steps that the optimizer had taken before the first recorded one
-        self._taken: Tuple[float, float] | None = None
+        self._taken: tuple[float, float] | None = None
 
     def __len__(self) -> int:
         """Optimizer steps recorded."""
         return len(self._log)
 
     @classmethod
-    def check(cls, optimizer: Optimizer, parameter: nn.Parameter) -> None:
-        """Refuse an optimizer whose effect on absent rows is another one.
-
-        Raises:
-            ValueError: If it is not AdamW, or its options for this parameter have no bounded
-                correction. The message names what to write instead.
-        """
+    def reason_against(cls, optimizer: Optimizer, group: dict[str, Any]) -> str | None:
+        """See :class:`Correction`."""
         if type(optimizer) not in (Adam, AdamW):
-            raise ValueError(f'the optimizer is {type(optimizer).__name__} and not '
-                             'torch.optim.AdamW.')
-        group = next(group for group in optimizer.param_groups
-                     if any(one is parameter for one in group['params']))
-        _check_group(group)
-        _num_steps(_options(group))
+            return f'the optimizer is {type(optimizer).__name__}'
+        try:
+            _check_group(group)
+            _num_steps(_options(group))
+        except ValueError as error:
+            return str(error).rstrip('.')
+        return None
 
-    def before_step(self, group: Dict[str, Any], state: Dict[str, Any]) -> None:
+    def before_step(self, group: dict[str, Any], state: dict[str, Any]) -> None:
         """Read the options of the step that is about to be taken.
 
         Args:
@@ -146,16 +139,16 @@ class AdamWCorrection:
             advanced[chunk] = self._advance(rows[chunk].astype(np.float64), since[chunk])
         return advanced
 
-    def decay(self, group: Dict[str, Any], num_steps: float) -> float:
+    def decay(self, group: dict[str, Any], num_steps: float) -> float:
         """e such that weight decay alone shrinks a row by exp(-e) in that many steps."""
         return float(group['lr']) * float(group['weight_decay']) * num_steps
 
-    def state_dict(self) -> Dict[str, np.ndarray]:
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Arrays that :meth:`load_state_dict` continues from, bit for bit; all float64."""
         options = [] if self._options is None else [*self._options, self._num_before]
         return dict(options=np.array(options, dtype=np.float64), steps=self._log.entries.copy())
 
-    def load_state_dict(self, state: Dict[str, np.ndarray]) -> None:
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Continue from another correction's state.
 
         Raises:
@@ -177,7 +170,7 @@ class AdamWCorrection:
         self._log = _StepLog(steps)
         self._taken = None
 
-    def _step(self, group: Dict[str, Any], step: int) -> Tuple[float, float]:
+    def _step(self, group: dict[str, Any], step: int) -> tuple[float, float]:
         """lr q / (1 - b1^step) and log(1 - lr wd) of a step."""
         beta1, beta2, _ = _options(group)
         lr, weight_decay = float(group['lr']), float(group['weight_decay'])
@@ -203,13 +196,13 @@ class AdamWCorrection:
                 # Rows that left together share everything but their elements.
                 starts, place = np.unique(since[some], return_inverse=True)
                 c, x = self._quotients(starts, min(num_steps, int(missed[some].max())))
-                weight[some] -= first[some] * _sum_of_quotients(
+                weight[some] -= first[some] * sum_of_quotients(
                     np.sqrt(second[some]), c[place], x[place])
         first *= float(self._options.beta1)**missed[:, None]
         second *= float(self._options.beta2)**missed[:, None]
         return rows
 
-    def _quotients(self, starts: np.ndarray, num_steps: int) -> Tuple[np.ndarray, np.ndarray]:
+    def _quotients(self, starts: np.ndarray, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
         """c and x of the module's docstring, on fewer nodes than steps where that is possible.
 
         Args:
@@ -226,64 +219,13 @@ class AdamWCorrection:
         rates, log_decays = self._log.after(starts, num_steps)
         c = rates * np.exp(log_decays + n * (np.log(beta1) + log_growth))
         first_step = starts + self._num_before
-        num_nodes = _num_nodes(num_steps, log_growth, int(first_step.min()))
-        if num_nodes < num_steps:
-            n, onto_nodes = _chebyshev(num_steps, num_nodes)
+        count = num_nodes(num_steps, log_growth, int(first_step.min()))
+        if count < num_steps:
+            n, onto_nodes = chebyshev(num_steps, count)
             c = c @ onto_nodes
         # beta2 > beta1^2 > 0, so the steps have logarithms; the step number is a fraction at nodes.
         root = np.sqrt(-np.expm1(np.log(beta2) * (first_step[:, None] + n)))
         return c, eps * root * np.exp(log_growth * n)
-
-
-def _sum_of_quotients(r: np.ndarray, c: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Sum over j of c_j / (r + x_j).
-
-    Args:
-        r (np.ndarray): (R, d) float64.
-        c (np.ndarray): (R, M) float64.
-        x (np.ndarray): (R, M) float64, positive.
-
-    Returns:
-        np.ndarray: (R, d) float64.
-    """
-    total, quotient = np.zeros_like(r), np.empty_like(r)
-    for j in range(c.shape[1]):
-        np.add(r, x[:, j, None], out=quotient)
-        np.divide(c[:, j, None], quotient, out=quotient)
-        total += quotient
-    return total
-
-
-def _num_nodes(num_steps: int, log_growth: float, first_step: int) -> int:
-    """Chebyshev nodes for 1 / (r + x) as a function of the step, see :data:`TOLERANCE`.
-
-    What is nearest to the interval of steps among the places where the function is not analytic
-    says how fast interpolation converges (Trefethen, Approximation Theory and Approximation
-    Practice, chapter 8): poles where log x is log r plus or minus i pi, and step 0, where q is 0.
-    """
-    half = (num_steps - 1) / 2
-    if half <= 0:
-        return num_steps
-    by_poles = np.arcsinh(np.pi / (half * log_growth)) if log_growth > 0 else np.inf
-    by_start = np.arccosh(1 + (first_step + 1) / half)
-    return 1 + int(np.ceil(-np.log(TOLERANCE) / min(by_poles, by_start)))
-
-
-@lru_cache(maxsize=4)
-def _chebyshev(num_steps: int, num_nodes: int) -> Tuple[np.ndarray, np.ndarray]:
-    """Nodes among the steps 1 to ``num_steps``, and the polynomials that are 1 at one of them.
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: (M,) float64 nodes, and (num_steps, M) float64 values at the
-        steps of the polynomials of the nodes.
-    """
-    angles = (np.arange(num_nodes) + 0.5) * (np.pi / num_nodes)
-    degrees = np.arange(num_nodes)[:, None]
-    weights = np.cos(degrees * angles) * (2 / num_nodes)
-    weights[0] /= 2
-    middle, half = (num_steps + 1) / 2, (num_steps - 1) / 2
-    places = np.arccos(np.clip((np.arange(1, num_steps + 1) - middle) / half, -1, 1))
-    return middle + half * np.cos(angles), np.cos(degrees * places).T @ weights
 
 
 class _StepLog:
@@ -306,7 +248,7 @@ class _StepLog:
         steps = slice(1, self._count + 1)
         return np.stack([self._rates[steps], self._log_decays[steps]], axis=1)
 
-    def append(self, step: Tuple[float, float]) -> None:
+    def append(self, step: tuple[float, float]) -> None:
         """Add the rate and log(1 - lr wd) of the next step."""
         if self._count + 1 + MAX_STEPS == len(self._rates):
             self._rates, self._log_decays = (np.concatenate([array, np.zeros_like(array)])
@@ -320,7 +262,7 @@ class _StepLog:
         """Sum of log(1 - lr wd) after steps, (R,) float64."""
         return self._log_decays[self._count] - self._log_decays[since]
 
-    def after(self, starts: np.ndarray, num_steps: int) -> Tuple[np.ndarray, np.ndarray]:
+    def after(self, starts: np.ndarray, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
         """Rates of the steps after each start, and the log decay since each of them.
 
         Returns:
@@ -332,7 +274,7 @@ class _StepLog:
         return rates, log_decays
 
 
-def _options(group: Dict[str, Any]) -> _Options:
+def _options(group: dict[str, Any]) -> _Options:
     beta1, beta2 = group['betas']
     return _Options(float(beta1), float(beta2), float(group['eps']))
 
@@ -341,7 +283,7 @@ def _show(options: _Options) -> str:
     return f'betas=({options.beta1:g}, {options.beta2:g}), eps={options.eps:g}'
 
 
-def _check_group(group: Dict[str, Any]) -> None:
+def _check_group(group: dict[str, Any]) -> None:
     """Refuse variants of AdamW that have no bounded correction."""
     if group['amsgrad']:
         raise ValueError('amsgrad keeps a maximum of past second moments, for which there is no '

@@ -12,7 +12,7 @@ import json
 import os
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterable, Iterator, Tuple, Union
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -33,15 +33,17 @@ class BankFileError(RuntimeError):
 def write_bank(path: Union[str, Path], header: Dict[str, Any], transitions: Arrays,
                rows: Iterator[Tuple[np.ndarray, np.ndarray, np.ndarray]],
                dtype: str = 'float32',
+               squares: Sequence[int] = (),
                head: Iterable[Tuple[np.ndarray, np.ndarray]] = ()) -> None:
     """Write a bank file, whole or not at all.
 
     Args:
         path (str | Path): File to make. It appears under this name when it is complete and on disk.
         header (dict): Plain values that identify the bank.
-        transitions (dict): (n, 2, 2) float64 arrays, of :meth:`TransitionLog.state_dict`.
+        transitions (dict): float64 arrays, of :meth:`Correction.state_dict`.
         rows (Iterator): Chunks of ids (R,) int64, steps (R,) int64 and values (R, P, d) float32.
         dtype (str): What the values are rounded to, see :class:`RowCodec`. Defaults to 'float32'.
+        squares (Sequence[int]): Which of the P hold squares, likewise. Defaults to none.
         head (Iterable): Chunks of slots (R,) int64 and values (R, P, d) float32 or float64: rows in
             the softmax, where no process has all of them. Defaults to none.
 
@@ -54,7 +56,7 @@ def write_bank(path: Union[str, Path], header: Dict[str, Any], transitions: Arra
         with open(partial, 'wb') as file:
             file.write(MAGIC)
             num_sections = 0
-            for section in _sections(header, transitions, rows, RowCodec(dtype), head):
+            for section in _sections(header, transitions, rows, RowCodec(dtype, squares), head):
                 _write_section(file, *section)
                 num_sections += 1
             _write_section(file, 'end', dict(num_sections=num_sections), {})
@@ -95,7 +97,8 @@ def read_bank(path: Union[str, Path]) -> Iterator[Tuple[str, Dict[str, Any], Arr
             kind, values, arrays = _read_section(file)
             while kind != 'end':
                 if kind == 'rows':
-                    arrays['values'] = RowCodec(values['dtype']).decode(arrays)
+                    arrays['values'] = RowCodec(
+                        values['dtype'], values.get('squares', ())).decode(arrays)
                 yield kind, values, arrays
                 num_sections += 1
                 kind, values, arrays = _read_section(file)
@@ -119,7 +122,8 @@ def _sections(header: Dict[str, Any], transitions: Arrays,
         for start in range(0, max(len(array), 1), SECTION_STEPS):
             yield 'transitions', dict(name=name), dict(products=array[start:start + SECTION_STEPS])
     for ids, steps, values in rows:
-        yield 'rows', dict(dtype=codec.dtype), dict(ids=ids, steps=steps, **codec.encode(values))
+        yield 'rows', dict(dtype=codec.dtype, squares=codec.squares), dict(
+            ids=ids, steps=steps, **codec.encode(values))
     for slots, values in head:
         yield 'head', {}, dict(slots=slots, values=values)
 

@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pic_plugin.bank.adamw_correction import (
-    AdamWCorrection,
-    _num_nodes,
-    _num_steps,
-    _Options,
-)
+from pic_plugin.bank import AdamWCorrection, correction_for
+from pic_plugin.bank.adamw_correction import _num_steps, _Options
+from pic_plugin.bank.quotient_sums import num_nodes
 
 ROWS, D = 24, 12
 
@@ -45,8 +42,7 @@ def train(lr=1e-2, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05, num_steps=40
         generator.normal(0, 0.01, (rows, D)).astype(np.float32)).double())
     kind = options.pop('kind', torch.optim.AdamW)
     optimizer = kind([weight], lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, **options)
-    correction = AdamWCorrection()
-    correction.check(optimizer, weight)
+    correction = correction_for(optimizer, weight)
     group = optimizer.param_groups[0]
     scale = 10.0**generator.uniform(-9, 1, (rows, D))
     left_after = np.sort(generator.integers(2, 1 + max(2, int(num_steps * last_visit)), rows))
@@ -136,7 +132,7 @@ def test_equals_dense_adamw_at_random(seed):
 
 def test_momentum_of_absent_rows_matters(monkeypatch):
     """Decay alone is not enough, so the tests above can fail."""
-    monkeypatch.setattr('pic_plugin.bank.adamw_correction._sum_of_quotients',
+    monkeypatch.setattr('pic_plugin.bank.adamw_correction.sum_of_quotients',
                         lambda r, c, x: np.zeros_like(r))
     dense, corrected, _ = train()
     assert np.abs(dense[:, 0] - corrected[:, 0]).max() > 0.01
@@ -165,8 +161,8 @@ def test_long_trainings_need_no_more_nodes_or_steps():
     assert _num_steps(_Options(0.9, 0.999, 1e-8)) == 220
     assert _num_steps(_Options(0.9, 0.95, 1e-8)) == 293
     for first_step in (3000, 4 * 10**6):
-        assert _num_nodes(220, -0.5 * math.log(0.999), first_step) <= 7
-        assert _num_nodes(293, -0.5 * math.log(0.95), first_step) == 29
+        assert num_nodes(220, -0.5 * math.log(0.999), first_step) <= 7
+        assert num_nodes(293, -0.5 * math.log(0.95), first_step) == 29
 
 
 def test_saved_and_loaded_bit_for_bit():
@@ -208,19 +204,19 @@ def check(kind=torch.optim.AdamW, **options):
     weight = torch.nn.Parameter(torch.zeros(2, 2))
     other = torch.nn.Parameter(torch.zeros(1))
     optimizer = kind([dict(params=[other], lr=0.5), dict(params=[weight], **options)], lr=1e-3)
-    AdamWCorrection.check(optimizer, weight)
+    assert type(correction_for(optimizer, weight)) is AdamWCorrection
 
 
 @pytest.mark.parametrize('options, message', [
-    (dict(kind=torch.optim.Adam, weight_decay=0.1), "(?s)weight_decay=0.1.*type='AdamW'"),
+    (dict(kind=torch.optim.Adam, weight_decay=0.1), 'feeds its moments.*type="AdamW"'),
     (dict(amsgrad=True), 'amsgrad=False'),
     (dict(eps=0.0), 'eps=0 divides 0 by 0.*eps=1e-8'),
     (dict(betas=(0.9, 0.8)), 'betas=.0.9, 0.8.*more than 32768 steps.*root of beta2'),
     (dict(betas=(0.95, 0.9025)), 'root of beta2'),
     (dict(betas=(0.9, 0.0)), 'root of beta2'),
     (dict(betas=(0.999999, 0.999999)), 'more than 32768 steps'),
-    (dict(kind=torch.optim.NAdam), 'the optimizer is NAdam'),
-    (dict(kind=torch.optim.RMSprop), 'the optimizer is RMSprop'),
+    (dict(kind=torch.optim.NAdam), 'is NAdam: its momentum .*PICOptimWrapperConstructor'),
+    (dict(kind=torch.optim.RMSprop), 'the optimizer is RMSprop: what it does'),
 ])
 def test_what_has_no_correction(options, message):
     with pytest.raises(ValueError, match=message):
