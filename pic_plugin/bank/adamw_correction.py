@@ -132,12 +132,12 @@ class AdamWCorrection(Correction):
         if len(since) and (since.min() < 0 or since.max() > len(self)):
             raise ValueError(f'steps {since.min()} to {since.max()} are outside the {len(self)} '
                              'optimizer steps taken: these rows belong to another run.')
-        advanced = np.array(rows, dtype=np.float32)
-        absent = np.flatnonzero(since < len(self))
-        for start in range(0, len(absent), CHUNK_ROWS):
-            chunk = absent[start:start + CHUNK_ROWS]
-            advanced[chunk] = self._advance(rows[chunk].astype(np.float64), since[chunk])
-        return advanced
+        chunks = [self._advance(rows[start:start + CHUNK_ROWS].astype(np.float64),
+                                since[start:start + CHUNK_ROWS]).astype(np.float32)
+                  for start in range(0, len(rows), CHUNK_ROWS)]
+        if len(chunks) == 1:
+            return chunks[0]
+        return np.concatenate(chunks) if chunks else np.array(rows, dtype=np.float32)
 
     def decay(self, group: dict[str, Any], num_steps: float) -> float:
         """e such that weight decay alone shrinks a row by exp(-e) in that many steps."""
@@ -182,22 +182,28 @@ class AdamWCorrection(Correction):
         return rate, float(np.log1p(-lr * weight_decay))
 
     def _advance(self, rows: np.ndarray, since: np.ndarray) -> np.ndarray:
-        """See :meth:`advance`: (R, 3, d) float64, all of them absent."""
+        """See :meth:`advance`, in place: (R, 3, d) float64."""
+        missed = len(self) - since
+        if not missed.any():
+            return rows
         assert self._options is not None, 'steps have been recorded'
         weight, first, second = rows[:, 0], rows[:, 1], rows[:, 2]
-        missed = len(self) - since
         weight *= np.exp(self._log.log_decay(since))[:, None]
         num_steps = _num_steps(self._options)
         # A row that was never visited, or so long ago that its momentum is gone, only decays.
-        moving = first.any(axis=1) if num_steps else np.zeros(len(rows), dtype=bool)
-        early = since + self._num_before < num_steps
-        for some in (moving & early, moving & ~early):
-            if some.any():
-                # Rows that left together share everything but their elements.
-                starts, place = np.unique(since[some], return_inverse=True)
-                c, x = self._quotients(starts, min(num_steps, int(missed[some].max())))
-                weight[some] -= first[some] * sum_of_quotients(
-                    np.sqrt(second[some]), c[place], x[place])
+        moving = first.any(axis=1) & (missed > 0 if num_steps else False)
+        # The bias correction of the first steps takes more nodes, the more the earlier they are.
+        stage = np.log2(np.minimum(since + self._num_before, num_steps) + 1).astype(int) // 2
+        for one in np.unique(stage[moving]):
+            some: Any = moving & (stage == one)
+            if some.all():
+                some = slice(None)  # which copies nothing
+            # Rows that left together share everything but their elements.
+            starts, place = np.unique(since[some], return_inverse=True)
+            c, x = self._quotients(starts, min(num_steps, int(missed[some].max())))
+            moved = sum_of_quotients(np.sqrt(second[some]), c[place], x[place])
+            moved *= first[some]
+            weight[some] -= moved
         first *= float(self._options.beta1)**missed[:, None]
         second *= float(self._options.beta2)**missed[:, None]
         return rows

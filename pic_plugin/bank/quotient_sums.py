@@ -28,8 +28,9 @@ def sum_of_quotients(r: np.ndarray, c: np.ndarray, x: np.ndarray) -> np.ndarray:
     Returns:
         np.ndarray: (R, d) float64.
     """
-    total, quotient = np.zeros_like(r), np.empty_like(r)
-    for j in range(c.shape[1]):
+    total = c[:, :1] / (r + x[:, :1])
+    quotient = np.empty_like(r)
+    for j in range(1, c.shape[1]):
         np.add(r, x[:, j, None], out=quotient)
         np.divide(c[:, j, None], quotient, out=quotient)
         total += quotient

@@ -7,8 +7,8 @@
 
 A step is what the head adds to a training iteration: choose the active classes, bring in their
 rows, loss forward and backward, SGD step. Features are random; there is no backbone. *bank* is the
-plugin's way, *file* the same with the stored rows on disk, *cold* with those rows taken from the
-system's cache before each turn. *dense* is plain PyTorch: all N rows in one parameter, a soft-max
+plugin's way, *adamw* the same with AdamW, *file* the same with the stored rows on disk, *cold* with
+those rows taken from the system's cache before each turn. *dense* is plain PyTorch: all N rows in one parameter, a soft-max
 over the same K classes, and torch.optim.SGD over all rows (the same weights as *bank*); *full* is
 the soft-max over all N classes of the authors' code. All cases run in turns, in one process, so
 that what else the machine does meets all of them.
@@ -31,14 +31,14 @@ from pic_plugin.datasets import SlidingWindowSampler
 from pic_plugin.studies.benchmark.case import Case, Sizes
 from pic_plugin.studies.benchmark.process import MB, resident_bytes
 
-KINDS = ('bank', 'file', 'cold', 'dense', 'full')
+KINDS = ('bank', 'adamw', 'file', 'cold', 'dense', 'full')
 NUM_INDICES = 1_000_000
 
 
 def make_cases(args: argparse.Namespace, folder: Path) -> List[Case]:
     """Build all cases and run their warm-up."""
     sizes = Sizes(args.batch_size, args.feat_dim, args.window_size, args.stride,
-                  torch.device(args.device))
+                  torch.device(args.device), tuple(args.betas))
     cases = []
     for num_negatives in args.num_negatives:
         for kind in KINDS:
@@ -109,6 +109,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='benchmark', description=__doc__.splitlines()[0])
     for kind, default, meaning in (
             ('bank', [100_000, 10_000_000], 'with the bank in memory'),
+            ('adamw', [], 'with the bank in memory and AdamW in the place of SGD'),
             ('file', [], 'with the bank on disk'),
             ('cold', [], 'with the bank on disk and out of the cache'),
             ('dense', [100_000], 'densely, 12 * N * d bytes each'),
@@ -132,6 +133,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('--plain-warmup', type=int,
                         help='the same for dense and full, where no rows move (default: as the '
                         'others; with fewer, their weights are not those of the others)')
+    parser.add_argument('--betas', nargs=2, type=float, default=(0.9, 0.999),
+                        help='of adamw (default: 0.9 0.999)')
     parser.add_argument('--dtype', choices=DTYPES, default='float32',
                         help='of stored rows (default: float32)')
     parser.add_argument('--device', default='cpu', help='cpu or cuda (default: cpu)')
