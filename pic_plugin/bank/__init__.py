@@ -4,6 +4,7 @@
 Needs torch and numpy alone: :class:`SampledClassWeights` works in any training loop.
 """
 from .active_set import ActiveSet
+from .adamw_correction import AdamWCorrection
 from .bank_file import BankFileError, read_bank, write_bank
 from .correction import Correction, NoCorrection
 from .corrections import correction_for, group_of, no_correction_for
@@ -18,7 +19,8 @@ from .sgd_correction import SGDCorrection, TransitionLog, sgd_transition
 from .slots import Slots, num_shard_rows
 
 __all__ = [
-    'ActiveSet', 'BankFileError', 'Correction', 'GlobalBatch', 'InstanceBank', 'LastVisits',
+    'ActiveSet', 'AdamWCorrection', 'BankFileError', 'Correction', 'GlobalBatch',
+    'InstanceBank', 'LastVisits',
     'NoCorrection', 'Refresh', 'RowCodec', 'RowStore', 'SGDCorrection', 'SampledClassWeights',
     'SlotTensors', 'Slots', 'Storage', 'TransitionLog', 'correction_for', 'gather_batch',
     'group_of', 'initial_rows', 'no_correction_for', 'num_shard_rows', 'read_bank',

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,6 +35,7 @@ class BankFileError(RuntimeError):
 def write_bank(path: str | Path, header: dict[str, Any], correction: Arrays,
                rows: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]],
                dtype: str = 'float32',
+               squares: Sequence[int] = (),
                head: Iterable[tuple[np.ndarray, np.ndarray]] = ()) -> None:
     """Write a bank file, whole or not at all.
 
@@ -44,6 +45,7 @@ def write_bank(path: str | Path, header: dict[str, Any], correction: Arrays,
         correction (dict): Arrays (n, ...), of :meth:`Correction.state_dict`.
         rows (Iterator): Chunks of ids (R,) int64, steps (R,) int64 and values (R, P, d) float32.
         dtype (str): What the values are rounded to, see :class:`RowCodec`. Defaults to 'float32'.
+        squares (Sequence[int]): Which of the P hold squares, likewise. Defaults to none.
         head (Iterable): Chunks of slots (R,) int64 and values (R, P, d) float32 or float64: rows in
             the softmax, where no process has all of them. Defaults to none.
 
@@ -56,7 +58,7 @@ def write_bank(path: str | Path, header: dict[str, Any], correction: Arrays,
         with open(partial, 'wb') as file:
             file.write(MAGIC)
             num_sections = 0
-            for section in _sections(header, correction, rows, RowCodec(dtype), head):
+            for section in _sections(header, correction, rows, RowCodec(dtype, squares), head):
                 _write_section(file, *section)
                 num_sections += 1
             _write_section(file, 'end', dict(num_sections=num_sections), {})
@@ -98,7 +100,8 @@ def read_bank(path: str | Path) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
             kind, values, arrays = _read_section(file)
             while kind != 'end':
                 if kind == 'rows':
-                    arrays['values'] = RowCodec(values['dtype']).decode(arrays)
+                    arrays['values'] = RowCodec(
+                        values['dtype'], values.get('squares', ())).decode(arrays)
                 yield kind, values, arrays
                 num_sections += 1
                 kind, values, arrays = _read_section(file)
@@ -122,7 +125,8 @@ def _sections(header: dict[str, Any], correction: Arrays,
         for start in range(0, max(len(array), 1), SECTION_STEPS):
             yield 'transitions', dict(name=name), dict(products=array[start:start + SECTION_STEPS])
     for ids, steps, values in rows:
-        yield 'rows', dict(dtype=codec.dtype), dict(ids=ids, steps=steps, **codec.encode(values))
+        yield 'rows', dict(dtype=codec.dtype, squares=codec.squares), dict(
+            ids=ids, steps=steps, **codec.encode(values))
     for slots, values in head:
         yield 'head', {}, dict(slots=slots, values=values)
 

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from torch.optim import Optimizer
 
+# Tensors of optimizers that hold squares, which half precision has to keep in another way.
+SQUARES = ('exp_avg_sq',)
+
 
 class Correction(ABC):
     """How one kind of optimizer moves a row in steps in which it has no gradient.
@@ -26,6 +29,11 @@ class Correction(ABC):
 
     optimizers: tuple[str, ...] = ()
     state_names: tuple[str, ...] | None = ()
+
+    @property
+    def squares(self) -> list[int]:
+        """Which tensors of a row (0: its weight, 1: the first state) hold squares."""
+        return [i for i, name in enumerate(self.state_names or (), start=1) if name in SQUARES]
 
     @classmethod
     @abstractmethod

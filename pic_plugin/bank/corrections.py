@@ -7,10 +7,24 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from .adamw_correction import AdamWCorrection
 from .correction import Correction, NoCorrection
 from .sgd_correction import SGDCorrection
 
-CORRECTIONS: tuple[type[Correction], ...] = (SGDCorrection,)
+CORRECTIONS: tuple[type[Correction], ...] = (SGDCorrection, AdamWCorrection)
+
+# Optimizers that users may try, and why there is no correction for what they do to absent rows.
+_WHY_NOT = dict(
+    LARS='its step depends on the norm of all class weights together',
+    LAMB='its step depends on the norm of all class weights together',
+    Lamb='its step depends on the norm of all class weights together',
+    Lion='its step is the sign of a momentum, so that a class without gradient moves on at full '
+    'speed until the momentum underflows',
+    Adafactor='its second moments are shared by all class weights, absent or not',
+    Adam='its weight decay feeds its moments, so that a class without gradient never comes to rest',
+    NAdam='its momentum follows a schedule of its own',
+    RAdam='its step changes its form during the first steps',
+    Adan='its moments are of differences between gradients')
 
 
 def group_of(optimizer: Optimizer, weight: nn.Parameter) -> dict[str, Any]:
@@ -44,10 +58,14 @@ def correction_for(optimizer: Optimizer, weight: nn.Parameter) -> Correction:
         if type(optimizer).__name__ in kind.optimizers:
             reasons = [reason]
     names = ' and '.join(f'torch.optim.{name}' for kind in CORRECTIONS for name in kind.optimizers)
-    reason = reasons[0] if reasons else f'the optimizer is {type(optimizer).__name__}'
+    name = type(optimizer).__name__
+    why_not = _WHY_NOT.get(name, 'what it does to a class that is not sampled is not known')
+    reason = reasons[0] if reasons else f'the optimizer is {name}: {why_not}'
     raise ValueError(
-        f'correct_weights=True is exact for {names} only, and {reason}: what it does to a class '
-        'that is not sampled is not known. Choose optimizer=dict(type="SGD", ...), or '
+        f'correct_weights=True is exact for {names} only, and {reason}. Choose '
+        'optimizer=dict(type="SGD", ...) or optimizer=dict(type="AdamW", ...). To keep the '
+        "optimizer for the network alone, add constructor='PICOptimWrapperConstructor', "
+        "class_weights_optimizer=dict(type='SGD', ...) to optim_wrapper. Or set "
         'PICHead(num_negatives=None) for a softmax over all instances, or '
         'PICHead(correct_weights=False) for uncorrected sampling.')
 

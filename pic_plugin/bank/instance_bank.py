@@ -312,7 +312,8 @@ class InstanceBank:
         """
         if self._store is None and self.num_states is not None and not self.is_full:
             num_rows = -(-self.num_instances // self.slots.processes.size)
-            self._store = RowStore(num_rows, 1 + self.num_states, self.feat_dim, *self.storage)
+            self._store = RowStore(num_rows, 1 + self.num_states, self.feat_dim, *self.storage,
+                                  self.correction.squares)
 
     def prefetch(self, ids: np.ndarray) -> None:
         """Have stored rows read from disk that will be wanted soon; may run in another thread.

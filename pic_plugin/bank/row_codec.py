@@ -2,7 +2,7 @@
 """The formats of stored rows: float32 as they are, or half the space."""
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 
@@ -12,6 +12,8 @@ Fields = Dict[str, np.ndarray]
 
 # The largest element of a float16 row is put below 2**15, one power of two under the type's end.
 _FLOAT16_EXPONENT = 15
+# Squares below this are kept as zero: they would lose bits of their root as float32.
+_SMALLEST_SQUARE = np.float32(2.0**-120)
 
 
 class RowCodec:
@@ -22,18 +24,25 @@ class RowCodec:
     rounds each element to 8 bits of its own magnitude. Both round to nearest even, and encoding
     what was decoded changes nothing more, so a row that is saved and restored keeps its bits.
 
+    AdamW's second moments are squares: those of one row span twice as many decades as its
+    gradients, more than float16 has below the row's largest, and one that is rounded to zero makes
+    a step of first moment / eps. ``float16`` therefore keeps the root of such a plane; ``bfloat16``
+    has float32's range.
+
     Args:
         dtype (str): 'float32', 'float16' or 'bfloat16'.
+        squares (Sequence[int]): Planes that hold squares, none of them negative. Defaults to none.
 
     Raises:
         ValueError: If the dtype is another one.
     """
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(self, dtype: str, squares: Sequence[int] = ()) -> None:
         if dtype not in DTYPES:
             raise ValueError(f'rows cannot be kept as {dtype!r}: choose one of '
                              f'{", ".join(DTYPES)}.')
         self.dtype = dtype
+        self.squares = list(squares)
 
     def fields(self, num_tensors: int, feat_dim: int) -> List[Tuple]:
         """Fields of a numpy record that holds an encoded row."""
@@ -57,6 +66,10 @@ class RowCodec:
             return dict(values=values)
         if self.dtype == 'bfloat16':
             return dict(values=_to_bfloat16(values))
+        if self.squares:
+            values = values.copy()
+            squares = values[:, self.squares]
+            values[:, self.squares] = np.sqrt(np.where(squares < _SMALLEST_SQUARE, 0, squares))
         mantissa, exponents = np.frexp(np.abs(values).max(axis=2, initial=0))
         # A largest element that rounds up to the next power of two belongs to that one: decoded
         # and encoded again it would else get another exponent.
@@ -79,7 +92,10 @@ class RowCodec:
         if self.dtype == 'bfloat16':
             return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
         exponents = fields['exponents'].astype(np.int32) - _FLOAT16_EXPONENT
-        return np.ldexp(values.astype(np.float32), exponents[..., None])
+        values = np.ldexp(values.astype(np.float32), exponents[..., None])
+        if self.squares:
+            values[:, self.squares] **= 2
+        return values
 
 
 def _to_bfloat16(values: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import sys
 from pathlib import Path
-from typing import Any, Iterator, Optional, Protocol, Tuple, Union
+from typing import Any, Iterator, Optional, Protocol, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class RowStore:
             it is used, and removed by :meth:`close`. It is scratch space of one run: checkpoints
             hold a copy. Defaults to None: memory.
         dtype (str): What values are rounded to, see :class:`RowCodec`. Defaults to 'float32'.
+        squares (Sequence[int]): Which of the P hold squares, likewise. Defaults to none.
 
     Raises:
         ValueError: If the dtype is unknown.
@@ -43,8 +44,9 @@ class RowStore:
                  num_tensors: int,
                  feat_dim: int,
                  path: Optional[Union[str, Path]] = None,
-                 dtype: str = 'float32') -> None:
-        self.codec = RowCodec(dtype)
+                 dtype: str = 'float32',
+                 squares: Sequence[int] = ()) -> None:
+        self.codec = RowCodec(dtype, squares)
         record = np.dtype([('step_after', '<i8'), *self.codec.fields(num_tensors, feat_dim)])
         num_rows = max(num_rows, 1)
         self.num_bytes = num_rows * record.itemsize

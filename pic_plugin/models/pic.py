@@ -2,7 +2,7 @@
 """PIC: every training image is its own class."""
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Union
 
 import torch
 from mmpretrain.models import BaseSelfSupervisor
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .loss_check import LossCheck
 from .neck_channels import project, with_in_channels
 from .pic_head import PICHead
+from .pooling import pooled
 
 
 @MODELS.register_module()
@@ -95,6 +96,8 @@ class PIC(BaseSelfSupervisor):
         outputs, passed = [], {}
         for i, view in enumerate(views):
             features = self.backbone(view)
+            if isinstance(_last(features), (tuple, list)):
+                features = (pooled(features), )  # necks take one feature of an image, not a pair
             projected = project(self.neck, features)  # ((B, d),)
             outputs.append(self.head.loss(projected, data_samples,
                                           train_weights=i < self.num_update_views))
@@ -118,14 +121,12 @@ class PIC(BaseSelfSupervisor):
             list[DataSample]: The samples with ``feat``: (C,) float32.
         """
         view = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
-        features = _last(self.extract_feat(view))
-        if features.dim() == 4:
-            features = features.mean(dim=(2, 3))
+        features = pooled(self.extract_feat(view))
         samples = data_samples or [DataSample() for _ in features]
         for sample, feature in zip(samples, features.float()):
             sample.set_field(feature, 'feat')
         return samples
 
 
-def _last(outputs: Union[Tensor, Tuple[Tensor, ...]]) -> Tensor:
+def _last(outputs: Any) -> Any:
     return outputs[-1] if isinstance(outputs, (tuple, list)) else outputs

@@ -13,11 +13,11 @@ and of the head alone:
 
 A step is what the head adds to a training iteration: choose the active classes, bring in their
 rows, loss forward and backward, SGD step. Features are random; there is no backbone. *bank* is the
-plugin's way, *file* the same with the stored rows on disk, *cold* with those rows taken from the
-system's cache before each turn. *dense* is plain PyTorch: all N rows in one parameter, a softmax
-over the same K classes, and torch.optim.SGD over all rows (the same weights as *bank*); *full* is
-the softmax over all N classes of the authors' code. All cases run in turns, in one process, so
-that what else the machine does meets all of them.
+plugin's way, *adamw* the same with AdamW, *file* the same with the stored rows on disk, *cold* with
+those rows taken from the system's cache before each turn. *dense* is plain PyTorch: all N rows in
+one parameter, a softmax over the same K classes, and torch.optim.SGD over all rows (the same
+weights as *bank*); *full* is the softmax over all N classes of the authors' code. All cases run in
+turns, in one process, so that what else the machine does meets all of them.
 """
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='benchmark', description=__doc__.splitlines()[0])
     for kind, default, meaning in (
             ('bank', [100_000, 10_000_000], 'with the bank in memory'),
+            ('adamw', [], 'with the bank in memory and AdamW in the place of SGD'),
             ('file', [], 'with the bank on disk'),
             ('cold', [], 'with the bank on disk and out of the cache'),
             ('dense', [100_000], 'densely, 12 * N * d bytes each'),
@@ -63,6 +64,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('--plain-warmup', type=int,
                         help='the same for dense and full, where no rows move (default: as the '
                         'others; with fewer, their weights are not those of the others)')
+    parser.add_argument('--betas', nargs=2, type=float, default=(0.9, 0.999),
+                        help='of adamw (default: 0.9 0.999)')
     parser.add_argument('--dtype', choices=DTYPES, default='float32',
                         help='of stored rows (default: float32)')
     parser.add_argument('--device', default='cpu', help='cpu or cuda (default: cpu)')

@@ -15,8 +15,8 @@ from pic_plugin.bank import RowCodec
 ROWS = hnp.arrays(np.float32, (3, 2, 5), elements=st.floats(-2.0**127, 2.0**127, width=32))
 
 
-def round_trip(values, dtype):
-    codec = RowCodec(dtype)
+def round_trip(values, dtype, squares=()):
+    codec = RowCodec(dtype, squares)
     return codec.decode(codec.encode(values))
 
 
@@ -54,6 +54,33 @@ def test_float16_keeps_what_lies_below_its_own_range():
     error = np.abs(round_trip(values, 'float16') - values)
     assert error.max() < 2.0**-11 * np.abs(values).max()
     assert np.abs(values.astype(np.float16)).max() == 0, 'without an exponent beside it'
+
+
+# A square near float32's end rounds to infinity, as numbers do in any conversion.
+SQUARES = hnp.arrays(np.float32, (3, 2, 5), elements=st.floats(0, 2.0**120, width=32))
+
+
+@settings(max_examples=300)
+@given(SQUARES, st.sampled_from(['float32', 'float16', 'bfloat16']))
+def test_squares(values, dtype):
+    once = round_trip(values, dtype, squares=[1])
+    again = round_trip(once, dtype, squares=[1])
+    np.testing.assert_array_equal(again.view(np.uint32), once.view(np.uint32))
+    np.testing.assert_array_equal(once[:, 0], round_trip(values, dtype)[:, 0])
+    roots = np.sqrt(values[:, 1].astype(np.float64))
+    error = np.abs(np.sqrt(once[:, 1].astype(np.float64)) - roots)
+    tolerance = dict(float32=0.0, float16=2.0**-11 * roots.max(axis=1, keepdims=True),
+                     bfloat16=2.0**-9 * roots)[dtype]
+    # Below 2e-18, which no eps leaves anything of, roots may be kept as zero.
+    assert (error <= 1.001 * tolerance + 2e-18).all()
+
+
+def test_second_moments_of_gradients_over_six_decades():
+    moments = np.float32(10.0)**np.arange(-13, 3, dtype=np.float32)[None, None]
+    assert (round_trip(moments, 'float16')[0, 0, :3] == 0).all(), 'the plane could be kept plainly'
+    for dtype in ('float16', 'bfloat16'):
+        kept = round_trip(moments, dtype, squares=[0])
+        np.testing.assert_allclose(np.sqrt(kept), np.sqrt(moments), rtol=2.0**-9)
 
 
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])

@@ -25,6 +25,8 @@ IN1K = dict(
 CIFAR = dict(
     lr=0.12, momentum=0.9, weight_decay=5e-4, batch=128, num_negatives=None, num_instances=None,
     temperature=0.2, feat_dim=128, num_update_views=1, neck='NonLinearNeck', wrapper='OptimWrapper')
+TRANSFORMER = dict(IN1K, lr=1e-3, momentum=None, weight_decay=0.05, max_epochs=300, warmup=20,
+                   batch=128)
 EXPECTED = {
     'pic_demo': dict(
         CIFAR, max_epochs=30, warmup=2, eta_min=0.04, window=1024, stride=128, hidden=512),
@@ -35,6 +37,13 @@ EXPECTED = {
     'pic_resnet50_4xb64-coslr-400e_in1k': dict(IN1K, max_epochs=400, warmup=10),
     'pic_resnet50_4xb64-coslr-1600e_in1k': dict(IN1K, max_epochs=1600, warmup=40),
     'pic_resnet50_4xb64-mcrop-coslr-200e_in1k': IN1K,
+    'pic_vit_demo': dict(
+        CIFAR, max_epochs=30, warmup=3, eta_min=1e-5, window=1024, stride=128, hidden=512, lr=1e-3,
+        momentum=None, weight_decay=0.05, num_negatives=1024),
+    'pic_vit-small-p16_8xb128-coslr-300e_in1k': dict(
+        TRANSFORMER, lr=6e-4, weight_decay=0.1, warmup=40),
+    'pic_swin-tiny_8xb128-coslr-300e_in1k': dict(TRANSFORMER, eta_min=1e-5),
+    'pic_convnext-tiny_8xb128-coslr-300e_in1k': TRANSFORMER,
 }
 ONE_CROP = [(224, (0.2, 1.0), 1)]
 # (pixels, area, number) of each group of views.
@@ -46,6 +55,10 @@ CROPS = {
     'pic_resnet50_4xb64-coslr-400e_in1k': ONE_CROP,
     'pic_resnet50_4xb64-coslr-1600e_in1k': ONE_CROP,
     'pic_resnet50_4xb64-mcrop-coslr-200e_in1k': [(160, (0.14, 1.0), 1), (96, (0.08, 0.14), 3)],
+    'pic_vit_demo': [(32, (0.2, 1.0), 1)],
+    'pic_vit-small-p16_8xb128-coslr-300e_in1k': ONE_CROP,
+    'pic_swin-tiny_8xb128-coslr-300e_in1k': ONE_CROP,
+    'pic_convnext-tiny_8xb128-coslr-300e_in1k': ONE_CROP,
 }
 NORMAL = ((0.4, 0.4, 0.4, 0.1, 0.8), 0.2, (0.1, 2.0, 0.5), 0.5)
 STRONG = ((0.8, 0.8, 0.8, 0.2, 0.8), 0.2, (0.1, 2.0, 0.5), 0.5)
@@ -97,12 +110,17 @@ def resolved(cfg):
     assert cosine.by_epoch and cosine.convert_to_iter_based
     assert (cosine.begin, cosine.end) == (warmup.end, cfg.train_cfg.max_epochs)
     optimizer, sampler = cfg.optim_wrapper.optimizer, cfg.train_dataloader.sampler
-    assert (optimizer.type, sampler.type) == ('SGD', 'SlidingWindowSampler')
-    assert 'paramwise_cfg' not in cfg.optim_wrapper, 'weight decay is on everything'
+    assert sampler.type == 'SlidingWindowSampler'
+    if optimizer.type == 'SGD':
+        assert 'paramwise_cfg' not in cfg.optim_wrapper, 'weight decay is on everything'
+    else:
+        assert optimizer.type == 'AdamW' and 'betas' not in optimizer
+        paramwise = cfg.optim_wrapper.paramwise_cfg
+        assert (paramwise.norm_decay_mult, paramwise.bias_decay_mult) == (0, 0)
     head = cfg.model.head
     return dict(
         lr=optimizer.lr,
-        momentum=optimizer.momentum,
+        momentum=optimizer.get('momentum'),
         weight_decay=optimizer.weight_decay,
         max_epochs=cfg.train_cfg.max_epochs,
         warmup=warmup.end,
@@ -138,11 +156,13 @@ def test_resolved_values(name):
     assert cfg.train_dataloader.persistent_workers is False, 'resume would not be exact'
     assert cfg.default_hooks.checkpoint.max_keep_ckpts >= 2
     assert cfg.custom_imports == dict(imports=['pic_plugin'], allow_failed_imports=False)
-    if 'in1k' in name:
+    if 'resnet50' in name:
         assert cfg.model.backbone == dict(
             type='ResNet', depth=50, norm_cfg=dict(type='BN'), zero_init_residual=True)
         assert (cfg.optim_wrapper.loss_scale, cfg.optim_wrapper.dtype) == ('dynamic', 'float16')
         assert cfg.auto_scale_lr.base_batch_size == 4 * cfg.train_dataloader.batch_size
+    elif 'in1k' in name:
+        assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -29,6 +29,7 @@ from pic_plugin.models import PIC, PICHead
 N, D, BATCH, ITERS, SEED = 23, 6, 4, 50, 3
 NEVER_VISITED = 3  # the last ids, in no batch: dense SGD shrinks and moves their rows all the same
 SGD = dict(type='SGD', lr=0.05, momentum=0.9, weight_decay=1e-2)
+ADAMW = dict(type='AdamW', lr=0.01, weight_decay=0.1)
 
 
 class Images(torch.utils.data.Dataset):
@@ -116,7 +117,8 @@ class DenseOracle(Hook):
 
     @staticmethod
     def options(optimizer):
-        return {key: value for key, value in optimizer.defaults.items() if key != 'fused'}
+        return {key: value for key, value in optimizer.defaults.items()
+                if key not in ('fused', 'foreach', 'decoupled_weight_decay')}
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         ids = [sample.sample_idx for sample in data_batch['data_samples']]
@@ -258,6 +260,24 @@ CASES = dict(
     all_at_once=dict(
         optimizer=dict(SGD, nesterov=True), repeats=True, num_views=3, num_update_views=2,
         head=dict(num_negatives=5), wrapper=dict(ACCUMULATE, **CLIP, **SKIP)),
+    adamw=dict(optimizer=ADAMW),
+    adamw_betas_of_transformers=dict(optimizer=dict(ADAMW, betas=(0.9, 0.95), eps=1e-6)),
+    adamw_no_weight_decay=dict(optimizer=dict(ADAMW, weight_decay=0.0)),
+    adamw_maximize=dict(optimizer=dict(ADAMW, maximize=True, lr=1e-3)),
+    adamw_foreach=dict(optimizer=dict(ADAMW, foreach=True)),
+    adamw_fused=dict(optimizer=dict(ADAMW, fused=True), wrapper=dict(skipped=(2, 9, 16))),
+    adamw_accumulation=dict(optimizer=ADAMW, wrapper=ACCUMULATE),
+    adamw_skipped_steps=dict(optimizer=ADAMW, wrapper=SKIP),
+    adamw_clipping=dict(optimizer=ADAMW, wrapper=CLIP),
+    adamw_three_views=dict(optimizer=ADAMW, num_views=3, num_update_views=2),
+    adamw_batch_fills_active_set=dict(optimizer=ADAMW, head=dict(num_negatives=BATCH)),
+    adamw_as_many_as_instances=dict(optimizer=ADAMW, head=dict(num_negatives=N)),
+    adamw_memory_mapped=dict(optimizer=ADAMW, head=dict(storage=dict(type='mmap'))),
+    adamw_all_at_once=dict(
+        optimizer=dict(ADAMW, betas=(0.9, 0.98)), repeats=True, num_views=3, num_update_views=2,
+        head=dict(num_negatives=5), wrapper=dict(ACCUMULATE, **CLIP, **SKIP)),
+    adam_without_decay=dict(optimizer=dict(type='Adam', lr=0.01)),
+    uncorrected_adamw=dict(head=dict(correct_weights=False), optimizer=ADAMW),
     uncorrected=dict(head=dict(correct_weights=False)),
     uncorrected_adam=dict(head=dict(correct_weights=False),
                           optimizer=dict(type='Adam', lr=0.01, weight_decay=1e-2)),
@@ -317,6 +337,13 @@ def test_a_wrong_correction_is_noticed(work_dir, monkeypatch):
     assert oracle.row_error > 0.05
 
 
+def test_a_wrong_correction_of_adamw_is_noticed(work_dir, monkeypatch):
+    monkeypatch.setattr('pic_plugin.bank.adamw_correction.sum_of_quotients',
+                        lambda r, c, x: np.zeros_like(r))
+    _, oracle = compare(work_dir, optimizer=ADAMW)
+    assert oracle.row_error > 0.05
+
+
 def test_uncorrected_rows_differ_from_dense_training(work_dir):
     runner, oracle = compare(work_dir, head=dict(correct_weights=False))
     never = np.arange(N - NEVER_VISITED, N)
@@ -346,11 +373,13 @@ def test_initial_rows_do_not_depend_on_the_softmax(work_dir):
         assert torch.equal(start, torch.from_numpy(initial_rows(np.arange(N), D, SEED)).double())
 
 
-@pytest.mark.parametrize('optimizer', [dict(type='Adam', lr=0.01), dict(type='AdamW', lr=0.01)],
-                         ids=lambda optimizer: optimizer['type'])
-def test_correction_is_for_sgd_only(work_dir, optimizer):
-    with pytest.raises(ValueError, match='(?s)SGD only.*' + optimizer['type'] +
-                       '.*type="SGD".*num_negatives=None.*correct_weights=False'):
+@pytest.mark.parametrize('optimizer', [
+    dict(type='Adam', lr=0.01, weight_decay=0.1), dict(type='RMSprop', lr=0.01)
+], ids=lambda optimizer: optimizer['type'])
+def test_optimizers_without_a_correction(work_dir, optimizer):
+    with pytest.raises(ValueError, match='(?s)SGD and torch.optim.AdamW only.*' + optimizer['type']
+                       + '.*type="AdamW".*PICOptimWrapperConstructor.*num_negatives=None.*'
+                       'correct_weights=False'):
         make_runner(work_dir, optimizer=optimizer).train()
 
 

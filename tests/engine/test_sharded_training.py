@@ -19,7 +19,7 @@ TWO_VIEWS = [
     dict(type='MultiView', num_views=[2], transforms=[[dict(type='ToyPixels', augment=False)]]),
     dict(type='PackInputs', meta_keys=('sample_idx', ))
 ]
-ADAM = dict(optimizer=dict(type='AdamW', lr=0.01, weight_decay=0.1))
+ADAMW = dict(optimizer=dict(type='AdamW', lr=0.01, weight_decay=0.1))
 
 
 def options(epochs=6, head=None, optim=None, accumulate=1, **kwargs):
@@ -42,7 +42,8 @@ CASES = {
     # 48 images: optimizer steps do not straddle epochs. pending_rows is found out.
     'accumulation': options(6, num_images=48, accumulate=3, head=dict(num_negatives=16)),
     'clipping': options(optim=dict(clip_grad=dict(max_norm=0.3))),
-    'other optimizer': options(optim=ADAM, head=dict(correct_weights=False)),
+    'other optimizer': options(optim=ADAMW, head=dict(correct_weights=False)),
+    'adamw': options(optim=ADAMW),
     'two views': options(pipeline=TWO_VIEWS),
     'fewer classes than processes': options(3, FULL, num_images=3, batch_size=1),
 }
@@ -138,13 +139,13 @@ SAVING = dict(logger=dict(type='LoggerHook', interval=3),
               checkpoint=dict(type='CheckpointHook', interval=2))
 OLD = [f'{i:03d}' for i in range(N)]
 NEW = [f'{i:03d}' for i in np.random.default_rng(0).permutation(61)]
-MODES = dict(recent=dict(num_negatives=16), full=FULL, adam=dict(correct_weights=False))
+MODES = dict(recent=dict(num_negatives=16), full=FULL, adamw=dict(num_negatives=16))
 
 
 # What resumes from the last checkpoint restores and does nothing more.
 def saved(mode, sharded=True, names=OLD, **kwargs):
     """A training of four epochs that is saved after two and four; ``sharded=None``: alone."""
-    optim = ADAM if mode == 'adam' else {}
+    optim = ADAMW if mode == 'adamw' else {}
     head = dict(MODES[mode])
     if mode == 'full' and sharded is False:
         head['num_instances'] = N  # DistributedDataParallel fixes the size of the parameter

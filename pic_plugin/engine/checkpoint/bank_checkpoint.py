@@ -52,6 +52,7 @@ class BankCheckpoint:
         self.runner = runner
         self.class_weights = class_weights
         self.bank = class_weights.bank
+        self.optimizer = type(class_weights.optimizer).__name__
         self.head_rows = HeadRows(model, class_weights.weight, class_weights.optimizer)
         self.shards = ShardCheckpoint(class_weights, self.head_rows)
         self.keys = keys
@@ -131,6 +132,7 @@ class BankCheckpoint:
             identity_of(self.bank),
             token=self._token,
             complete='optimizer' in checkpoint,
+            optimizer=self.optimizer,
             sampler_seed=getattr(self.runner.train_dataloader.sampler, 'seed', None))
         if self.bank.slots.is_sharded:
             state[STATES] = self.shards.strip(checkpoint)
@@ -165,7 +167,7 @@ class BankCheckpoint:
             raise ValueError(f'this checkpoint cannot be resumed: {error}, which no run has saved. '
                              'It is damaged, or not of this plugin: resume from another one.'
                              ) from error
-        check_same_run(state, identity_of(self.bank))
+        check_same_run(state, dict(identity_of(self.bank), optimizer=self.optimizer))
         self._match_images(checkpoint, state)
         for notice in schedule_notices(self.runner, checkpoint.get('meta', {})):
             self.runner.logger.warning(notice)

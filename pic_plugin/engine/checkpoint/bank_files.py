@@ -63,7 +63,7 @@ def write_bank_file(path: Path, bank: InstanceBank, token: str,
     """
     header = dict(identity_of(bank), token=token, rank=bank.slots.processes.rank)
     write_bank(path, header, bank.correction.state_dict(), _stored_rows(bank),
-               bank.storage.dtype, head)
+               bank.storage.dtype, bank.correction.squares, head)
 
 
 def _stored_rows(bank: InstanceBank) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -66,8 +66,9 @@ def check_bank_state(state: Any) -> None:
     for name, allowed in _INTEGERS.items():
         if name not in state or not allowed.holds(state[name]):
             raise ValueError(f'its {name} is {_show(state.get(name))}')
-    if not isinstance(state.get('correction', ''), str):  # absent in version 0.1.0
-        raise ValueError(f'its correction is {_show(state["correction"])}')
+    for name in ('correction', 'optimizer'):  # absent in version 0.1.0
+        if not isinstance(state.get(name, ''), str):
+            raise ValueError(f'its {name} is {_show(state[name])}')
     for name in ('correct', 'complete'):
         if type(state.get(name)) is not bool:
             raise ValueError(f'its {name} is {_show(state.get(name))}')
@@ -122,13 +123,16 @@ def check_same_run(state: dict, identity: Dict[str, Any]) -> None:
             raise ValueError(
                 f'this checkpoint cannot be resumed: it was saved with {name}={state[name]} '
                 f'and this run has {identity[name]}. {advice} The checkpoint is left as it is.')
-    # Version 0.1.0 knew one correction and did not name it.
-    saved = state.get('correction', 'SGDCorrection' if state['correct'] else 'NoCorrection')
-    if saved != identity['correction']:
-        raise ValueError(
-            f'this checkpoint cannot be resumed: its class weights were trained with {saved} and '
-            f'this optimizer needs {identity["correction"]}. Set the optimizer as it was, or start '
-            'anew from the network with load_from=CHECKPOINT and resume=False.')
+    # Version 0.1.0 knew one correction and named neither that nor the optimizer.
+    corrections = (state.get('correction', 'SGDCorrection' if state['correct'] else 'NoCorrection'),
+                   identity['correction'])
+    optimizers = state.get('optimizer', identity['optimizer']), identity['optimizer']
+    for saved, needed in (optimizers, corrections):
+        if saved != needed:
+            raise ValueError(
+                f'this checkpoint cannot be resumed: its class weights were trained with {saved} '
+                f'and those of this run with {needed}. Set the optimizer as it was, or start anew '
+                'from the network with load_from=CHECKPOINT and resume=False.')
 
 
 def _check_active_set(arrays: Any, state: dict) -> None:

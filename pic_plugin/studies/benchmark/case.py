@@ -26,15 +26,16 @@ class Sizes(NamedTuple):
     window_size: int
     stride: int
     device: torch.device
+    betas: tuple[float, float] = (0.9, 0.999)
 
 
 class Case:
     """A way to train N instance classes.
 
     Args:
-        kind (str): 'bank', 'file' (the bank on disk), 'cold' (the same, read from the disk and not
-            from the system's cache), 'dense' (sampling with SGD over all rows) or 'full' (softmax
-            and SGD over all rows).
+        kind (str): 'bank', 'adamw' (the same with AdamW), 'file' (the bank on disk), 'cold' (the
+            same, read from the disk and not from the system's cache), 'dense' (sampling with SGD
+            over all rows) or 'full' (softmax and SGD over all rows).
         num_instances (int): N.
         num_negatives (int): K.
         sizes (Sizes): The rest.
@@ -56,9 +57,9 @@ class Case:
             self.head = DenseHead(*common)
         else:
             path: Optional[Path] = None
-            if kind != 'bank':
+            if kind not in ('bank', 'adamw'):
                 path = folder / f'{kind}-{num_instances}-{self.num_negatives}.bank'
-            self.head = BankHead(*common, path, dtype)
+            self.head = BankHead(*common, path, dtype, sizes.betas if kind == 'adamw' else None)
         self._batches = _batches(num_instances, sizes)
         self._coming: Deque[np.ndarray] = deque()
         self._generator = torch.Generator().manual_seed(SEED)

@@ -18,6 +18,7 @@ from pic_plugin.studies.benchmark.process import drop_from_cache, now
 SEED = 0
 TEMPERATURE = 0.2
 SGD: dict[str, Any] = dict(lr=0.03, momentum=0.9, weight_decay=1e-4)  # the authors' setting
+ADAMW: dict[str, Any] = dict(lr=6e-4, weight_decay=0.1)  # as transformers have it
 
 
 class Step(NamedTuple):
@@ -65,13 +66,17 @@ class BankHead:
         device (torch.device): Of the parameter; the bank is on the host.
         path (Path, optional): File for the stored rows. Defaults to None: memory.
         dtype (str): What they are rounded to. Defaults to 'float32'.
+        betas (tuple[float, float], optional): Of AdamW. Defaults to None: SGD.
     """
 
     def __init__(self, num_instances: int, num_negatives: int, feat_dim: int,
                  device: torch.device, path: Optional[Path] = None,
-                 dtype: str = 'float32') -> None:
+                 dtype: str = 'float32',
+                 betas: Optional[tuple[float, float]] = None) -> None:
         self.weight = nn.Parameter(torch.zeros(num_negatives, feat_dim, device=device))
-        self.optimizer = torch.optim.SGD([self.weight], **SGD)
+        self.optimizer: torch.optim.Optimizer = (
+            torch.optim.SGD([self.weight], **SGD) if betas is None else
+            torch.optim.AdamW([self.weight], betas=betas, **ADAMW))
         self.loss = CosineSoftmaxLoss(TEMPERATURE)
         self.path = path
         self.sampled = SampledClassWeights(self.weight, self.optimizer, num_instances,

@@ -16,7 +16,7 @@ from pic_plugin.datasets import SlidingWindowSampler
 from pic_plugin.studies.benchmark.case import Case, Sizes
 from pic_plugin.studies.benchmark.process import MB, resident_bytes
 
-KINDS = ('bank', 'file', 'cold', 'dense', 'full')
+KINDS = ('bank', 'adamw', 'file', 'cold', 'dense', 'full')
 NUM_INDICES = 1_000_000
 
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
 def make_cases(args: argparse.Namespace, folder: Path) -> list[Case]:
     """Build all cases and run their warm-up."""
     sizes = Sizes(args.batch_size, args.feat_dim, args.window_size, args.stride,
-                  torch.device(args.device))
+                  torch.device(args.device), tuple(args.betas))
     cases = []
     for num_negatives in args.num_negatives:
         for kind in KINDS:

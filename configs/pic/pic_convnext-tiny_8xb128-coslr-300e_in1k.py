@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ConvNeXt-T on ImageNet-1K, 300 epochs, one view.
+
+Optimizer, warm-up and drop path are those of ConvNeXt's supervised training (arXiv 2201.03545),
+which Swin's is like. Nobody has trained this at full length yet.
+"""
+_base_ = 'pic_vit-small-p16_8xb128-coslr-300e_in1k.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True, type='ConvNeXt', arch='tiny', drop_path_rate=0.1, with_cp=False),
+    # ConvNeXt pools its last map and normalises what comes out: a vector.
+    neck=dict(in_channels=768, with_avg_pool=False))
+
+optim_wrapper = dict(
+    # 4e-3 for 4096 images.
+    optimizer=dict(lr=1e-3, weight_decay=0.05),
+    paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0, bias_decay_mult=0.0),
+    clip_grad=dict(max_norm=5.0))
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=0.01,
+        by_epoch=True,
+        begin=0,
+        end=20,
+        convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=1e-6,
+        by_epoch=True,
+        begin=20,
+        end=300,
+        convert_to_iter_based=True),
+]

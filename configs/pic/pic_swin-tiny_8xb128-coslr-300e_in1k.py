@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Swin-T on ImageNet-1K, 300 epochs, one view.
+
+Optimizer, warm-up and drop path are those of Swin's supervised training (arXiv 2103.14030). Nobody
+has trained this at full length yet.
+"""
+_base_ = 'pic_vit-small-p16_8xb128-coslr-300e_in1k.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='SwinTransformer',
+        arch='tiny',
+        img_size=224,
+        drop_path_rate=0.2,
+        # True needs less memory and computes each block twice.
+        with_cp=False),
+    # Swin gives a map, which the neck pools.
+    neck=dict(in_channels=768, with_avg_pool=True))
+
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-3, weight_decay=0.05),
+    paramwise_cfg=dict(
+        _delete_=True,
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        custom_keys={'.relative_position_bias_table': dict(decay_mult=0.0)}),
+    clip_grad=dict(max_norm=5.0))
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=0.01,
+        by_epoch=True,
+        begin=0,
+        end=20,
+        convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=1e-5,
+        by_epoch=True,
+        begin=20,
+        end=300,
+        convert_to_iter_based=True),
+]

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ViT-S/16 on ImageNet-1K, 300 epochs, one view: PIC with the recipe of transformers.
+
+The PIC paper has no transformers. Data, window and head are those of its ResNet-50 setting; network
+and optimizer are those of MoCo v3 (arXiv 2104.02057). Nobody has trained this at full length yet.
+"""
+_base_ = 'pic_resnet50_4xb64-coslr-200e_in1k.py'
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        # mmpretrain's VisionTransformer with MoCo v3's 12 heads, fixed sine-cosine positions and
+        # its trick for stability: the patch embedding stays as random as it begins.
+        type='MoCoV3ViT',
+        arch='mocov3-small',
+        img_size=224,
+        patch_size=16,
+        stop_grad_conv1=True,
+        drop_path_rate=0.1,
+        # The class token. 'avg_featmap' is the mean over patches; docs/transformers.md.
+        out_type='cls_token'),
+    # No pooling: a class token is a vector already.
+    neck=dict(in_channels=384, with_avg_pool=False))
+
+train_dataloader = dict(batch_size=128)
+train_cfg = dict(max_epochs=300)
+optim_wrapper = dict(
+    optimizer=dict(
+        _delete_=True,
+        type='AdamW',
+        # MoCo v3: 1.5e-4 for each 256 images.
+        lr=6e-4,
+        weight_decay=0.1),
+    # No decay on what is not a matrix of weights; class weights have it.
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        custom_keys={
+            '.cls_token': dict(decay_mult=0.0),
+            '.pos_embed': dict(decay_mult=0.0),
+        }),
+    clip_grad=dict(max_norm=3.0))
+param_scheduler = [
+    # MoCo v3's 40 epochs.
+    dict(
+        type='LinearLR',
+        start_factor=0.01,
+        by_epoch=True,
+        begin=0,
+        end=40,
+        convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=1e-6,
+        by_epoch=True,
+        begin=40,
+        end=300,
+        convert_to_iter_based=True),
+]
+auto_scale_lr = dict(base_batch_size=1024)
