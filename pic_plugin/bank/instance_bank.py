@@ -35,7 +35,7 @@ class SlotTensors(NamedTuple):
     def clear(self, rows: Tensor) -> None:
         """Set rows (R,) of all tensors to zero, as rows of free slots are."""
         for tensor in (self.weight, *self.states):
-            tensor[rows] = 0
+            tensor.index_fill_(0, rows, 0)  # tensor[rows] = 0 would make the host wait for a GPU
 
 
 class Storage(NamedTuple):
@@ -155,7 +155,7 @@ class InstanceBank:
         rows = to_device(values, tensors.weight.device)
         # A state that no row was stored with yet is zero, as the free slots are.
         for tensor, value in zip((tensors.weight, *tensors.states), rows.unbind(dim=1)):
-            tensor[index] = value.to(tensor.dtype)
+            tensor.index_copy_(0, index, value.to(tensor.dtype))
         return missed
 
     def check_ids(self, ids: np.ndarray) -> None:

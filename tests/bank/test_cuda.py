@@ -69,19 +69,18 @@ def test_a_step_never_waits_for_the_gpu(name):
     rng = np.random.default_rng(0)
     data = [(ids, features.float().cuda()) for ids, features in batches(rng, 40)]
     mode = torch.cuda.get_sync_debug_mode()
-    for step, (ids, features) in enumerate(data):
-        if step == 20:  # rows come and go by now
-            torch.cuda.synchronize()
-            torch.cuda.set_sync_debug_mode('error')
-        try:
+    try:
+        for step, (ids, features) in enumerate(data):
+            if step == 20:  # rows come and go by now
+                torch.cuda.synchronize()
+                torch.cuda.set_sync_debug_mode('error')
             targets = sampled.sample(ids)
             losses, _ = cosine_softmax(features, sampled.active, targets)
             sampled.optimizer.zero_grad()
             losses.mean().backward()
             sampled.optimizer.step()
-        finally:
-            if step == len(data) - 1:
-                torch.cuda.set_sync_debug_mode(mode)
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
     assert len(sampled.missed) and sampled.bank.store is not None
 
 

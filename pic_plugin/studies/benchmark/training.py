@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import statistics
 import tempfile
 import traceback
@@ -189,8 +190,11 @@ def _mlp(channels: int) -> dict:
 
 
 def _in_a_process(name: str, args: argparse.Namespace) -> dict:
-    # Forked: imports are done, and no process before it has touched the GPU.
-    context = multiprocessing.get_context('fork')
+    # From a server that has done the imports once and has not touched the GPU: asked in the usual
+    # way whether there is one, as mmengine does when it is imported, CUDA could not be forked.
+    os.environ['PYTORCH_NVML_BASED_CUDA_CHECK'] = '1'
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([__name__])
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(name, args, theirs))
     process.start()
