@@ -7,6 +7,7 @@ A page says where, in a comment on a line of its own:
 - ``<!-- generated: parts pic_plugin.bank SampledClassWeights ... -->``: classes or functions.
 - ``<!-- generated: members pic_plugin.bank SampledClassWeights ... -->``: classes, with methods.
 - ``<!-- generated: commands -->``: what each command line says of itself with ``--help``.
+- ``<!-- generated: page NAME -->``, in a toctree: a page, where it is there.
 - ``<!-- generated: other pages of . -->``, in a toctree: pages of a folder that none lists.
 """
 from __future__ import annotations
@@ -87,6 +88,7 @@ def other_pages(root: Path, folder: str, index: str) -> str:
     listed = set()
     for toctree in TOCTREE.findall(index):
         listed |= {line.strip().split('<')[-1].rstrip('>') for line in toctree.splitlines()}
+        listed |= set(re.findall(r'generated: page (\S+)', toctree))
     files = (root / folder).glob('*.md') if folder == '.' else (root / folder).rglob('*.md')
     pages = sorted(path.relative_to(root).with_suffix('').as_posix()
                    for path in files if not is_piece(path))
@@ -112,6 +114,8 @@ def fill_in(app: Sphinx, name: str, content: List[str]) -> None:
             return parts(words[0], words[1:], '   :members:\n')
         if kind == 'commands':
             return commands()
+        if kind == 'page':
+            return words[0] if Path(app.srcdir, f'{words[0]}.md').is_file() else ''
         if kind == 'other':
             return other_pages(Path(app.srcdir), words[-1], page)
         raise ValueError(f'{name}: nobody knows how to generate {match[1]!r}')
