@@ -120,6 +120,8 @@ EXTRAS = {
     # The report's test in a browser; Debian's package chromium besides.
     'browser': ['playwright'],
     'tests': ['pytest>=7', 'hypothesis', 'psutil', 'tensorboard', 'setuptools>=64,<82', 'wheel'],
+    # The site: sphinx-build -W docs docs/_build.
+    'docs': ['sphinx>=8,<10', 'myst-parser>=4', 'furo'],
     # Pinned: a new linter finds new faults in old code.
     'lint': ['ruff==0.17.6', 'mypy==2.4.1'],
 }
@@ -141,7 +143,7 @@ setup(
     # Not here: torch and torchvision, which pip could replace by a build for another CUDA, and
     # mmcv (see the extras). pic_plugin/dependencies.py checks all of them at import.
     install_requires=[
-        'mmengine>=0.10,<1',
+        'mmengine>=0.10.3,<0.11',
         'mmpretrain>=1.2,<2',
         'numpy',
         'pillow',

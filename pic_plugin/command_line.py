@@ -15,6 +15,7 @@ from mmengine.device import get_device
 
 from pic_plugin.analysis.images import Images
 from pic_plugin.bank import BankFileError
+from pic_plugin.datasets.file_names import printable
 from pic_plugin.engine.config_file import read_config
 from pic_plugin.engine.config_options import apply_options
 
@@ -141,8 +142,11 @@ def announce(tool: str, cfg: Config) -> None:
 
 def report_skipped(tool: str, images: Images) -> None:
     """Say on stderr which pictures were left out and why."""
+    report = getattr(images, 'report', None)
+    if report is not None and report.num_left_out:
+        print('\n'.join(f'{tool}: {line}' for line in str(report).splitlines()), file=sys.stderr)
     for skipped in images.skipped[:NUM_NAMED]:
-        print(f'{tool}: left out {skipped.name}: {skipped.reason}', file=sys.stderr)
+        print(f'{tool}: left out {printable(skipped.name)}: {skipped.reason}', file=sys.stderr)
     more = len(images.skipped) - NUM_NAMED
     if more > 0:
         print(f'{tool}: left out {more} more pictures', file=sys.stderr)

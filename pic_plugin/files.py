@@ -35,9 +35,11 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def write_atomically(file: Path, content: Union[str, bytes]) -> None:
-    """Write text (as UTF-8) or bytes, whole or not at all."""
+    """Write text as UTF-8 (names of files as the bytes that they are) or bytes."""
+    if isinstance(content, str):
+        content = content.encode('utf-8', 'surrogateescape')
     with replacing(file) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.write_bytes(content)
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -14,19 +14,20 @@ LAYERS = (
     ('tools', ),
     ('command_line', ),
     ('studies', ),
+    ('features', ),
+    ('pretrain', ),
     ('analysis', ),
     ('transfer', 'evaluation'),
     ('engine', ),
     ('models', ),
-    ('losses', 'datasets'),
     ('losses', 'datasets'),
     ('bank', ),
     ('communication', ),
     ('files', 'dependencies', 'version', 'data'),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
-STUDY_TOOLS = ('ablation', 'benchmark', 'compare_transfer', 'make_scenes', 'saliency_seeds',
-               'two_objects')
+STUDY_TOOLS = ('ablation', 'ahead', 'benchmark', 'compare_transfer', 'make_scenes',
+               'saliency_seeds', 'two_objects')
 # The core: it works where OpenMMLab is not installed.
 FREE_OF_OPENMMLAB = ('bank', 'losses', 'communication', 'files')
 OPENMMLAB = {'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg'}

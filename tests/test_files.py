@@ -2,6 +2,7 @@
 """Files are written whole or not at all."""
 import csv
 import json
+import os
 
 import pytest
 
@@ -12,6 +13,8 @@ def test_text_and_bytes_replace_the_old_file_and_make_its_folder(tmp_path):
     file = tmp_path / 'a' / 'b.txt'
     write_atomically(file, 'ä\n')
     assert file.read_bytes() == 'ä\n'.encode()
+    write_atomically(file, os.fsdecode(b'\xff.png'))  # a name that is not UTF-8
+    assert file.read_bytes() == b'\xff.png'
     write_atomically(file, b'\x00')
     assert file.read_bytes() == b'\x00' and list(file.parent.iterdir()) == [file]
 

@@ -2,6 +2,7 @@
 """Pictures to analyse: a folder of files or a data set of a config, read a few at a time."""
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
@@ -10,7 +11,11 @@ import cv2
 import numpy as np
 from mmpretrain.registry import DATASETS
 
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
+from pic_plugin.datasets.endings import readable_endings
+from pic_plugin.datasets.file_names import printable
+from pic_plugin.datasets.members import read_bytes
+from pic_plugin.datasets.pillow_formats import decode_heif
+from pic_plugin.datasets.walk import walk
 
 
 class Skipped(NamedTuple):
@@ -98,20 +103,18 @@ class FolderImages(Images):
 
     def __init__(self, folder: Union[str, Path]) -> None:
         self.folder = Path(folder).expanduser()
-        if not self.folder.is_dir():
-            raise FileNotFoundError(f'there is no folder {folder}.')
-        files = sorted(file.relative_to(self.folder) for file in self.folder.rglob('*')
-                       if file.suffix.lower() in SUFFIXES and file.is_file())
+        found = walk(self.folder, readable_endings())
+        self.report = found.report
+        files = [os.fsdecode(name) for name in found.names]
         if not files:
-            raise ValueError(f'{folder} holds no pictures: files that end in '
-                             f'{", ".join(SUFFIXES)}.')
-        in_classes = all(len(file.parts) > 1 for file in files)
-        super().__init__([file.as_posix() for file in files],
-                         [file.parts[0] for file in files] if in_classes else None)
+            raise ValueError(f'{printable(folder)} holds no pictures. {found.report}')
+        in_classes = all('/' in file for file in files)
+        super().__init__(
+            files, [printable(file.partition('/')[0]) for file in files] if in_classes else None)
 
     def read(self, index: int) -> np.ndarray:
         """See :meth:`Images.read`."""
-        return _read_file(self.folder / self.names[index])
+        return _read(dict(img_path=str(self.folder / self.names[index])))
 
 
 class DatasetImages(Images):
@@ -147,7 +150,7 @@ class DatasetImages(Images):
     def read(self, index: int) -> np.ndarray:
         """See :meth:`Images.read`."""
         info = self._dataset.get_data_info(index)
-        return info['img'] if 'img' in info else _read_file(Path(info['img_path']))
+        return info['img'] if 'img' in info else _read(info)
 
 
 def evaluated_dataset(cfg: Any) -> Optional[dict]:
@@ -159,16 +162,21 @@ def evaluated_dataset(cfg: Any) -> Optional[dict]:
     return dataset
 
 
-def _read_file(file: Path) -> np.ndarray:
+def _read(info: dict) -> np.ndarray:
     try:
-        content = np.fromfile(file, dtype=np.uint8)
+        content = read_bytes(info)
     except OSError as error:
-        raise ValueError(f'it cannot be read ({error.strerror})') from error
+        raise ValueError(f'it cannot be read ({error.strerror or error})') from error
     picture: Optional[np.ndarray] = None
-    if content.size:
-        picture = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    if content:
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
-        raise ValueError(f'its {content.size} bytes are not a picture that OpenCV can decode')
+        try:
+            picture = decode_heif(content)
+        except OSError as error:
+            raise ValueError(str(error)) from error
+    if picture is None:
+        raise ValueError(f'its {len(content)} bytes are not a picture that OpenCV can decode')
     return picture
 
 

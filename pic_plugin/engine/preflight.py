@@ -12,15 +12,17 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 
 from pic_plugin.bank import NoCorrection
+from pic_plugin.datasets.instance_numbers import number_instances
+from pic_plugin.datasets.plan import describe_data
 from pic_plugin.engine.schedule_checks import schedule_length_notices, scheduled_rates
 from pic_plugin.engine.single_images import leave_out_single_images
 from pic_plugin.models.pic_head import PICHead, instance_ids
 
-NUM_PROBES = 64
-
 
 def check_dataset_ids(dataset: Any, num_instances: Optional[int]) -> int:
-    """Make sure that a sample's id is its index in the training data set.
+    """Make sure that each image of the training data set has one id, and no two the same.
+
+    Data sets that join or repeat others are numbered through.
 
     Args:
         dataset: The training data set.
@@ -30,30 +32,13 @@ def check_dataset_ids(dataset: Any, num_instances: Optional[int]) -> int:
         int: N.
 
     Raises:
-        ValueError: If the data set is empty, is larger than N, or gives other ids: those of
-            wrappers that join or repeat data sets collide.
+        ValueError: If the data set is empty, has more images than N, or gives ids that may collide.
     """
-    length = len(dataset)
-    if length == 0:
-        raise ValueError('the training data set is empty: check data_root, data_prefix and the '
-                         'extensions of the images.')
-    if num_instances is not None and num_instances < length:
-        raise ValueError(f'num_instances={num_instances}, but the training data set has {length} '
+    found = number_instances(dataset).num_instances
+    if num_instances is not None and num_instances < found:
+        raise ValueError(f'num_instances={num_instances}, but the training data set has {found} '
                          'images: set num_instances to that, or leave it out.')
-    if hasattr(dataset, 'get_data_info'):
-        # Ends of joined data sets are where ids jump; evenly spread probes find repeated ones.
-        ends = np.cumsum([len(part) for part in getattr(dataset, 'datasets', [])])
-        probes = {*np.linspace(0, length - 1, NUM_PROBES).astype(int).tolist(),
-                  *(int(index) for end in ends for index in (end - 1, end) if index < length)}
-        for index in sorted(probes):
-            sample_idx = dataset.get_data_info(index).get('sample_idx')
-            if sample_idx != index:
-                raise ValueError(
-                    f'{type(dataset).__name__} gives image {index} the id {sample_idx}: ids of '
-                    'different images collide, and would be trained as one class. Train on one '
-                    'data set that lists all images (for folders: their common parent as '
-                    'data_root), without ConcatDataset, RepeatDataset or the like.')
-    return num_instances or length
+    return num_instances or found
 
 
 def check_first_batch(data_batch: Any, head: PICHead, model: nn.Module) -> None:
@@ -156,6 +141,7 @@ def describe_plan(runner: Runner, head: PICHead) -> str:
     why_all = '' if head.num_negatives is None else (
         f' (num_negatives={head.num_negatives:,} is no fewer)')
     lines = [
+        *describe_data(loader.dataset),
         f'PIC: {head.num_instances:,} instances, softmax over '
         + (f'all of them{why_all}.' if bank.is_full else
            f'the {num_active:,} sampled most recently, '

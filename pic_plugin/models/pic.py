@@ -2,25 +2,17 @@
 """PIC: every training image is its own class."""
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
-from mmengine.logging import MessageHub
 from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from .loss_check import LossCheck
 from .neck_channels import project, with_in_channels
 from .pic_head import PICHead
-
-
-class _Pass(NamedTuple):
-    """What one view became on its way to the loss."""
-
-    view: Tensor  # (B, 3, H, W)
-    features: Tensor  # last stage of the backbone
-    projected: Tensor  # (B, d)
 
 
 @MODELS.register_module()
@@ -67,6 +59,7 @@ class PIC(BaseSelfSupervisor):
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg)
         self.num_update_views = num_update_views
+        self.loss_check = LossCheck(self)
         if isinstance(self.head, PICHead) and self.head.slots.is_sharded:
             # DistributedDataParallel would broadcast one process's shard to all, and average them.
             self._ddp_params_and_buffers_to_ignore = ['head.weight']
@@ -93,19 +86,20 @@ class PIC(BaseSelfSupervisor):
 
         Raises:
             FloatingPointError: If the loss is not finite. The parameters are still those of the
-                step before.
+                step before, except on a GPU, where it is found in the next step.
         """
         views = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-        passes, outputs = [], []
+        outputs, passed = [], {}
         for i, view in enumerate(views):
             features = self.backbone(view)
             projected = project(self.neck, features)  # ((B, d),)
             outputs.append(self.head.loss(projected, data_samples,
                                           train_weights=i < self.num_update_views))
-            passes.append(_Pass(view, _last(features), _last(projected)))
+            passed[f'pixels of view {i}'] = view
+            passed[f'backbone features of view {i}'] = _last(features)
+            passed[f'projected features of view {i}'] = _last(projected)
         loss = torch.stack([output['loss'] for output in outputs]).mean()
-        if not torch.isfinite(loss):
-            raise FloatingPointError(self._diagnose(passes))
+        self.loss_check.look(loss, passed, self.head.bank.step)
         return dict(outputs[0], loss=loss)
 
     @torch.no_grad()
@@ -128,24 +122,6 @@ class PIC(BaseSelfSupervisor):
         for sample, feature in zip(samples, features.float()):
             sample.set_field(feature, 'feat')
         return samples
-
-    def _diagnose(self, passes: List[_Pass]) -> str:
-        """Say where the numbers stopped being finite."""
-        parts = []
-        for i, one in enumerate(passes):
-            for name, tensor in (('pixels', one.view), ('backbone features', one.features),
-                                 ('projected features', one.projected)):
-                if not torch.isfinite(tensor).all():
-                    parts.append(f'{name} of view {i}')
-        parts += [f'parameter {name}' for name, parameter in self.named_parameters()
-                  if not torch.isfinite(parameter).all()]
-        iteration = MessageHub.get_current_instance().runtime_info.get('iter')
-        where = '' if iteration is None else f'iteration {iteration + 1}, '
-        return (f'the loss is not finite at {where}optimizer step {self.head.bank.step + 1}. Not '
-                f'finite: {", ".join(parts) or "only the loss itself"}. Nothing of this step was '
-                'applied or saved. If parameters are listed, an earlier step broke them: resume '
-                'from the last checkpoint with a lower learning rate or clip_grad; if only '
-                'features are, half precision overflowed in the backbone: use bfloat16 or float32.')
 
 
 def _last(outputs: Union[Tensor, Tuple[Tensor, ...]]) -> Tensor:

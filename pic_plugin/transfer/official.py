@@ -122,11 +122,18 @@ def forward_resnet(weights: StateDict, depth: int, images: Tensor) -> Tensor:
 
     Returns:
         Tensor: (B, C).
+
+    Raises:
+        ValueError: If it has other layers.
     """
     network = torchvision.models.get_model(f'resnet{depth}', weights=None).eval()
     network.fc = nn.Identity()
-    # In a call weights of another width may take the place of the network's own.
-    return torch.func.functional_call(network, weights, images)
+    try:
+        # In a call weights of another width may take the place of the network's own.
+        return torch.func.functional_call(network, weights, images, strict=True)
+    except RuntimeError as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise ValueError(f"its encoder is not torchvision's ResNet-{depth}: {reason}") from error
 
 
 def file_content(conversion: Conversion, source: str, epoch: Any) -> dict:

@@ -53,7 +53,8 @@ def test_a_backbone_that_cannot_be_asked():
                                            'set model.neck.in_channels=64'),
     (VIT, dict(NECK, in_channels=24), r'shape \(2, 24\), and MoCoV2Neck pools maps .*'
                                       'with_avg_pool=False and model.neck.in_channels=24'),
-    (VIT, dict(NECK, in_channels=2048, with_avg_pool=False), 'gives 24 channels, and .* 2048'),
+    (VIT, dict(NECK, in_channels=2048, with_avg_pool=False),
+     'gives 24 channels, and .* takes 2048'),
 ])
 def test_both_numbers_are_named(backbone, neck, match):
     built = model(backbone, neck)

@@ -71,16 +71,21 @@ def test_then_extracted(tmp_path, capsys):
 
 
 def test_networks_of_another_width_are_converted_too():
-    """A quarter of the channels; torchvision's own network has 64 in its first stage."""
+    """Half of the channels; torchvision's own network has 64 in its first stage."""
     content, _ = official_content(50, hidden=8, feat_dim=8)
-    narrow = MODELS.build(dict(type='ResNet', depth=50, base_channels=16, zero_init_residual=True))
+    narrow = MODELS.build(dict(type='ResNet', depth=50, base_channels=32, zero_init_residual=True))
     randomise(narrow)
     state = {name: value for name, value in content['model'].items()
              if '.fc' in name or 'sim_matrix' in name}
     state.update({f'module.encoder.{name}': value for name, value in narrow.state_dict().items()})
-    state['module.encoder.fc1.weight'] = state['module.encoder.fc1.weight'][:, :512]
+    state['module.encoder.fc1.weight'] = state['module.encoder.fc1.weight'][:, :1024]
     conversion = official.convert_official(state)
-    assert conversion.model['backbone']['base_channels'] == 16 and conversion.difference < 1e-5
+    assert conversion.model['backbone']['base_channels'] == 32 and conversion.difference < 1e-5
+    del state['module.encoder.layer1.0.downsample.0.weight']
+    with pytest.raises(ValueError, match='1 missing'):
+        official.convert_official(state)
+    with pytest.raises(ValueError, match="not torchvision's ResNet-50: .*bn1.bias"):
+        official.forward_resnet({}, 50, IMAGES)
 
 
 def test_a_mix_up_is_found(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from pic_plugin.bank import InstanceBank, SampledClassWeights
+from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.engine.checkpoint.bank_checkpoint import BankCheckpoint
 from pic_plugin.engine.checkpoint.checkpoint_file import guard_loading
 from pic_plugin.engine.checkpoint.instance_keys import instance_keys
@@ -22,6 +23,7 @@ from pic_plugin.engine.head_setup import (
     clip_over_shards,
     find_head,
     find_model,
+    finish_loss_check,
     resize_head,
     sample_class_weights,
 )
@@ -43,6 +45,7 @@ from pic_plugin.engine.runner_private import (
     has_loaded,
     is_training,
     reseed_loader,
+    restart_workers,
 )
 from pic_plugin.engine.shard_clipping import check_elementwise
 from pic_plugin.engine.stream_position import StreamPosition, epoch_and_batch
@@ -98,6 +101,8 @@ class InstanceBankHook(Hook):
         self.head = find_head(runner.model)
         loader = runner.train_dataloader
         num_instances = check_dataset_ids(loader.dataset, self.head.num_instances)
+        if number_instances(loader.dataset).renumbered:
+            restart_workers(runner)
         wrapper = find_wrapper(runner, self.head.weight)
         global_batch = (loader.batch_size or 1) * dist.get_world_size()
         resize_head(self.head, num_instances,
@@ -122,9 +127,8 @@ class InstanceBankHook(Hook):
 
     @property
     def bank(self) -> InstanceBank:
-        """The bank of all class weights; no attribute before training."""
-        if self.class_weights is None:
-            raise AttributeError('there is no bank before training.')
+        """The bank of all class weights."""
+        assert self.class_weights is not None, 'before_run has made them'
         return self.class_weights.bank
 
     def _after_resume(self, runner: Runner) -> None:
@@ -183,6 +187,7 @@ class InstanceBankHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Plain containers only, and with them what belongs to the bank."""
+        finish_loss_check(runner.model)
         to_plain_message_hub(checkpoint)
         self.stream.save(checkpoint)
         self.checkpoint.add_state(checkpoint)
