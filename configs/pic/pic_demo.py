@@ -5,17 +5,20 @@ It ends with the k-nearest-neighbour accuracy on 1,000 other images, of the trai
 the untrained one. Small images and few of them ask for other values than the authors' ImageNet
 setting (pic_resnet50_4xb64-coslr-200e_in1k.py); a comment says where and why.
 """
+_base_ = '../_base_/augmentation.py'
+
 default_scope = 'mmpretrain'
 custom_imports = dict(imports=['pic_plugin'], allow_failed_imports=False)
 
 # Model
 model = dict(
     type='PIC',
+    # Colour jitter, greyscale and flip of whole batches at a time.
     data_preprocessor=dict(
-        type='SelfSupDataPreprocessor',
         mean=[125.3, 123.0, 113.9],
         std=[63.0, 62.1, 66.7],
-        to_rgb=True),
+        # No blur: it would leave little of 32x32 pixels.
+        views=dict(blur=None)),
     # A quarter of ResNet-18's width, for a CPU; a 3x3 stem without pooling, for 32x32 pixels.
     backbone=dict(
         type='ResNet_CIFAR',
@@ -42,23 +45,7 @@ model = dict(
 
 # Data
 train_pipeline = [
-    dict(type='NumpyToPIL', to_rgb=True),
-    dict(type='torchvision/RandomResizedCrop', size=32, scale=(0.2, 1.0)),
-    dict(
-        type='RandomApply',
-        prob=0.8,
-        transforms=[
-            dict(
-                type='torchvision/ColorJitter',
-                brightness=0.4,
-                contrast=0.4,
-                saturation=0.4,
-                hue=0.1)
-        ]),
-    dict(type='torchvision/RandomGrayscale', p=0.2),
-    dict(type='PILToNumpy', to_bgr=True),
-    # No blur: it would leave little of 32x32 pixels.
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='DecodeRandomCrop', size=32, scale=(0.2, 1.0)),  # of arrays: nothing to decode
     dict(type='PackInputs', meta_keys=('sample_idx', )),
 ]
 train_dataloader = dict(

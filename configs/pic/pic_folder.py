@@ -25,11 +25,19 @@ stride = None
 # Model
 model = dict(
     type='PIC',
+    # Augmentation, on the device: SimCLR's, as MoCo v2 has it.
     data_preprocessor=dict(
-        type='SelfSupDataPreprocessor',
+        type='AugmentPreprocessor',
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
-        to_rgb=True),
+        to_rgb=True,
+        # A memory format in which a GPU is faster.
+        channels_last=True,
+        views=dict(
+            jitter=dict(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, prob=0.8),
+            grey=0.2,
+            blur=dict(sigma=(0.1, 2.0), prob=0.5),
+            flip=0.5)),
     backbone=dict(type='ResNet', depth=50, zero_init_residual=True),
     # in_channels=None: as many as the backbone gives.
     neck=dict(type='MoCoV2Neck', in_channels=None, hid_channels=2048, out_channels=128),
@@ -38,24 +46,8 @@ model = dict(
 
 # Data
 train_pipeline = [
-    dict(type='LoadImageOrSkip'),
-    dict(type='NumpyToPIL', to_rgb=True),
-    dict(type='torchvision/RandomResizedCrop', size=image_size, scale=(0.2, 1.0)),
-    dict(
-        type='RandomApply',
-        prob=0.8,
-        transforms=[
-            dict(
-                type='torchvision/ColorJitter',
-                brightness=0.4,
-                contrast=0.4,
-                saturation=0.4,
-                hue=0.1)
-        ]),
-    dict(type='torchvision/RandomGrayscale', p=0.2),
-    dict(type='PILToNumpy', to_bgr=True),
-    dict(type='GaussianBlur', magnitude_range=(0.1, 2.0), magnitude_std='inf', prob=0.5),
-    dict(type='RandomFlip', prob=0.5),
+    # 16-bit or float images: add value_range=(black, white).
+    dict(type='DecodeRandomCrop', size=image_size, scale=(0.2, 1.0)),
     dict(type='PackInputs', meta_keys=('sample_idx', )),
 ]
 train_dataloader = dict(

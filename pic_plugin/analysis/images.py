@@ -213,6 +213,10 @@ def _crops(node: Any) -> Iterator[int]:
         if str(node.get('type', '')).endswith('RandomResizedCrop'):
             size: Any = node.get('size', node.get('scale'))
             yield int(max(size) if isinstance(size, (list, tuple)) else size)
+        if node.get('type') == 'DecodeRandomCrop':
+            for crop in node.get('crops') or [node]:
+                size = crop['size']
+                yield int(max(size) if isinstance(size, (list, tuple)) else size)
         node = list(node.values())
     if isinstance(node, (list, tuple)):
         for part in node:

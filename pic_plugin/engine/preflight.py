@@ -14,8 +14,11 @@ from torch import nn
 from pic_plugin.bank import NoCorrection
 from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.datasets.plan import describe_data
+from pic_plugin.engine.head_setup import find_model
 from pic_plugin.engine.schedule_checks import schedule_length_notices, scheduled_rates
 from pic_plugin.engine.single_images import leave_out_single_images
+from pic_plugin.models.augment import AugmentPreprocessor
+from pic_plugin.models.augment.host_operations import doubled_operations
 from pic_plugin.models.pic_head import PICHead, instance_ids
 
 
@@ -64,6 +67,7 @@ def check_first_batch(data_batch: Any, head: PICHead, model: nn.Module) -> None:
                 f'view {i} of the first batch is {seen}, expected ({len(samples)}, channels, '
                 "height, width): set collate_fn=dict(type='default_collate'), give all images of a "
                 'view one size (RandomResizedCrop), and let MultiView alone make several views.')
+    check_channels(views, model)
     num_update_views = getattr(model, 'num_update_views', 1)
     if num_update_views > len(views):
         raise ValueError(f'num_update_views={num_update_views}, but the pipeline makes '
@@ -73,7 +77,7 @@ def check_first_batch(data_batch: Any, head: PICHead, model: nn.Module) -> None:
 
 def loader_notices(runner: Runner) -> List[str]:
     """What about the data loader will surprise."""
-    notices = []
+    notices = augmentation_notices(runner)
     loader = runner.train_dataloader
     seeds_samples = getattr(loader.sampler, 'seeds_samples', False)
     if getattr(loader, 'persistent_workers', False) and not seeds_samples:
@@ -93,6 +97,40 @@ def loader_notices(runner: Runner) -> List[str]:
                        f'data loader ends, every {len(loader)} iterations: set '
                        'train_dataloader.sampler.endless=True.')
     return notices
+
+
+def augmentation_notices(runner: Runner) -> List[str]:
+    """Whether host and device both augment."""
+    preprocessor = getattr(find_model(runner.model), 'data_preprocessor', None)
+    if not isinstance(preprocessor, AugmentPreprocessor):
+        return []
+    doubled = doubled_operations(runner.train_dataloader.dataset, preprocessor.recipes)
+    if not doubled:
+        return []
+    return [f'{", ".join(doubled)}: the pipeline does it on the host, and AugmentPreprocessor on '
+            'the device once more, so that images are changed twice. Take it out of '
+            'train_dataloader.dataset.pipeline, or set it to None or 0 in '
+            'model.data_preprocessor.views.']
+
+
+def check_channels(views: List[torch.Tensor], model: nn.Module) -> None:
+    """Make sure that the backbone takes images of as many channels as the loader delivers.
+
+    Raises:
+        ValueError: If its first convolution takes another number.
+    """
+    backbone = getattr(model, 'backbone', None) or nn.Module()
+    first = next((part for part in backbone.modules() if isinstance(part, nn.Conv2d)), None)
+    if first is None or first.groups != 1:
+        return
+    for i, view in enumerate(views):
+        if view.shape[1] != first.in_channels:
+            raise ValueError(
+                f'view {i} of the first batch has {view.shape[1]} channels, and the first '
+                f'convolution of {type(backbone).__name__} takes {first.in_channels}: set '
+                f'model.backbone.in_channels={view.shape[1]} (and mean and std of '
+                'model.data_preprocessor to as many numbers), or channels='
+                f'{first.in_channels} of DecodeRandomCrop.')
 
 
 def checkpoint_notices(runner: Runner) -> List[str]:

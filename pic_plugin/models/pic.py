@@ -60,6 +60,9 @@ class PIC(BaseSelfSupervisor):
             init_cfg=init_cfg)
         self.num_update_views = num_update_views
         self.loss_check = LossCheck(self)
+        if getattr(self.data_preprocessor, 'channels_last', False):
+            # Once, or each step would bring the weights into the format of the images.
+            self.to(memory_format=torch.channels_last)
         if isinstance(self.head, PICHead) and self.head.slots.is_sharded:
             # DistributedDataParallel would broadcast one process's shard to all, and average them.
             self._ddp_params_and_buffers_to_ignore = ['head.weight']

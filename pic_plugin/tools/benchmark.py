@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time and memory of one step of the head, for several numbers of instances, beside dense SGD.
 
+    python -m pic_plugin.tools.benchmark training    # whole steps, beside other methods
+    python -m pic_plugin.tools.benchmark pipeline    # images a second and core of the loader
+    python -m pic_plugin.tools.benchmark augment     # augmentation on the device
+
+and of the head alone:
+
     python -m pic_plugin.tools.benchmark
     python -m pic_plugin.tools.benchmark --bank 100000 --file 1000000000 --dense 1280000
     python -m pic_plugin.tools.benchmark --bank 1280000 --num-negatives 4096 65536 --dense
@@ -16,6 +22,8 @@ that what else the machine does meets all of them.
 from __future__ import annotations
 
 import argparse
+import importlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
@@ -23,6 +31,8 @@ from typing import Optional
 from pic_plugin.bank.row_codec import DTYPES
 from pic_plugin.command_line import require_positive
 from pic_plugin.studies.benchmark.run import KINDS, run
+
+COMMANDS = ('training', 'pipeline', 'augment')
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -71,8 +81,21 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return args
 
 
+def run_command(name: str, argv: Sequence[str]) -> None:
+    """Run ``training``, ``pipeline`` or ``augment``, which print tables of their own."""
+    study = importlib.import_module(f'pic_plugin.studies.benchmark.{name}')
+    parser = argparse.ArgumentParser(prog=f'benchmark {name}',
+                                     description=study.__doc__.splitlines()[0])
+    study.add_arguments(parser)
+    study.run(parser.parse_args(argv))
+
+
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Command line entry."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in COMMANDS:
+        run_command(argv[0], argv[1:])
+        return
     run(parse_args(argv))
 
 
