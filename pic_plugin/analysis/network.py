@@ -150,7 +150,8 @@ def open_network(checkpoint: Union[str, Path],
         settings = _settings_in(content, weights, like)
     else:
         own = _settings_in(content, weights, None)
-        if own.backbone is not None and own.backbone != settings.backbone:
+        given = None if settings is None else settings.backbone
+        if own.backbone is not None and own.backbone != given:
             print_log(f'{checkpoint} was trained with another network than {config.filename} '
                       'says: its own is taken.', logger='current', level=logging.WARNING)
             settings = own
