@@ -85,6 +85,21 @@ val_dataloader = dict(
 val_evaluator = dict(type='KNNMetric', topk=(20, 200))
 val_cfg = dict()
 
+# What mmpretrain's FeatureExtractor and the like do with a picture. Nothing is evaluated on it.
+test_pipeline = [
+    dict(type='ResizeEdge', scale=32, edge='short'),
+    dict(type='CenterCrop', crop_size=32),
+    dict(type='PackInputs'),
+]
+test_dataloader = dict(
+    batch_size=250,
+    num_workers=0,
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='ImageGrid', img_file='cifar10_test_1000.webp', pipeline=test_pipeline))
+test_evaluator = []
+test_cfg = dict()
+
 # Schedule: 30 passes are 150,000 images. The learning rate is 8 times the authors' for this batch,
 # and the weight decay 5 times: there are only 1,170 steps.
 max_epochs = 30
@@ -117,6 +132,8 @@ if warmup_epochs == 0:
 # Running
 custom_hooks = [dict(type='InstanceBankHook'), dict(type='CompareWithUntrainedHook')]
 default_hooks = dict(
+    # mmengine's own, named for mmpretrain's vis_scheduler.py.
+    param_scheduler=dict(type='ParamSchedulerHook'),
     logger=dict(type='LoggerHook', interval=13),
     # Two are kept, so that there is always a whole one.
     checkpoint=dict(type='CheckpointHook', interval=4, max_keep_ckpts=2))

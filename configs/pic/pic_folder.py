@@ -64,6 +64,27 @@ train_dataloader = dict(
         extensions=('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp'),
         pipeline=train_pipeline))
 
+# What mmpretrain's FeatureExtractor and the like do with a picture. Nothing is evaluated on it.
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=image_size * 8 // 7, edge='short'),
+    dict(type='CenterCrop', crop_size=image_size),
+    dict(type='PackInputs'),
+]
+test_dataloader = dict(
+    batch_size=64,
+    num_workers=4,
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CustomDataset',
+        data_root=data_root,
+        with_label=False,
+        test_mode=True,
+        pipeline=test_pipeline))
+test_evaluator = []
+test_cfg = dict()
+
 # Schedule
 warmup_epochs = min(warmup_epochs, max_epochs // 2)
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
@@ -93,6 +114,9 @@ auto_scale_lr = dict(base_batch_size=64)
 # Running
 custom_hooks = [dict(type='InstanceBankHook')]
 default_hooks = dict(
+    # mmengine's own, named for mmpretrain's vis_scheduler.py.
+    param_scheduler=dict(type='ParamSchedulerHook'),
     logger=dict(type='LoggerHook', interval=50),
     # Two are kept, so that there is always a whole one.
     checkpoint=dict(type='CheckpointHook', interval=5, max_keep_ckpts=2))
+visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

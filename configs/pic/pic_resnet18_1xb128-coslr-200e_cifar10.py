@@ -87,6 +87,28 @@ val_dataloader = dict(
 val_evaluator = dict(type='KNNMetric', topk=(20, 200))
 val_cfg = dict()
 
+# What mmpretrain's FeatureExtractor and the like do with a picture. Nothing is evaluated on it.
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=32, edge='short'),
+    dict(type='CenterCrop', crop_size=32),
+    dict(type='PackInputs'),
+]
+test_dataloader = dict(
+    batch_size=64,
+    num_workers=4,
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CustomDataset',
+        data_root=data_root,
+        data_prefix='test',
+        with_label=False,
+        test_mode=True,
+        pipeline=test_pipeline))
+test_evaluator = []
+test_cfg = dict()
+
 # Schedule
 max_epochs = 200
 warmup_epochs = 5
@@ -117,7 +139,10 @@ auto_scale_lr = dict(base_batch_size=128)
 # Running
 custom_hooks = [dict(type='InstanceBankHook'), dict(type='CompareWithUntrainedHook')]
 default_hooks = dict(
+    # mmengine's own, named for mmpretrain's vis_scheduler.py.
+    param_scheduler=dict(type='ParamSchedulerHook'),
     logger=dict(type='LoggerHook', interval=50),
     checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=2))
 env_cfg = dict(cudnn_benchmark=True)
 randomness = dict(seed=0)
+visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

@@ -55,6 +55,29 @@ train_dataloader = dict(
         with_label=False,
         pipeline=train_pipeline))
 
+# What mmpretrain's FeatureExtractor and the like do with a picture. Nothing is evaluated on it.
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=256, edge='short'),
+    dict(type='CenterCrop', crop_size=224),
+    dict(type='PackInputs'),
+]
+test_dataloader = dict(
+    batch_size=64,
+    num_workers=4,
+    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CustomDataset',
+        data_root='data/imagenet',
+        data_prefix='val',
+        extensions=('.jpeg', ),
+        with_label=False,
+        test_mode=True,
+        pipeline=test_pipeline))
+test_evaluator = []
+test_cfg = dict()
+
 # Schedule
 max_epochs = 200
 warmup_epochs = 5
@@ -92,7 +115,10 @@ auto_scale_lr = dict(base_batch_size=256)
 # Running
 custom_hooks = [dict(type='InstanceBankHook')]
 default_hooks = dict(
+    # mmengine's own, named for mmpretrain's vis_scheduler.py.
+    param_scheduler=dict(type='ParamSchedulerHook'),
     logger=dict(type='LoggerHook', interval=100),
     # A checkpoint comes with the class weights of all instances and their momentum, 1.3 GB.
     checkpoint=dict(type='CheckpointHook', interval=5, max_keep_ckpts=3))
 env_cfg = dict(cudnn_benchmark=True)
+visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

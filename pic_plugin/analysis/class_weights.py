@@ -14,7 +14,7 @@ from pic_plugin.bank.corrections import correction_named
 from pic_plugin.engine.checkpoint.bank_checkpoint import KEY
 from pic_plugin.engine.checkpoint.bank_files import bank_paths, restore_bank
 from pic_plugin.engine.checkpoint.bank_state import check_bank_state
-from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint, state_dict_of, unwrap
+from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint, unwrap, weights_of
 from pic_plugin.engine.checkpoint.shard_checkpoint import STATES
 
 
@@ -31,7 +31,7 @@ def read_class_weights(checkpoint: Path) -> Tensor:
     """
     checkpoint = Path(checkpoint)
     content = read_checkpoint(checkpoint)
-    weight = unwrap(state_dict_of(content, checkpoint)).get('head.weight')
+    weight = unwrap(weights_of(content, checkpoint), ema=False).get('head.weight')
     state = content.get(KEY)
     sharded = isinstance(state, dict) and STATES in state
     if not isinstance(state, dict) or (weight is None and not sharded):

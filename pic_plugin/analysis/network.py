@@ -2,6 +2,7 @@
 """A backbone out of a checkpoint, with its normalisation: pictures in, pooled features out."""
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple, Optional, Union
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 from torch import Tensor, nn
 
 from pic_plugin.engine.checkpoint.foreign_checkpoint import (
@@ -18,8 +19,9 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     differing,
     read_checkpoint,
     resnet_depth,
-    state_dict_of,
+    say_which,
     unwrap,
+    weights_of,
 )
 from pic_plugin.models.pooling import pooled
 from pic_plugin.transfer.config_text import value_in_config
@@ -32,6 +34,7 @@ from pic_plugin.transfer.export import (
 )
 
 RANDOM = 'random'
+LUMA = (0.114, 0.587, 0.299)  # of B, G, R (ITU-R BT.601)
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 
 
@@ -67,7 +70,7 @@ class Network:
         settings (Settings): How it was built. Defaults to nothing known.
 
     Attributes:
-        grey (Tensor): (3, 1, 1) what an occluded pixel is in normalised images: the mean colour.
+        grey (Tensor): (C, 1, 1) what an occluded pixel is in normalised images: the mean colour.
     """
 
     def __init__(self,
@@ -84,14 +87,20 @@ class Network:
             None if values is None else torch.tensor(values, device=self.device).view(-1, 1, 1)
             for values in (mean, std))
         self._to_rgb = to_rgb
-        self.grey = torch.full((3, 1, 1), 127.5 if mean is None else 0.0, device=self.device)
+        self._channels = _image_channels(backbone)
+        self.grey = torch.full((self._channels, 1, 1), 127.5 if mean is None else 0.0,
+                               device=self.device)
         self.settings = settings or Settings(None, None)
 
     def normalise(self, pictures: np.ndarray) -> Tensor:
-        """(B, H, W, 3) uint8, BGR -> (B, 3, H, W) float32 on the network's device."""
+        """(B, H, W, 3) uint8, BGR -> (B, C, H, W) float32 on the network's device.
+
+        Of a network of one channel C is 1: grey."""
         pixels = torch.from_numpy(np.ascontiguousarray(pictures)).to(self.device)
         pixels = pixels.permute(0, 3, 1, 2).float()
-        if self._to_rgb:
+        if self._channels == 1:  # the luma of BGR, as decoders make grey pictures
+            pixels = (pixels * pixels.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, True).round()
+        elif self._to_rgb:
             pixels = pixels.flip(1)
         if self._mean is not None:
             pixels = pixels - self._mean
@@ -133,15 +142,30 @@ def open_network(checkpoint: Union[str, Path],
             raise ValueError(f'a {RANDOM} network needs a config that says which.')
         return _network(_random_backbone(settings, seed), settings, device)
     content = read_checkpoint(checkpoint)
-    state = state_dict_of(content, checkpoint)
+    state = weights_of(content, checkpoint)
+    say_which(content, checkpoint, averaged=False,
+              advice='; those of a file that extract_backbone --ema made are the averages')
     weights = _bare_resnet(state) or backbone_of(state, checkpoint)
     if config is None:
         settings = _settings_in(content, weights, like)
+    else:
+        own = _settings_in(content, weights, None)
+        given = None if settings is None else settings.backbone
+        if own.backbone is not None and own.backbone != given:
+            print_log(f'{checkpoint} was trained with another network than {config.filename} '
+                      'says: its own is taken.', logger='current', level=logging.WARNING)
+            settings = own
     assert settings is not None, 'from the config or the checkpoint'
     cfg = backbone_config(dict(backbone=settings.backbone), weights)
     backbone = build_backbone(cfg)
     take_every_weight(backbone, weights, str(checkpoint))
     return _network(backbone, settings._replace(backbone=cfg), device)
+
+
+def _image_channels(backbone: nn.Module) -> int:
+    """Channels of the images that a backbone takes."""
+    first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
+    return 1 if first is not None and first.in_channels == 1 else 3
 
 
 def _settings_in(content: dict, weights: StateDict, like: Optional[Settings]) -> Settings:

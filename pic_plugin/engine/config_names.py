@@ -107,12 +107,12 @@ def _copy_with(file: Path, values: Dict[str, Any], folder: Path) -> Path:
                       for part in ast.walk(node.value))
         if name in values and not adjusts:
             node.value = ast.parse(repr(values[name]), mode='eval').body
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and (
-                node.targets[0].id == BASE):
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name) and (
+                statement.targets[0].id == BASE):
             bases = [base if '::' in base else str(_copy_with(file.parent / base, values, folder))
                      for base in _bases(tree)]
-            node.value = ast.parse(repr(bases), mode='eval').body
+            statement.value = ast.parse(repr(bases), mode='eval').body
     copy = folder / f'{len(list(folder.iterdir()))}_{file.name}'
     copy.write_text(ast.unparse(ast.fix_missing_locations(tree)), encoding='utf-8')
     return copy
@@ -129,6 +129,8 @@ def _no_effect(cfg: Config, name: str) -> str:
     if not places and (isinstance(value, (str, list, dict)) or type(value) in (int, float)):
         places = [path for path, found in _items(cfg.to_dict())
                   if path.split('.')[0] in RUNNER_KEYS and found == value]
+    # What trains goes before what evaluates.
+    places.sort(key=lambda place: place.startswith(('val_', 'test_')))
     hint = f': set {" or ".join(places[:3])}' if places else ''
     return f'{name} is a variable of {cfg.filename} that nothing is computed from{hint}.'
 

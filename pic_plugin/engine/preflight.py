@@ -7,7 +7,7 @@ from typing import Any, List, Optional
 import numpy as np
 import torch
 from mmengine.dist import get_world_size
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 
@@ -138,6 +138,12 @@ def checkpoint_notices(runner: Runner) -> List[str]:
     notices = []
     seeds_samples = getattr(runner.train_dataloader.sampler, 'seeds_samples', False)
     for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            notices.append(
+                'EMAHook averages the network, and that is what is evaluated. Class weights have '
+                'no averages: their places in the softmax change hands. In its checkpoints '
+                '`state_dict` is the averaged network; tools of this package take the trained '
+                'one, and say so.')
         if getattr(hook, 'max_keep_ckpts', -1) == 1:
             notices.append(
                 'max_keep_ckpts=1: mmengine deletes the old checkpoint before it writes the new '

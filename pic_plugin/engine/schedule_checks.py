@@ -2,6 +2,7 @@
 """Whether learning-rate schedules fit the length of the training, and where they end."""
 from __future__ import annotations
 
+import warnings
 from typing import Any, List, NamedTuple, Optional
 
 import torch
@@ -56,7 +57,9 @@ def scheduled_rates(runner: Runner) -> Optional[Rates]:
         steps = length = max(1, min(length, MAX_STEPS // max(epochs, 1)))
     if epochs * steps > MAX_STEPS:
         return None
-    return _simulate(cfgs, rate, epochs, steps, length)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of an optimizer that takes no steps
+        return _simulate(cfgs, rate, epochs, steps, length)
 
 
 def _simulate(cfgs: List[dict], rate: float, epochs: int, steps: int, length: int) -> Rates:
@@ -75,7 +78,6 @@ def _simulate(cfgs: List[dict], rate: float, epochs: int, steps: int, length: in
         for _ in range(steps):
             end = optimizer.param_groups[0]['lr']
             peak = max(peak, end)
-            optimizer.step()
             for scheduler in schedulers:
                 if not scheduler.by_epoch:
                     scheduler.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 
 def build_train_loader(runner: Runner) -> None:
@@ -16,12 +17,12 @@ def build_train_loader(runner: Runner) -> None:
         return
     different = runner._randomness_cfg.get('diff_rank_seed', False)
 
-    def build(**changes: bool) -> object:
+    def build(**changes: bool) -> DataLoader:
         return runner.build_dataloader(dict(cfg, **changes), seed=runner.seed,
                                        diff_rank_seed=different)
 
     loader = build()
-    num_images = len(loader.sampler)
+    num_images = len(loader.sampler)  # type: ignore[arg-type]
     if loader.drop_last and num_images and not len(loader):
         runner.logger.warning(
             f'drop_last=True would leave nothing of {num_images} images in batches of '

@@ -52,7 +52,7 @@ def project(neck: nn.Module, features: Any) -> Any:
     """
     try:
         return neck(features)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         message = _difference(neck, features)
         if message is None:
             raise

@@ -12,7 +12,7 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     backbone_of,
     check_finite,
     read_checkpoint,
-    state_dict_of,
+    weights_of,
 )
 from pic_plugin.transfer.export import (
     backbone_config,
@@ -41,7 +41,7 @@ def export(checkpoint: Path, out: Path, say: Callable[[str], Any]) -> Path:
         ValueError: If the checkpoint's weights are not finite, or do not fit its own network.
     """
     content = read_checkpoint(checkpoint)
-    weights = backbone_of(state_dict_of(content, checkpoint), checkpoint)
+    weights = backbone_of(weights_of(content, checkpoint), checkpoint)
     check_finite(weights, checkpoint)
     training = read_training(content)
     cfg = backbone_config(training, weights)

@@ -19,7 +19,8 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     backbone_of,
     check_finite,
     read_checkpoint,
-    state_dict_of,
+    say_which,
+    weights_of,
 )
 from pic_plugin.engine.config_file import read_config
 from pic_plugin.transfer.export import (
@@ -54,7 +55,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parser.parse_args(argv)
     with explained_errors('extract_backbone'):
         content = read_checkpoint(args.checkpoint)
-        weights = backbone_of(state_dict_of(content, args.checkpoint), args.checkpoint, args.ema)
+        weights = backbone_of(weights_of(content, args.checkpoint), args.checkpoint, args.ema)
+        say_which(content, args.checkpoint, bool(args.ema),
+                  '' if args.ema else ' (the others: --ema)')
         check_finite(weights, args.checkpoint)
         training = read_training(content)
         if args.config is not None:

@@ -52,7 +52,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         raise ValueError(f'--out {args.out}: the name must end in .json, .yaml or .pkl.')
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    if cfg.get('test_dataloader') is None:
+    if cfg.get('test_dataloader') is None or not cfg.get('test_evaluator'):
         if cfg.get('val_dataloader') is None:
             raise ValueError(f'{cfg.filename} has neither a test_dataloader nor a val_dataloader: '
                              'there is nothing to evaluate.')

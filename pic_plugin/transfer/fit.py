@@ -12,6 +12,7 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     differing,
     read_checkpoint,
     resnet_depth,
+    say_which,
     state_dict_of,
 )
 
@@ -33,7 +34,9 @@ def check_fits(model: nn.Module, path: str) -> None:
     """
     if '://' in path:
         return
-    content = state_dict_of(read_checkpoint(path), path)
+    loaded = read_checkpoint(path)
+    say_which(loaded, path, averaged=True)  # mmengine takes what is under `state_dict`
+    content = state_dict_of(loaded, path)
     # As mmengine does.
     content = {name[7:] if name.startswith('module.') else name: value
                for name, value in content.items()}

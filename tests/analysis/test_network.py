@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks out of checkpoints of several origins."""
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -105,3 +106,39 @@ def test_pooling():
     assert torch.equal(pooled(maps[0, 0]), maps[0, 0])
     with pytest.raises(ValueError, match='not .5,.'):
         pooled(maps[0, 0, 0])
+
+
+def grey_config():
+    return Config(dict(model=dict(
+        type='PIC', data_preprocessor=dict(type='SelfSupDataPreprocessor', mean=[120.], std=[60.]),
+        backbone=dict(CONVNET, in_channels=1),
+        neck=dict(type='MoCoV2Neck', in_channels=64, hid_channels=8, out_channels=8),
+        head=dict(type='PICHead', feat_dim=8, num_instances=5, num_negatives=None))))
+
+
+def test_a_network_of_one_channel(tmp_path, pictures):
+    cfg = grey_config()
+    model = MODELS.build(cfg.model)
+    torch.save(dict(meta=dict(cfg=cfg.pretty_text), state_dict=model.state_dict()),
+               tmp_path / 'grey.pth')
+    model.eval()
+    grey = np.stack([cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY) for picture in pictures])
+    batch = dict(inputs=torch.from_numpy(grey)[:, None], data_samples=None)
+    inputs = model.data_preprocessor(batch, False)['inputs']
+    expected = torch.stack([sample.feat for sample in model.predict(inputs)])
+    # The config of three channels is that of the file it was derived from.
+    for config in (cfg, None, pic_config()):
+        network = open_network(tmp_path / 'grey.pth', config)
+        # OpenCV's weights have 14 bits: a grey level now and then.
+        torch.testing.assert_close(network.features(network.normalise(pictures)), expected,
+                                   atol=0.02, rtol=0.02)
+    assert network.grey.shape == (1, 1, 1)
+
+
+def test_the_networks_own_config_goes_before_another(tmp_path):
+    """As of a training with --cfg-options model.backbone.depth=..."""
+    model = MODELS.build(pic_config().model)
+    torch.save(dict(meta=dict(cfg=pic_config().pretty_text), state_dict=model.state_dict()),
+               tmp_path / 'a.pth')
+    network = open_network(tmp_path / 'a.pth', pic_config(dict(CONVNET, depth=34)))
+    assert network.settings.backbone['depth'] == 18

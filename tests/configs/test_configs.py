@@ -30,7 +30,8 @@ TRANSFORMER = dict(IN1K, lr=1e-3, momentum=None, weight_decay=0.05, max_epochs=3
 EXPECTED = {
     'pic_demo': dict(
         CIFAR, max_epochs=30, warmup=2, eta_min=0.04, window=1024, stride=128, hidden=512),
-    'pic_folder': dict(IN1K, lr=0.0075, num_instances=None, wrapper='OptimWrapper'),
+    'pic_folder': dict(IN1K, lr=0.0075, num_instances=None, wrapper='OptimWrapper', window=None,
+                       stride=None),
     'pic_resnet18_1xb128-coslr-200e_cifar10': dict(
         CIFAR, max_epochs=200, warmup=5, eta_min=1e-6, window=5120, stride=640, hidden=2048),
     'pic_resnet50_4xb64-coslr-200e_in1k': IN1K,
@@ -172,7 +173,8 @@ def test_no_key_that_a_runner_ignores(name):
     # Beyond what a Runner takes there are only variables of the config itself.
     variables = {'custom_imports', 'auto_scale_lr', 'train_pipeline', 'pack_labelled',
                  'after_crop', 'strong_jitter', 'data_root', 'image_size', 'batch_size',
-                 'learning_rate', 'max_epochs', 'warmup_epochs', 'window_size', 'stride'}
+                 'learning_rate', 'max_epochs', 'warmup_epochs', 'window_size', 'stride',
+                 'test_pipeline'}
     known = set(inspect.signature(Runner).parameters) | variables
     assert set(cfg) <= known
 

@@ -206,7 +206,17 @@ def test_without_options_the_config_is_only_completed():
         assert loader.pop('persistent_workers') is False  # no workers
         assert loader.pop('pin_memory') is torch.cuda.is_available()
     assert (cfg.pop('launcher'), cfg.pop('work_dir')) == ('none', 'work_dirs/tiny_config')
+    assert cfg.custom_hooks.pop() == dict(type='SaveOnInterruptHook')
     assert cfg.to_dict() == plain.to_dict()
+
+
+def test_interrupts_save_where_the_run_can_resume(tmp_path):
+    for hooks, expected in (
+            ([], []), ([dict(type='PlainCheckpointHook')], [dict(type='SaveOnInterruptHook')]),
+            ([dict(type='InstanceBankHook'), dict(type='SaveOnInterruptHook', interval=3)], [])):
+        file = tmp_path / 'config.py'
+        Config(dict(Config.fromfile(TINY).to_dict(), custom_hooks=hooks)).dump(str(file))
+        assert merged(config=file).custom_hooks == hooks + expected
 
 
 def test_dataloaders_keep_what_the_config_says():

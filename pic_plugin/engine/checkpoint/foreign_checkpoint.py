@@ -2,12 +2,14 @@
 """Read a checkpoint of any origin without running code of it, and find the backbone in it."""
 from __future__ import annotations
 
+import logging
 import pickle
 import types
 from pathlib import Path
 from typing import Any, Dict, Optional, Union
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 StateDict = Dict[str, Tensor]
@@ -17,6 +19,7 @@ WRAPPERS = ('module.', '_orig_mod.', 'model.')
 AVERAGES = ('ema_model.', 'model_ema.', 'ema.')
 # Where a state dict is in a file: mmengine's name, and the one of the authors' code.
 ENTRIES = ('state_dict', 'model')
+TRAINED = 'ema_state_dict'  # of mmengine's EMAHook, whose name says the opposite of what it holds
 # Depth by whether blocks are bottlenecks, and how many each stage has.
 RESNETS: dict[tuple[bool, tuple[int, ...]], int] = {
     (False, (2, 2, 2, 2)): 18,
@@ -137,6 +140,49 @@ def state_dict_of(content: dict, path: Union[str, Path]) -> StateDict:
             if tensors:
                 return tensors
     raise ValueError(f'{path} holds no weights; its entries are {", ".join(map(str, content))}.')
+
+
+def weights_of(content: dict, path: Union[str, Path]) -> StateDict:
+    """The weights in the content of a file, trained and averaged ones by their names.
+
+    mmengine's ``EMAHook`` puts the averages in the place of the trained weights and those into an
+    entry of their own. Here trained weights have the plain names, and averages begin with
+    ``ema_model.``, as :func:`unwrap` tells them apart.
+
+    Args:
+        content (dict): From :func:`read_checkpoint`.
+        path (str | Path): For the message.
+
+    Returns:
+        dict[str, Tensor]: As :func:`state_dict_of`, if the file has one kind of weights.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    state = state_dict_of(content, path)
+    trained = content.get(TRAINED)
+    if not isinstance(trained, dict):
+        return state
+    plain = {name[len('module.'):]: value for name, value in trained.items()
+             if isinstance(name, str) and name.startswith('module.') and isinstance(value, Tensor)}
+    # What the average does not have, such as a sharded head, has no other place.
+    return {**{f'{AVERAGES[0]}{name}': value for name, value in state.items()},
+            **{name: value for name, value in state.items() if name not in plain}, **plain}
+
+
+def say_which(content: dict, path: Union[str, Path], averaged: bool, advice: str = '') -> None:
+    """Log which weights are taken, of a file that has trained and averaged ones.
+
+    Args:
+        content (dict): From :func:`read_checkpoint`.
+        path (str | Path): For the message.
+        averaged (bool): Which.
+        advice (str): How to take the others. Defaults to ''.
+    """
+    if isinstance(content.get(TRAINED), dict):
+        print_log(f'{path} holds trained weights and their averages (EMAHook): taking the '
+                  f'{"averages" if averaged else "trained ones"}{advice}.', logger='current',
+                  level=logging.INFO)
 
 
 def check_finite(state: StateDict, path: Union[str, Path]) -> None:

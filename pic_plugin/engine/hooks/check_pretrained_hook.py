@@ -19,6 +19,7 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     check_finite,
     read_checkpoint,
     resnet_depth,
+    say_which,
     state_dict_of,
 )
 from pic_plugin.engine.runner_private import has_loaded, load_from, resumes
@@ -159,6 +160,7 @@ def _state_dict(file: str) -> StateDict:
     """Names and weights as they are in a file or at an address."""
     content = (CheckpointLoader.load_checkpoint(file, map_location='cpu')
                if '://' in file else read_checkpoint(file))
+    say_which(content, file, averaged=True, advice='; extract_backbone takes out either')
     return state_dict_of(content, file)
 
 

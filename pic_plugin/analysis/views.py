@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Augmented views of training images, out of the training's own loader and data preprocessor."""
+from __future__ import annotations
+
+from typing import Any, List, NamedTuple, Optional
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from mmengine.dataset import default_collate
+from mmengine.runner import Runner
+from mmpretrain.utils import get_ori_model
+from torch import Tensor
+
+
+class Row(NamedTuple):
+    """An image and what augmentation makes of it.
+
+    Attributes:
+        original (np.ndarray | None): (H, W, C) uint8, RGB or grey, before augmentation; None where
+            the pipeline does not load it from a file or a data info.
+        draws (list[list[np.ndarray]]): For each draw its views, (h, w, C) uint8, RGB or grey.
+        name (str): File, or number in the data set.
+    """
+
+    original: Optional[np.ndarray]
+    draws: List[List[np.ndarray]]
+    name: str
+
+
+def draw_views(runner: Runner, num_images: int, num_draws: int) -> List[Row]:
+    """Augment images, evenly from the whole data set, several times each.
+
+    Args:
+        runner (Runner): Not yet trained; its loader is built here.
+        num_images (int): At most this many.
+        num_draws (int): Of each image.
+
+    Returns:
+        list[Row]: In the order of the data set.
+
+    Raises:
+        ValueError: If the views of a batch are no images.
+    """
+    loader = runner.build_dataloader(runner._train_dataloader, seed=runner.seed)
+    dataset, model = loader.dataset, get_ori_model(runner.model)
+    count = min(num_images, len(dataset))
+    rows = []
+    for place in (number * len(dataset) // count for number in range(count)):
+        samples = [dataset[place] for _ in range(num_draws)]
+        collate = loader.collate_fn or default_collate
+        with torch.no_grad():
+            # In training mode, as what is augmented on the device is not in evaluation.
+            batch = model.data_preprocessor(collate(samples), True)
+        views = batch['inputs'] if isinstance(batch['inputs'], (list, tuple)) else [batch['inputs']]
+        pixels = [_to_pixels(view, model.data_preprocessor) for view in views]  # (B, h, w, C) each
+        info = dataset.get_data_info(place) if hasattr(dataset, 'get_data_info') else {}
+        rows.append(Row(_original(dataset, info), [[view[i] for view in pixels]
+                                                   for i in range(num_draws)],
+                        str(info.get('img_path', place))))
+    return rows
+
+
+def _to_pixels(view: Any, preprocessor: Any) -> np.ndarray:
+    """(B, C, h, w) normalised -> (B, h, w, C) uint8, clipped to what pixels can be."""
+    if not isinstance(view, Tensor) or view.dim() != 4:
+        seen = tuple(view.shape) if isinstance(view, Tensor) else type(view).__name__
+        raise ValueError(f'a view is {seen} after the data preprocessor, not (B, C, h, w).')
+    pixels = view.detach().float().cpu()
+    if getattr(preprocessor, '_enable_normalize', hasattr(preprocessor, 'mean')):
+        pixels = (pixels * preprocessor.std.view(1, -1, 1, 1).cpu()
+                  + preprocessor.mean.view(1, -1, 1, 1).cpu())
+    if not _is_rgb(preprocessor) and pixels.shape[1] == 3:
+        pixels = pixels.flip(1)
+    return pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+def _is_rgb(preprocessor: Any) -> bool:
+    """Whether the network gets RGB, as mmengine's and mmpretrain's preprocessors say it."""
+    return bool(getattr(preprocessor, '_channel_conversion',
+                        getattr(preprocessor, 'to_rgb', True)))
+
+
+def _original(dataset: Any, info: dict) -> Optional[np.ndarray]:
+    image = info.get('img')
+    if image is None:
+        transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
+        loaded = transforms[0](dict(info)) if transforms and 'img_path' in info else None
+        image = loaded.get('img') if isinstance(loaded, dict) else None
+    if not isinstance(image, np.ndarray) or image.ndim not in (2, 3) or image.dtype != np.uint8:
+        return None
+    image = image if image.ndim == 3 else image[..., None]
+    return image[..., ::-1] if image.shape[-1] == 3 else image  # mmcv loads BGR
+
+
+def views_figure(rows: List[Row]) -> Figure:
+    """A row for each image: the original, then its draws.
+
+    Args:
+        rows (list[Row]): Of :func:`draw_views`.
+    """
+    first = any(row.original is not None for row in rows)
+    width = first + max(sum(map(len, row.draws)) for row in rows)
+    figure = Figure(figsize=(1.5 * width, 1.6 * len(rows)), layout='constrained')
+    axes = figure.subplots(len(rows), width, squeeze=False)
+    for line, row in zip(axes, rows):
+        pictures = [row.original] * first + [view for draw in row.draws for view in draw]
+        for axis, picture in zip(line, pictures):
+            if picture is not None:
+                grey = picture.shape[-1] != 3
+                axis.imshow(picture[..., 0] if grey else picture, cmap='gray' if grey else None,
+                            vmin=0, vmax=255)
+        for axis in line:
+            axis.axis('off')
+        line[0].set_title(row.name.rsplit('/', 1)[-1][:20], fontsize=7)
+    return figure
