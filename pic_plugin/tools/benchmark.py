@@ -9,9 +9,9 @@ A step is what the head adds to a training iteration: choose the active classes,
 rows, loss forward and backward, SGD step. Features are random; there is no backbone. *bank* is the
 plugin's way, *adamw* the same with AdamW, *file* the same with the stored rows on disk, *cold* with
 those rows taken from the system's cache before each turn. *dense* is plain PyTorch: all N rows in
-one parameter, a soft-max over the same K classes, and torch.optim.SGD over all rows (the same weights as *bank*); *full* is
-the soft-max over all N classes of the authors' code. All cases run in turns, in one process, so
-that what else the machine does meets all of them.
+one parameter, a softmax over the same K classes, and torch.optim.SGD over all rows (the same
+weights as *bank*); *full* is the softmax over all N classes of the authors' code. All cases run in
+turns, in one process, so that what else the machine does meets all of them.
 """
 from __future__ import annotations
 

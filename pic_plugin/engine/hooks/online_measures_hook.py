@@ -96,7 +96,7 @@ class OnlineMeasuresHook(Hook):
             self._recent.pop(0)
         scalars: dict[str, float] = {}
         if self.num_classes is not None:
-            scalars['probe_acc'] = self._train_probe(features, samples)
+            scalars['probe_acc'] = self._train_probe(features, samples, self.num_classes)
         interval = self.interval or next(
             (hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 10)
         if self.every_n_inner_iters(batch_idx, interval) or self.end_of_epoch(
@@ -116,17 +116,17 @@ class OnlineMeasuresHook(Hook):
         rows = self.head.weight.detach()[self.head.bank.softmax_rows]
         return rows[[place[class_id] for class_id in ids]]
 
-    def _train_probe(self, features: Tensor, samples: list[Any]) -> float:
+    def _train_probe(self, features: Tensor, samples: list[Any], num_classes: int) -> float:
         if not all(hasattr(sample, 'gt_label') for sample in samples):
             raise ValueError(
                 'OnlineMeasuresHook(num_classes=...) needs labels of the training images: let the '
                 'data set read them (with_label=True), or leave num_classes out.')
         labels = torch.cat([sample.gt_label.view(-1)[:1] for sample in samples]).to(features.device)
-        if int(labels.min()) < 0 or int(labels.max()) >= self.num_classes:
+        if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
             raise ValueError(f'labels {int(labels.min())} to {int(labels.max())} do not fit '
-                             f'OnlineMeasuresHook(num_classes={self.num_classes}).')
+                             f'OnlineMeasuresHook(num_classes={num_classes}).')
         if self.probe is None:
-            self.probe = OnlineProbe(features.shape[1], self.num_classes, self.probe_lr,
+            self.probe = OnlineProbe(features.shape[1], num_classes, self.probe_lr,
                                      features.device)
             if self._saved_probe is not None:
                 self.probe.load_state_dict(self._saved_probe)

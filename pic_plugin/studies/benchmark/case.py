@@ -34,8 +34,8 @@ class Case:
 
     Args:
         kind (str): 'bank', 'adamw' (the same with AdamW), 'file' (the bank on disk), 'cold' (the
-            same, read from the disk and not from the system's cache), 'dense' (sampling with SGD over all rows) or 'full' (soft-max
-            and SGD over all rows).
+            same, read from the disk and not from the system's cache), 'dense' (sampling with SGD
+            over all rows) or 'full' (softmax and SGD over all rows).
         num_instances (int): N.
         num_negatives (int): K.
         sizes (Sizes): The rest.
