@@ -27,6 +27,7 @@ from torch import Tensor, nn
 import pic_plugin
 from pic_plugin.evaluation.knn import knn_predict, normalise
 from pic_plugin.evaluation.linear_probe import linear_accuracy
+from pic_plugin.models.pooling import pooled
 from pic_plugin.studies.ablation.window_phase import WindowPhaseHook
 
 RESULT = 'result.json'
@@ -165,7 +166,7 @@ def evaluate(model: Any, loader: Iterable[dict]) -> dict[str, float]:
         data = model.data_preprocessor(batch, False)
         inputs = data['inputs']
         feats = model.extract_feat(inputs[0] if isinstance(inputs, (list, tuple)) else inputs)
-        parts['feats'].append(feats[-1].mean(dim=(2, 3)).float())
+        parts['feats'].append(pooled(feats).float())
         parts['labels'].append(torch.tensor([int(s.gt_label) for s in data['data_samples']]))
         parts['marks'].append(torch.tensor([bool(s.get('reference', False))
                                             for s in data['data_samples']]))
