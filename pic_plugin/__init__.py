@@ -8,7 +8,9 @@ Where mmengine, mmcv and mmpretrain are not installed at all, there is the core 
 of one's own, which needs torch and numpy alone: ``pic_plugin.bank`` with ``SampledClassWeights``,
 and ``pic_plugin.losses``.
 """
-from .dependencies import check_dependencies, has_openmmlab, warn_of_core_only
+from typing import Any
+
+from .dependencies import CORE_ONLY, check_dependencies, has_openmmlab, warn_of_core_only
 from .version import __version__
 
 if has_openmmlab():
@@ -17,9 +19,20 @@ if has_openmmlab():
 
     from . import bank, datasets, engine, evaluation, losses, models
 
-    __all__ = ['__version__', 'bank', 'datasets', 'engine', 'evaluation', 'losses', 'models']
+    __all__ = ['__version__', 'bank', 'datasets', 'embed', 'engine', 'evaluation', 'load_backbone',
+               'losses', 'models']
 else:
     from . import bank, losses
 
     __all__ = ['__version__', 'bank', 'losses']
     warn_of_core_only()
+
+
+def __getattr__(name: str) -> Any:
+    """Import what takes long only when it is asked for; say what is missing where it is."""
+    if name in ('embed', 'load_backbone') and has_openmmlab():
+        from . import features
+        return getattr(features, name)
+    if name in ('embed', 'load_backbone', 'datasets', 'engine', 'evaluation', 'models'):
+        raise AttributeError(f'pic_plugin.{name} is not there: {CORE_ONLY}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The exchange between processes, with a count of its bytes; a single process exchanges nothing.
 
-Everything that the plugin sends goes through a :class:`Communicator`, so that :data:`SENT` is all
-of its traffic (what DistributedDataParallel sends for the network's gradients comes on top). Needs
-torch alone.
+Every tensor that a training step of the class weights or the loss sends goes through a
+:class:`Communicator`, so that :data:`SENT` is all of that traffic. On top of it come what
+DistributedDataParallel sends for the network's gradients, the objects that saving and resuming
+agree on, and evaluation. Needs torch alone.
 """
 from __future__ import annotations
 

@@ -5,17 +5,20 @@ It ends with the k-nearest-neighbour accuracy on 1,000 other images, of the trai
 the untrained one. Small images and few of them ask for other values than the authors' ImageNet
 setting (pic_resnet50_4xb64-coslr-200e_in1k.py); a comment says where and why.
 """
+_base_ = '../_base_/augmentation.py'
+
 default_scope = 'mmpretrain'
 custom_imports = dict(imports=['pic_plugin'], allow_failed_imports=False)
 
 # Model
 model = dict(
     type='PIC',
+    # Colour jitter, greyscale and flip of whole batches at a time.
     data_preprocessor=dict(
-        type='SelfSupDataPreprocessor',
         mean=[125.3, 123.0, 113.9],
         std=[63.0, 62.1, 66.7],
-        to_rgb=True),
+        # No blur: it would leave little of 32x32 pixels.
+        views=dict(blur=None)),
     # A quarter of ResNet-18's width, for a CPU; a 3x3 stem without pooling, for 32x32 pixels.
     backbone=dict(
         type='ResNet_CIFAR',
@@ -37,28 +40,12 @@ model = dict(
         out_channels=128,
         with_last_bn=False,
         norm_cfg=dict(type='BN1d')),
-    # 5,000 classes are few enough for a soft-max over all of them.
+    # 5,000 classes are few enough for a softmax over all of them.
     head=dict(type='PICHead', feat_dim=128, num_negatives=None))
 
 # Data
 train_pipeline = [
-    dict(type='NumpyToPIL', to_rgb=True),
-    dict(type='torchvision/RandomResizedCrop', size=32, scale=(0.2, 1.0)),
-    dict(
-        type='RandomApply',
-        prob=0.8,
-        transforms=[
-            dict(
-                type='torchvision/ColorJitter',
-                brightness=0.4,
-                contrast=0.4,
-                saturation=0.4,
-                hue=0.1)
-        ]),
-    dict(type='torchvision/RandomGrayscale', p=0.2),
-    dict(type='PILToNumpy', to_bgr=True),
-    # No blur: it would leave little of 32x32 pixels.
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='DecodeRandomCrop', size=32, scale=(0.2, 1.0)),  # of arrays: nothing to decode
     dict(type='PackInputs', meta_keys=('sample_idx', )),
 ]
 train_dataloader = dict(
@@ -100,7 +87,10 @@ val_cfg = dict()
 
 # Schedule: 30 passes are 150,000 images. The learning rate is 8 times the authors' for this batch,
 # and the weight decay 5 times: there are only 1,170 steps.
-train_cfg = dict(by_epoch=True, max_epochs=30, val_interval=15)
+max_epochs = 30
+warmup_epochs = 2
+warmup_epochs = min(warmup_epochs, max_epochs // 2)
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=15)
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='SGD', lr=0.12, momentum=0.9, weight_decay=5e-4))
 param_scheduler = [
@@ -110,17 +100,19 @@ param_scheduler = [
         start_factor=0.01,
         by_epoch=True,
         begin=0,
-        end=2,
+        end=warmup_epochs,
         convert_to_iter_based=True),
     # It ends at a third of its peak: there are too few steps for a tail of small ones.
     dict(
         type='CosineAnnealingLR',
         eta_min=0.04,
         by_epoch=True,
-        begin=2,
-        end=30,
+        begin=warmup_epochs,
+        end=max_epochs,
         convert_to_iter_based=True),
 ]
+if warmup_epochs == 0:
+    del param_scheduler[0]
 
 # Running
 custom_hooks = [dict(type='InstanceBankHook'), dict(type='CompareWithUntrainedHook')]

@@ -17,47 +17,37 @@ batch_size = 64
 learning_rate = 0.0075
 max_epochs = 200
 warmup_epochs = 5
-# Images that are visited again and again before others come, and by how many they move on. The
-# authors' are a tenth of their images and an eighth of that; the demo's a fifth and an eighth. With
-# fewer images than window_size it becomes their number: choose a smaller one, else every image
-# returns only once an epoch. Both at least a few batches.
-window_size = 131072
-stride = 16384
+# Images that are visited again and again before others come, and by how many they move on. None: a
+# tenth of the images and an eighth of that, the authors' proportions; at least four batches.
+window_size = None
+stride = None
 
 # Model
 model = dict(
     type='PIC',
+    # Augmentation, on the device: SimCLR's, as MoCo v2 has it.
     data_preprocessor=dict(
-        type='SelfSupDataPreprocessor',
+        type='AugmentPreprocessor',
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
-        to_rgb=True),
-    # For ResNet-18: depth=18 here and in_channels=512 below.
+        to_rgb=True,
+        # A memory format in which a GPU is faster.
+        channels_last=True,
+        views=dict(
+            jitter=dict(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, prob=0.8),
+            grey=0.2,
+            blur=dict(sigma=(0.1, 2.0), prob=0.5),
+            flip=0.5)),
     backbone=dict(type='ResNet', depth=50, zero_init_residual=True),
-    neck=dict(type='MoCoV2Neck', in_channels=2048, hid_channels=2048, out_channels=128),
-    # With fewer images than num_negatives the soft-max runs over all of them.
+    # in_channels=None: as many as the backbone gives.
+    neck=dict(type='MoCoV2Neck', in_channels=None, hid_channels=2048, out_channels=128),
+    # With fewer images than num_negatives the softmax runs over all of them.
     head=dict(type='PICHead', feat_dim=128, num_negatives=65536))
 
 # Data
 train_pipeline = [
-    dict(type='LoadImageOrSkip'),
-    dict(type='NumpyToPIL', to_rgb=True),
-    dict(type='torchvision/RandomResizedCrop', size=image_size, scale=(0.2, 1.0)),
-    dict(
-        type='RandomApply',
-        prob=0.8,
-        transforms=[
-            dict(
-                type='torchvision/ColorJitter',
-                brightness=0.4,
-                contrast=0.4,
-                saturation=0.4,
-                hue=0.1)
-        ]),
-    dict(type='torchvision/RandomGrayscale', p=0.2),
-    dict(type='PILToNumpy', to_bgr=True),
-    dict(type='GaussianBlur', magnitude_range=(0.1, 2.0), magnitude_std='inf', prob=0.5),
-    dict(type='RandomFlip', prob=0.5),
+    # 16-bit or float images: add value_range=(black, white).
+    dict(type='DecodeRandomCrop', size=image_size, scale=(0.2, 1.0)),
     dict(type='PackInputs', meta_keys=('sample_idx', )),
 ]
 train_dataloader = dict(
@@ -75,6 +65,7 @@ train_dataloader = dict(
         pipeline=train_pipeline))
 
 # Schedule
+warmup_epochs = min(warmup_epochs, max_epochs // 2)
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -95,6 +86,8 @@ param_scheduler = [
         end=max_epochs,
         convert_to_iter_based=True),
 ]
+if warmup_epochs == 0:
+    del param_scheduler[0]
 auto_scale_lr = dict(base_batch_size=64)
 
 # Running

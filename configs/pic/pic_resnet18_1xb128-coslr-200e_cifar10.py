@@ -8,6 +8,8 @@ The images are a folder of PNG files by class, made by::
 The authors trained on ImageNet only: optimizer, projection and augmentation are those of the demo
 (pic_demo.py), not tuned at this length, and window and stride have the authors' proportions.
 """
+_base_ = '../_base_/augmentation.py'
+
 default_scope = 'mmpretrain'
 custom_imports = dict(imports=['pic_plugin'], allow_failed_imports=False)
 
@@ -17,10 +19,11 @@ data_root = 'data/cifar10'
 model = dict(
     type='PIC',
     data_preprocessor=dict(
-        type='SelfSupDataPreprocessor',
         mean=[125.3, 123.0, 113.9],
         std=[63.0, 62.1, 66.7],
-        to_rgb=True),
+        channels_last=True,
+        # No blur: it would leave little of 32x32 pixels.
+        views=dict(blur=None)),
     backbone=dict(type='ResNet_CIFAR', depth=18),
     # BatchNorm inside the projection, as in the demo; the authors have none.
     neck=dict(
@@ -35,24 +38,7 @@ model = dict(
 
 # Data
 train_pipeline = [
-    dict(type='LoadImageOrSkip'),
-    dict(type='NumpyToPIL', to_rgb=True),
-    dict(type='torchvision/RandomResizedCrop', size=32, scale=(0.2, 1.0)),
-    dict(
-        type='RandomApply',
-        prob=0.8,
-        transforms=[
-            dict(
-                type='torchvision/ColorJitter',
-                brightness=0.4,
-                contrast=0.4,
-                saturation=0.4,
-                hue=0.1)
-        ]),
-    dict(type='torchvision/RandomGrayscale', p=0.2),
-    dict(type='PILToNumpy', to_bgr=True),
-    # No blur: it would leave little of 32x32 pixels.
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='DecodeRandomCrop', size=32, scale=(0.2, 1.0)),
     dict(type='PackInputs', meta_keys=('sample_idx', )),
 ]
 train_dataloader = dict(
@@ -102,7 +88,10 @@ val_evaluator = dict(type='KNNMetric', topk=(20, 200))
 val_cfg = dict()
 
 # Schedule
-train_cfg = dict(by_epoch=True, max_epochs=200, val_interval=10)
+max_epochs = 200
+warmup_epochs = 5
+warmup_epochs = min(warmup_epochs, max_epochs // 2)
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=10)
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='SGD', lr=0.12, momentum=0.9, weight_decay=5e-4))
 param_scheduler = [
@@ -111,16 +100,18 @@ param_scheduler = [
         start_factor=0.01,
         by_epoch=True,
         begin=0,
-        end=5,
+        end=warmup_epochs,
         convert_to_iter_based=True),
     dict(
         type='CosineAnnealingLR',
         eta_min=1e-6,
         by_epoch=True,
-        begin=5,
-        end=200,
+        begin=warmup_epochs,
+        end=max_epochs,
         convert_to_iter_based=True),
 ]
+if warmup_epochs == 0:
+    del param_scheduler[0]
 auto_scale_lr = dict(base_batch_size=128)
 
 # Running

@@ -14,8 +14,8 @@ from pic_plugin.bank.corrections import correction_named
 from pic_plugin.engine.checkpoint.bank_checkpoint import KEY
 from pic_plugin.engine.checkpoint.bank_files import bank_paths, restore_bank
 from pic_plugin.engine.checkpoint.bank_state import check_bank_state
+from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint, state_dict_of, unwrap
 from pic_plugin.engine.checkpoint.shard_checkpoint import STATES
-from pic_plugin.transfer.checkpoint import read_checkpoint, state_dict_of, unwrap
 
 
 def read_class_weights(checkpoint: Path) -> Tensor:

@@ -15,6 +15,7 @@ from .global_batch import GlobalBatch
 from .initial_rows import initial_rows
 from .row_store import RowStore
 from .slots import Slots
+from .transfers import HostCopy, to_device
 
 FILL_ROWS = 65536
 
@@ -90,10 +91,18 @@ class InstanceBank:
         self.step = 0  # optimizer steps taken
         #: Tensors that the optimizer keeps for each row; None while that is not known.
         self.num_states = None if correction.state_names is None else len(correction.state_names)
-        self.store: RowStore | None = None  # see open_store
+        self._store: RowStore | None = None  # see open_store
+        #: Rows that have left and may still be on their way to the host: ids, step and values.
+        self._leaving: tuple[np.ndarray, int, HostCopy] | None = None
         self.active_set: ActiveSet | None = None
         if num_negatives is not None and num_negatives < num_instances:
             self.active_set = ActiveSet(num_negatives, slots.num_slots)
+
+    @property
+    def store(self) -> RowStore | None:
+        """The stored rows; None before the first one. Waits for those on their way."""
+        self._put_leaving()
+        return self._store
 
     @property
     def is_full(self) -> bool:
@@ -134,6 +143,8 @@ class InstanceBank:
         self.check_ids(ids)
         if self.active_set is None:
             return np.empty(0, dtype=np.int64)
+        # The rows of the step before have long arrived: that is why nothing waits for them here.
+        self._put_leaving()
         swap = self.active_set.update(ids, pending)
         if len(swap.leaving_ids):
             self._keep(swap.leaving_ids, swap.leaving_slots, tensors)
@@ -141,7 +152,7 @@ class InstanceBank:
             return np.empty(0, dtype=np.int64)
         values, missed = self._fetch_for(swap.entering_ids, swap.entering_slots)  # (E, P, d)
         index = self._held_rows(swap.entering_slots, tensors.weight.device)
-        rows = torch.from_numpy(values).to(tensors.weight.device)
+        rows = to_device(values, tensors.weight.device)
         # A state that no row was stored with yet is zero, as the free slots are.
         for tensor, value in zip((tensors.weight, *tensors.states), rows.unbind(dim=1)):
             tensor[index] = value.to(tensor.dtype)
@@ -220,6 +231,19 @@ class InstanceBank:
                 rows[held] = (np.cumsum(active) - 1)[rows[held]]
         return torch.from_numpy(np.where(held, rows, -1))
 
+    def rows_of(self, ids: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Where classes are in the parameter.
+
+        Args:
+            ids (np.ndarray): (R,) int64 classes that have a slot.
+
+        Returns:
+            tuple[Tensor, Tensor]: (R,) bool, which of them this process holds, and (S,) int64, the
+            rows of those.
+        """
+        slots = ids if self.active_set is None else self.active_set.slots_of(ids)
+        return torch.from_numpy(self.slots.holds(slots)), self._held_rows(slots)
+
     def class_weights(self, ids: np.ndarray, weight: Tensor) -> Tensor:
         """Rows as dense training would hold them after the last optimizer step.
 
@@ -243,6 +267,7 @@ class InstanceBank:
                                 dtype=torch.promote_types(weight.dtype, torch.float32))
         rows[torch.from_numpy(in_slot).to(weight.device)] = active.to(rows.dtype)
         if not in_slot.all():
+            self._put_leaving()
             values, _ = self._fetch(ids[~in_slot])
             stored = torch.from_numpy(~in_slot).to(weight.device)
             rows[stored] = torch.from_numpy(values[:, 0]).to(rows)
@@ -250,7 +275,8 @@ class InstanceBank:
 
     def _held_rows(self, slots: np.ndarray, device: torch.device | None = None) -> Tensor:
         """(R,) int64: rows of the parameter for those of the slots that are held here."""
-        return torch.from_numpy(self.slots.rows(slots[self.slots.holds(slots)])).to(device)
+        rows = self.slots.rows(slots[self.slots.holds(slots)])
+        return to_device(rows, device or torch.device('cpu'))
 
     def _keep(self, ids: np.ndarray, slots: np.ndarray, tensors: SlotTensors) -> None:
         """Store the rows that this process owns, and clear all of their slots."""
@@ -264,13 +290,17 @@ class InstanceBank:
             if self.num_states is None:
                 self.num_states = len(tensors.states)
             values += [torch.zeros_like(values[0])] * (self.num_states + 1 - len(values))
-            leaving = torch.stack(values, dim=1).cpu()  # (R, P, d)
+            leaving = torch.stack(values, dim=1)  # (R, P, d)
             if self.slots.is_sharded:
-                leaving = self.slots.route(leaving, self.slots.holders(slots),
+                leaving = self.slots.route(leaving.cpu(), self.slots.holders(slots),
                                            self.slots.owners(ids))
-            steps = np.full(len(leaving), self.step, dtype=np.int64)
-            self.put(ids[own], steps, leaving.numpy())
+            self._leaving = ids[own], self.step, HostCopy(leaving)
         tensors.clear(self._held_rows(slots, device))
+
+    def _put_leaving(self) -> None:
+        if self._leaving is not None:
+            (ids, step, copy), self._leaving = self._leaving, None
+            self.put(ids, np.full(len(ids), step, dtype=np.int64), copy.wait().numpy())
 
     def open_store(self) -> None:
         """Make the store now and not when the first row is stored, so that errors come early.
@@ -280,9 +310,9 @@ class InstanceBank:
         Raises:
             OSError: If its file cannot be made, or another run uses it.
         """
-        if self.store is None and self.num_states is not None and not self.is_full:
+        if self._store is None and self.num_states is not None and not self.is_full:
             num_rows = -(-self.num_instances // self.slots.processes.size)
-            self.store = RowStore(num_rows, 1 + self.num_states, self.feat_dim, *self.storage,
+            self._store = RowStore(num_rows, 1 + self.num_states, self.feat_dim, *self.storage,
                                   self.correction.squares)
 
     def prefetch(self, ids: np.ndarray) -> None:
@@ -291,8 +321,8 @@ class InstanceBank:
         Args:
             ids (np.ndarray): (R,) int64 classes; those of other processes are passed over.
         """
-        if self.store is not None:
-            self.store.prefetch(ids[self.slots.owns(ids)] // self.slots.processes.size)
+        if self._store is not None:  # rows on their way are not on the disk yet
+            self._store.prefetch(ids[self.slots.owns(ids)] // self.slots.processes.size)
 
     def next_to_leave(self, count: int) -> np.ndarray:
         """Up to ``count`` classes that will soon be stored, int64."""
@@ -308,11 +338,11 @@ class InstanceBank:
             steps (np.ndarray): (R,) int64, optimizer steps that the values are as of.
             values (np.ndarray): (R, P, d) float32.
         """
-        if self.store is None:
+        if self._store is None:
             self.num_states = values.shape[1] - 1
             self.open_store()
-        assert self.store is not None, 'it has just been opened'
-        self.store.write(ids // self.slots.processes.size, steps, values)
+        assert self._store is not None, 'it has just been opened'
+        self._store.write(ids // self.slots.processes.size, steps, values)
 
     def _fetch_for(self, ids: np.ndarray, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows for the slots held here, (R, P, d), and the steps that rows had missed."""
@@ -334,8 +364,8 @@ class InstanceBank:
 
     def _fetch_own(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See :meth:`_fetch`, for classes that this process owns."""
-        if self.store is not None:
-            steps, values = self.store.read(ids // self.slots.processes.size)
+        if self._store is not None:
+            steps, values = self._store.read(ids // self.slots.processes.size)
         else:
             steps = np.full(len(ids), -1, dtype=np.int64)
             values = np.zeros((len(ids), 1 + (self.num_states or 0), self.feat_dim),

@@ -14,7 +14,9 @@ from .correction import Correction
 from .corrections import correction_for, group_of
 from .global_batch import GlobalBatch, gather_batch
 from .instance_bank import InstanceBank, SlotTensors, Storage
+from .refresh import LastVisits, Refresh, refresh_rows
 from .slots import Slots
+from .transfers import to_device
 
 
 class SampledClassWeights:
@@ -85,9 +87,22 @@ class SampledClassWeights:
         self.missed = np.empty(0, dtype=np.int64)
         self.batch: GlobalBatch | None = None
         self._has_gradient = False
+        self.refresh = Refresh()
+        #: When images were visited; None where no row is refreshed.
+        self.last_visits: LastVisits | None = None
+        self._returning = np.empty(0, dtype=np.int64)  # places in the batch of all processes
         optimizer.register_step_pre_hook(self._before_step)
         optimizer.register_step_post_hook(self._after_step)
         weight.register_post_accumulate_grad_hook(self._after_accumulation)
+
+    def refresh_with(self, refresh: Refresh) -> None:
+        """Turn rows of images that come back to their present features, which is not exact.
+
+        Args:
+            refresh (Refresh): Which rows :meth:`turn_returning` turns, and how far.
+        """
+        self.refresh = refresh
+        self.last_visits = LastVisits(self.bank.num_instances) if refresh.share else None
 
     @torch.no_grad()
     def start(self) -> None:
@@ -116,7 +131,34 @@ class SampledClassWeights:
         self.batch, pending = gather_batch(own, self.has_pending_gradient,
                                            self.bank.slots.processes)
         self.missed = self.bank.sample(self.batch.ids, self.tensors, pending)
-        return self.bank.targets(self.batch).to(self.weight.device)
+        if self.last_visits is not None:
+            self._returning = self.last_visits.visit(self.batch.ids, self.bank.step,
+                                                     self.refresh.away)
+        return to_device(self.bank.targets(self.batch).numpy(), self.weight.device)
+
+    @torch.no_grad()
+    def turn_returning(self, features: Tensor) -> None:
+        """Turn the rows of images that have come back to their present features, if that is wanted.
+
+        Call it after :meth:`sample` and before the loss, with the features of the first view; a
+        second call for the same batch does nothing. With several processes all of them call it.
+
+        Args:
+            features (Tensor): (B, d) projected features of this process's batch, of any length.
+        """
+        places, self._returning = self._returning, self._returning[:0]
+        if not len(places):
+            return  # in all processes alike
+        assert self.batch is not None, 'places are those of a batch'
+        processes, own = self.bank.slots.processes, self.batch.own
+        of = np.repeat(np.arange(processes.size), self.batch.sizes)[places]
+        mine = torch.from_numpy(places[of == processes.rank] - own.start)
+        present = processes.gather_rows(
+            features.detach()[mine.to(features.device)],
+            np.bincount(of, minlength=processes.size).tolist(), 'features')  # (R, d)
+        held, rows = self.bank.rows_of(self.batch.ids[places])
+        refresh_rows(self.weight.detach(), self.tensors.states, rows.to(self.weight.device),
+                     present[held.to(present.device)].to(self.weight.device), self.refresh.share)
 
     @property
     def active(self) -> Tensor:

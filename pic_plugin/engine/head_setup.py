@@ -11,8 +11,17 @@ from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
+from torch.optim import Optimizer
 
-from pic_plugin.bank import Storage
+from pic_plugin.bank import (
+    Refresh,
+    SampledClassWeights,
+    Storage,
+    correction_for,
+    no_correction_for,
+)
+from pic_plugin.datasets.sliding_window_sampler import SlidingWindowSampler
+from pic_plugin.engine.runner_private import accumulative_counts, find_wrapper
 from pic_plugin.engine.shard_clipping import clip_grad_norm_over_shards
 from pic_plugin.models.pic_head import PICHead
 
@@ -21,6 +30,13 @@ def find_model(model: nn.Module) -> nn.Module:
     """The model without its distributed wrapper."""
     wrapped: Any = model
     return wrapped.module if is_model_wrapper(model) else model
+
+
+def finish_loss_check(model: nn.Module) -> None:
+    """Let a loss that is not finite, which a GPU may not have told yet, stop the training now."""
+    loss_check = getattr(find_model(model), 'loss_check', None)
+    if loss_check is not None:
+        loss_check.finish()
 
 
 def find_head(model: nn.Module) -> PICHead:
@@ -82,10 +98,41 @@ def clip_over_shards(wrapper: Any, weight: nn.Parameter) -> None:
         wrapper.clip_func = clip_grad_norm_over_shards(weight)
 
 
-def storage_of(head: PICHead, work_dir: str) -> Storage:
-    """Where this process keeps the rows that are not in the head."""
+def sample_class_weights(runner: Runner, head: PICHead,
+                         optimizer: Optimizer) -> SampledClassWeights:
+    """Make what keeps the head's parameter, its optimizer and the stored rows in step.
+
+    Raises:
+        ValueError: If no correction is exact for the optimizer, and one is needed.
+    """
     path = None
     if head.storage['type'] == 'mmap':
-        base = head.storage.get('path') or f'{work_dir}/class_weights.bank'
+        base = head.storage.get('path') or f'{runner.work_dir}/class_weights.bank'
         path = Path(f'{base}-{dist.get_rank()}of{dist.get_world_size()}')
-    return Storage(path, head.storage.get('dtype', 'float32'))
+    assert head.num_instances is not None, 'resize_head has set it'
+    class_weights = SampledClassWeights(
+        head.weight,
+        optimizer,
+        head.num_instances,
+        head.num_negatives,
+        seed=runner.seed,
+        correction=(correction_for(optimizer, head.weight)
+                    if head.correct_weights and not head.is_full
+                    else no_correction_for(optimizer)),
+        storage=Storage(path, head.storage.get('dtype', 'float32')),
+        slots=head.slots)
+    class_weights.refresh_with(Refresh(head.refresh_returning, _away(runner, head)))
+    return class_weights
+
+
+def _away(runner: Runner, head: PICHead) -> int:
+    """Optimizer steps of absence beyond which an image counts as having been away."""
+    if head.returning_after is not None:
+        return head.returning_after
+    loader = runner.train_dataloader
+    sampler = loader.sampler
+    if not isinstance(sampler, SlidingWindowSampler) or sampler.window_size == sampler.num_images:
+        return 0
+    step_images = ((loader.batch_size or 1) * dist.get_world_size()
+                   * accumulative_counts(find_wrapper(runner, head.weight)))
+    return -(-2 * sampler.window_size // step_images)

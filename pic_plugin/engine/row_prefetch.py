@@ -9,6 +9,7 @@ import numpy as np
 from mmengine.dist import get_world_size
 
 from pic_plugin.bank import InstanceBank
+from pic_plugin.datasets.instance_numbers import number_instances
 
 LOOKAHEAD = 8  # batches
 
@@ -28,6 +29,7 @@ class RowPrefetcher:
     def __init__(self, bank: InstanceBank, loader: Any) -> None:
         self.bank = bank
         self.sampler = loader.sampler
+        self.ids = number_instances(loader.dataset).ids
         self.batch_size = (loader.batch_size or 1) * get_world_size()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix='row-prefetch')
         self._pending: Optional[Future] = None
@@ -62,7 +64,10 @@ class RowPrefetcher:
         self._done_until = until
 
     def _fetch(self, start: int, stop: int, leaving: np.ndarray) -> None:
-        self.bank.prefetch(np.concatenate([self.sampler.ids_at(start, stop), leaving]))
+        ids = self.sampler.ids_at(start, stop)
+        if self.ids is not None:
+            ids = self.ids[ids]
+        self.bank.prefetch(np.concatenate([ids, leaving]))
 
     def close(self) -> None:
         """Wait for what is under way.

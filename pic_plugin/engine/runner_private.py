@@ -114,10 +114,17 @@ def reseed_loader(runner: Runner, sampler_seed: int | None) -> None:
     keywords = getattr(loader.worker_init_fn, 'keywords', {})
     if 'seed' in keywords:
         keywords['seed'] = runner.seed
+    restart_workers(runner)
+
+
+def restart_workers(runner: Runner) -> None:
+    """Let workers that an iteration-based loop started when it was built start again.
+
+    They have fetched samples already, from the data set and with the seed as they were then.
+    """
     iterator = getattr(runner.train_loop, 'dataloader_iterator', None)
     if iterator is not None:
-        # Workers of an iteration-based loop start with it and have fetched with the old seed.
-        runner.train_loop.dataloader_iterator = type(iterator)(loader)
+        runner.train_loop.dataloader_iterator = type(iterator)(runner.train_dataloader)
 
 
 def last_checkpoint_file(runner: Runner) -> Path:

@@ -4,9 +4,10 @@ from mmpretrain.registry import MODELS
 
 from pic_plugin.losses import CosineSoftmaxLoss
 
+from .augment import AugmentPreprocessor
 from .pic import PIC
 from .pic_head import PICHead
 
 MODELS.register_module(module=CosineSoftmaxLoss)
 
-__all__ = ['PIC', 'CosineSoftmaxLoss', 'PICHead']
+__all__ = ['PIC', 'AugmentPreprocessor', 'CosineSoftmaxLoss', 'PICHead']

@@ -2,26 +2,18 @@
 """PIC: every training image is its own class."""
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Optional, Union
+from typing import Any, Dict, List, Optional, Union
 
 import torch
-from mmengine.logging import MessageHub
 from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from pic_plugin.models.pooling import pooled
-
+from .loss_check import LossCheck
+from .neck_channels import project, with_in_channels
 from .pic_head import PICHead
-
-
-class _Pass(NamedTuple):
-    """What one view became on its way to the loss."""
-
-    view: Tensor  # (B, 3, H, W)
-    features: Any  # what the backbone gives
-    projected: Tensor  # (B, d)
+from .pooling import pooled
 
 
 @MODELS.register_module()
@@ -34,7 +26,8 @@ class PIC(BaseSelfSupervisor):
 
     Args:
         backbone (dict | nn.Module): Any classifier backbone.
-        neck (dict | nn.Module): Projection, from backbone features to (B, d).
+        neck (dict | nn.Module): Projection, from backbone features to (B, d). A config with
+            ``in_channels=None`` takes them from the backbone.
         head (dict | nn.Module): A :class:`PICHead`.
         num_update_views (int): Views that train the class weights; the others, small crops, train
             the network alone (paper, multi-crop). Defaults to 1.
@@ -58,6 +51,7 @@ class PIC(BaseSelfSupervisor):
         if not isinstance(num_update_views, int) or num_update_views < 1:
             raise ValueError('num_update_views must be an integer of at least 1, not '
                              f'{num_update_views!r}: class weights that no view trains stay noise.')
+        backbone, neck = with_in_channels(backbone, neck)
         super().__init__(
             backbone=backbone,
             neck=neck,
@@ -66,6 +60,10 @@ class PIC(BaseSelfSupervisor):
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg)
         self.num_update_views = num_update_views
+        self.loss_check = LossCheck(self)
+        if getattr(self.data_preprocessor, 'channels_last', False):
+            # Once, or each step would bring the weights into the format of the images.
+            self.to(memory_format=torch.channels_last)
         if isinstance(self.head, PICHead) and self.head.slots.is_sharded:
             # DistributedDataParallel would broadcast one process's shard to all, and average them.
             self._ddp_params_and_buffers_to_ignore = ['head.weight']
@@ -92,21 +90,22 @@ class PIC(BaseSelfSupervisor):
 
         Raises:
             FloatingPointError: If the loss is not finite. The parameters are still those of the
-                step before.
+                step before, except on a GPU, where it is found in the next step.
         """
         views = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-        passes, outputs = [], []
+        outputs, passed = [], {}
         for i, view in enumerate(views):
             features = self.backbone(view)
             if isinstance(_last(features), (tuple, list)):
                 features = (pooled(features), )  # necks take one feature of an image, not a pair
-            projected = self.neck(features)  # ((B, d),)
+            projected = project(self.neck, features)  # ((B, d),)
             outputs.append(self.head.loss(projected, data_samples,
                                           train_weights=i < self.num_update_views))
-            passes.append(_Pass(view, features, _last(projected)))
+            passed[f'pixels of view {i}'] = view
+            passed[f'backbone features of view {i}'] = _last(features)
+            passed[f'projected features of view {i}'] = _last(projected)
         loss = torch.stack([output['loss'] for output in outputs]).mean()
-        if not torch.isfinite(loss):
-            raise FloatingPointError(self._diagnose(passes))
+        self.loss_check.look(loss, passed, self.head.bank.step)
         return dict(outputs[0], loss=loss)
 
     @torch.no_grad()
@@ -127,24 +126,6 @@ class PIC(BaseSelfSupervisor):
         for sample, feature in zip(samples, features.float()):
             sample.set_field(feature, 'feat')
         return samples
-
-    def _diagnose(self, passes: List[_Pass]) -> str:
-        """Say where the numbers stopped being finite."""
-        parts = []
-        for i, one in enumerate(passes):
-            for name, tensor in (('pixels', one.view), ('backbone features', pooled(one.features)),
-                                 ('projected features', one.projected)):
-                if not torch.isfinite(tensor).all():
-                    parts.append(f'{name} of view {i}')
-        parts += [f'parameter {name}' for name, parameter in self.named_parameters()
-                  if not torch.isfinite(parameter).all()]
-        iteration = MessageHub.get_current_instance().runtime_info.get('iter')
-        where = '' if iteration is None else f'iteration {iteration + 1}, '
-        return (f'the loss is not finite at {where}optimizer step {self.head.bank.step + 1}. Not '
-                f'finite: {", ".join(parts) or "only the loss itself"}. Nothing of this step was '
-                'applied or saved. If parameters are listed, an earlier step broke them: resume '
-                'from the last checkpoint with a lower learning rate or clip_grad; if only '
-                'features are, half precision overflowed in the backbone: use bfloat16 or float32.')
 
 
 def _last(outputs: Any) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pic_plugin.bank import GlobalBatch, InstanceBank, SampledClassWeights, Slots
 from pic_plugin.bank.row_codec import DTYPES
+from pic_plugin.bank.transfers import to_device
 from pic_plugin.communication import communicator
 from pic_plugin.losses import Shards
 
@@ -56,10 +57,18 @@ class PICHead(BaseModule):
             are gathered instead. For K so large that K * d is more than a device or the network
             between them should carry. ``num_instances`` and ``pending_rows`` need not be given.
             Without effect in a single process. Defaults to False.
+        refresh_returning (float): Share, 0 to 1, by which the row of an image that comes back
+            after an absence is turned to the image's present feature before the loss. Its
+            direction alone changes, and what the optimizer keeps for it is cleared. 0: rows are
+            exactly as the optimizer makes them. Defaults to 0.
+        returning_after (int, optional): Optimizer steps of absence beyond which an image counts as
+            having been away, whatever K is. Defaults to None: those of two windows of the
+            SlidingWindowSampler, which visits in neighbouring windows never exceed; 0, so every
+            visit in a later step, with other samplers and a window of all images.
         init_cfg (dict, optional): mmengine's; the class weights are not subject to it.
 
     Raises:
-        ValueError: If a size is not positive.
+        ValueError: If a size is not positive or the share is outside of 0 to 1.
     """
 
     def __init__(self,
@@ -71,19 +80,27 @@ class PICHead(BaseModule):
                  storage: Optional[dict] = None,
                  pending_rows: int = 0,
                  sharded: bool = False,
+                 refresh_returning: float = 0.0,
+                 returning_after: Optional[int] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
         for name, value, least in (('feat_dim', feat_dim, 1), ('num_instances', num_instances, 1),
                                    ('num_negatives', num_negatives, 1),
-                                   ('pending_rows', pending_rows, 0)):
+                                   ('pending_rows', pending_rows, 0),
+                                   ('returning_after', returning_after, 0)):
             if value is not None and (not isinstance(value, int) or value < least):
                 raise ValueError(f'{name} must be an integer of at least {least}, not {value!r}.')
+        if not 0 <= refresh_returning <= 1:
+            raise ValueError('refresh_returning is the share of 0 to 1 by which a row is turned, '
+                             f'not {refresh_returning!r}.')
         self.feat_dim = feat_dim
         self.num_instances = num_instances
         self.num_negatives = num_negatives
         self.correct_weights = correct_weights
         self.pending_rows = pending_rows
         self.sharded = sharded
+        self.refresh_returning = refresh_returning
+        self.returning_after = returning_after
         self.storage = _check_storage(storage or dict(type='memory'))
         self.loss_module = MODELS.build(loss or dict(type='CosineSoftmaxLoss', temperature=0.2))
         self.weight = nn.Parameter(torch.zeros(self.slots.num_rows, feat_dim))
@@ -189,8 +206,11 @@ class PICHead(BaseModule):
                 f'{self.feat_dim}), (samples, feat_dim), and got {tuple(features.shape)}: set '
                 'out_channels of the neck and feat_dim of the head to the same number.')
         batch = self._batch_of(data_samples)
+        if train_weights:
+            sampled.turn_returning(features)
         class_weights = sampled.active if train_weights else sampled.active.detach()  # (A, d)
-        inputs = [features, class_weights, sampled.bank.targets(batch).to(features.device)]
+        targets = to_device(sampled.bank.targets(batch).numpy(), features.device)
+        inputs: List[Any] = [features, class_weights, targets]
         if sampled.bank.slots.is_sharded:
             inputs.append(Shards(sampled.bank.slots.processes, batch.sizes))
         if hasattr(self.loss_module, 'with_accuracy'):

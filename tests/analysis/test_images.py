@@ -30,7 +30,7 @@ def test_pictures_of_all_sizes_and_bad_ones(tmp_path):
         i for i in range(8) if images.names[i] not in ('cat/empty.png', 'dog/text.JPG')]
     list(images.batches(range(8), 16, batch_size=4))  # a second reading does not count them twice
     assert sorted(skipped.name for skipped in images.skipped) == ['cat/empty.png', 'dog/text.JPG']
-    assert 'no picture' in images.skipped[0].reason
+    assert 'not a picture' in images.skipped[0].reason
 
 
 def test_labels_are_folders_only_if_all_pictures_are_in_one(tmp_path):

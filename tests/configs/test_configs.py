@@ -13,6 +13,7 @@ from mmpretrain.registry import DATASETS
 from PIL import Image
 
 import pic_plugin  # noqa: F401
+from pic_plugin.models.augment import ViewRecipe
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 NAMES = sorted(path.stem for path in (CONFIGS / 'pic').glob('*.py'))
@@ -59,6 +60,16 @@ CROPS = {
     'pic_swin-tiny_8xb128-coslr-300e_in1k': ONE_CROP,
     'pic_convnext-tiny_8xb128-coslr-300e_in1k': ONE_CROP,
 }
+NORMAL = ((0.4, 0.4, 0.4, 0.1, 0.8), 0.2, (0.1, 2.0, 0.5), 0.5)
+STRONG = ((0.8, 0.8, 0.8, 0.2, 0.8), 0.2, (0.1, 2.0, 0.5), 0.5)
+SMALL = ((0.4, 0.4, 0.4, 0.1, 0.8), 0.2, None, 0.5)
+# Strengths and probabilities of jitter, grey, blur and flip, and the number of views.
+RECIPES = {
+    **{name: [(*NORMAL, 1)] for name in CROPS},
+    'pic_demo': [(*SMALL, 1)],
+    'pic_resnet18_1xb128-coslr-200e_cifar10': [(*SMALL, 1)],
+    'pic_resnet50_4xb64-mcrop-coslr-200e_in1k': [(*STRONG, 1), (*STRONG, 3)],
+}
 # Keys of mmengine 0.x and mmcv 1.x configs, which a Runner ignores.
 OLD_KEYS = {'optimizer', 'optimizer_config', 'lr_config', 'runner', 'checkpoint_config',
             'log_config', 'evaluation', 'data', 'dist_params', 'workflow', 'fp16'}
@@ -68,15 +79,25 @@ def load(name):
     return Config.fromfile(CONFIGS / 'pic' / f'{name}.py')
 
 
-def crops(pipeline, number=1):
+def crops(pipeline):
     """(pixels, area, number of views) of the crops of a pipeline."""
+    crop, pack = pipeline
+    assert (crop['type'], pack['type']) == ('DecodeRandomCrop', 'PackInputs')
+    return [(part['size'], tuple(part['scale']), part.get('num_views', 1))
+            for part in crop.get('crops', [crop])]
+
+
+def recipes(cfg):
+    """(probabilities and strengths, number of views) of each group of views."""
+    views = cfg.model.data_preprocessor.views
     found = []
-    for transform in pipeline:
-        if transform['type'] == 'MultiView':
-            for part, count in zip(transform['transforms'], transform['num_views']):
-                found += crops(part, count)
-        elif transform['type'] == 'torchvision/RandomResizedCrop':
-            found.append((transform['size'], tuple(transform['scale']), number))
+    for view in views if isinstance(views, list) else [views]:
+        recipe = ViewRecipe.from_config(view)
+        jitter, blur = recipe.jitter, recipe.blur
+        found.append((
+            (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue, jitter.prob),
+            recipe.grey, None if blur is None else (*blur.sigma, blur.prob), recipe.flip,
+            recipe.num_views))
     return found
 
 
@@ -126,6 +147,12 @@ def test_resolved_values(name):
     cfg = load(name)
     assert resolved(cfg) == EXPECTED[name]
     assert crops(cfg.train_dataloader.dataset.pipeline) == CROPS[name]
+    assert recipes(cfg) == RECIPES[name]
+    preprocessor = cfg.model.data_preprocessor
+    assert preprocessor.type == 'AugmentPreprocessor' and preprocessor.to_rgb
+    assert preprocessor.get('channels_last', False) == (name != 'pic_demo'), 'for GPUs'
+    assert preprocessor.mean == ([125.3, 123.0, 113.9] if 'cifar' in name or 'demo' in name else
+                                 [123.675, 116.28, 103.53])
     assert cfg.train_dataloader.persistent_workers is False, 'resume would not be exact'
     assert cfg.default_hooks.checkpoint.max_keep_ckpts >= 2
     assert cfg.custom_imports == dict(imports=['pic_plugin'], allow_failed_imports=False)
@@ -143,9 +170,9 @@ def test_no_key_that_a_runner_ignores(name):
     cfg = load(name)
     assert not OLD_KEYS & set(cfg)
     # Beyond what a Runner takes there are only variables of the config itself.
-    variables = {'custom_imports', 'auto_scale_lr', 'train_pipeline', 'pack_labelled', 'after_crop',
-                 'data_root', 'image_size', 'batch_size', 'learning_rate', 'max_epochs',
-                 'warmup_epochs', 'window_size', 'stride'}
+    variables = {'custom_imports', 'auto_scale_lr', 'train_pipeline', 'pack_labelled',
+                 'after_crop', 'strong_jitter', 'data_root', 'image_size', 'batch_size',
+                 'learning_rate', 'max_epochs', 'warmup_epochs', 'window_size', 'stride'}
     known = set(inspect.signature(Runner).parameters) | variables
     assert set(cfg) <= known
 

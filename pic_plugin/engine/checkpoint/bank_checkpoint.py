@@ -50,6 +50,7 @@ class BankCheckpoint:
     def __init__(self, runner: Runner, class_weights: SampledClassWeights, model: nn.Module,
                  keys: np.ndarray | None) -> None:
         self.runner = runner
+        self.class_weights = class_weights
         self.bank = class_weights.bank
         self.optimizer = type(class_weights.optimizer).__name__
         if hasattr(runner.optim_wrapper, 'items'):
@@ -139,6 +140,8 @@ class BankCheckpoint:
             state[STATES] = self.shards.strip(checkpoint)
         if self.keys is not None:
             state['instance_keys'] = torch.from_numpy(self.keys)
+        if self.class_weights.last_visits is not None:
+            state['last_visits'] = torch.from_numpy(self.class_weights.last_visits.steps.copy())
         if self.bank.active_set is not None:
             state['active_set'] = {
                 name: torch.from_numpy(array.copy())
@@ -214,6 +217,11 @@ class BankCheckpoint:
         assert state is not None, 'check_state has been called while loading'
         paths = [] if self.bank.is_full else self._paths(checkpoint, state)
         on_all_ranks(lambda: restore_bank(self.bank, state, paths, self._new_ids))
+        saved, visits = state.get('last_visits'), self.class_weights.last_visits
+        # A run that did not refresh rows has not recorded visits: all images then count as new.
+        if saved is not None and visits is not None:
+            ids = slice(0, len(saved)) if self._new_ids is None else self._new_ids
+            visits.steps[ids] = saved.cpu().numpy()
         self.restored_sampler_seed = state['sampler_seed']
         self._on_resumed(self.runner)
 

@@ -79,6 +79,11 @@ def check_bank_state(state: Any) -> None:
     if keys is not None and not (_is_array(keys, torch.int64) and len(keys) <= (
             state['num_instances'])):
         raise ValueError(f'its instance_keys are {_show(keys)}')
+    visits = state.get('last_visits')
+    if visits is not None and not (
+            _is_array(visits, torch.int64) and len(visits) == state['num_instances']
+            and -1 <= int(visits.min()) and int(visits.max()) <= state['step']):
+        raise ValueError(f'its last_visits are {_show(visits)}')
     names = state.get('head_states', [])
     if type(names) is not list or len(names) > 64 or not all(type(name) is str for name in names):
         raise ValueError(f'its head_states are {_show(names)}')

@@ -80,8 +80,9 @@ class ShardCheckpoint:
         # Both have been compared with this run's.
         num_saved = state['num_instances'] if bank.is_full else bank.slots.num_slots
         names = state.get(STATES)
-        chunks = ((arrays['slots'], arrays['values'])
-                  for kind, _, arrays in read_bank_files(paths, state) if kind == 'head')
+        chunks: Chunks = ((arrays['slots'], arrays['values'])
+                          for kind, _, arrays in read_bank_files(paths, state)
+                          if kind == 'head')
         if names is None:
             names, chunks = self._from_one_piece(checkpoint)
         tensors = [torch.zeros_like(self.weight.detach()) for _ in range(1 + len(names))]

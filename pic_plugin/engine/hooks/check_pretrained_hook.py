@@ -13,8 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from pic_plugin.engine.runner_private import has_loaded, load_from, resumes
-from pic_plugin.transfer.checkpoint import (
+from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     StateDict,
     backbone_of,
     check_finite,
@@ -22,6 +21,7 @@ from pic_plugin.transfer.checkpoint import (
     resnet_depth,
     state_dict_of,
 )
+from pic_plugin.engine.runner_private import has_loaded, load_from, resumes
 
 OPTION = 'model.backbone.init_cfg.checkpoint'
 
@@ -111,6 +111,7 @@ class CheckPretrainedHook(Hook):
     def _check_load_from(self, runner: Any, model: nn.Module) -> None:
         """mmengine passes over what ``load_from`` lacks: all of it, if a name differs."""
         file = load_from(runner)
+        assert file is not None, 'it has been loaded'
         saved = {key[len('module.'):] if key.startswith('module.') else key: value
                  for key, value in _state_dict(file).items()}
         own = {f'{name}.{key}': value for name in self.modules

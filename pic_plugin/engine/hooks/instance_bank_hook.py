@@ -5,10 +5,11 @@ from __future__ import annotations
 import mmengine.dist as dist
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from pic_plugin.bank import SampledClassWeights, correction_for, no_correction_for
+from pic_plugin.bank import InstanceBank, SampledClassWeights
+from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.engine.checkpoint.bank_checkpoint import BankCheckpoint
 from pic_plugin.engine.checkpoint.checkpoint_file import guard_loading
 from pic_plugin.engine.checkpoint.instance_keys import instance_keys
@@ -16,13 +17,15 @@ from pic_plugin.engine.checkpoint.plain_checkpoint import (
     to_plain_message_hub,
     with_history_buffers,
 )
+from pic_plugin.engine.evaluation_checks import check_evaluation
 from pic_plugin.engine.head_setup import (
     check_hooks,
     clip_over_shards,
     find_head,
     find_model,
+    finish_loss_check,
     resize_head,
-    storage_of,
+    sample_class_weights,
 )
 from pic_plugin.engine.preflight import (
     check_dataset_ids,
@@ -30,8 +33,9 @@ from pic_plugin.engine.preflight import (
     checkpoint_notices,
     describe_plan,
     loader_notices,
+    training_notices,
 )
-from pic_plugin.engine.random_state import seed_epoch
+from pic_plugin.engine.random_state import seed_iteration
 from pic_plugin.engine.ranks import on_all_ranks
 from pic_plugin.engine.row_prefetch import RowPrefetcher
 from pic_plugin.engine.row_statistics import RowStatistics
@@ -41,8 +45,10 @@ from pic_plugin.engine.runner_private import (
     has_loaded,
     is_training,
     reseed_loader,
+    restart_workers,
 )
 from pic_plugin.engine.shard_clipping import check_elementwise
+from pic_plugin.engine.stream_position import StreamPosition, epoch_and_batch
 from pic_plugin.models.pic_head import instance_ids
 
 
@@ -56,7 +62,7 @@ class InstanceBankHook(Hook):
 
     Its checkpoints resume exactly: the bank is written beside the ``.pth``, which holds plain
     containers only and appears under its name when it is complete. The random numbers of each
-    epoch are a function of (seed, epoch, rank), as with a ``PlainCheckpointHook``.
+    iteration are a function of (seed, iteration, rank), as with a ``PlainCheckpointHook``.
 
     Args:
         log_interval (int, optional): Iterations between two updates of the logged scalars (active
@@ -95,6 +101,8 @@ class InstanceBankHook(Hook):
         self.head = find_head(runner.model)
         loader = runner.train_dataloader
         num_instances = check_dataset_ids(loader.dataset, self.head.num_instances)
+        if number_instances(loader.dataset).renumbered:
+            restart_workers(runner)
         wrapper = find_wrapper(runner, self.head.weight)
         global_batch = (loader.batch_size or 1) * dist.get_world_size()
         resize_head(self.head, num_instances,
@@ -104,11 +112,13 @@ class InstanceBankHook(Hook):
             check_hooks(runner)
             check_elementwise(wrapper.optimizer)
             clip_over_shards(wrapper, self.head.weight)
-        self.class_weights = self._sample_class_weights(runner, wrapper.optimizer, num_instances)
+        self.class_weights = sample_class_weights(runner, self.head, wrapper.optimizer)
         self.head.attach(self.class_weights)
         self.statistics = RowStatistics(self.class_weights)
         self.checkpoint = BankCheckpoint(runner, self.class_weights, find_model(runner.model),
                                          instance_keys(loader.dataset, self.id_key))
+        self.stream = StreamPosition(runner)
+        check_evaluation(runner, runner.val_loop)
         self.checkpoint.take_over(on_resumed=self._after_resume)
         if RowPrefetcher.is_of_use(self.bank, loader):
             self.prefetcher = RowPrefetcher(self.bank, loader)
@@ -116,25 +126,10 @@ class InstanceBankHook(Hook):
             runner.logger.warning(notice)
 
     @property
-    def bank(self):
+    def bank(self) -> InstanceBank:
         """The bank of all class weights."""
-        if self.class_weights is None:
-            raise AttributeError('there is no bank before training')
+        assert self.class_weights is not None, 'before_run has made them'
         return self.class_weights.bank
-
-    def _sample_class_weights(self, runner: Runner, optimizer, num_instances: int):
-        head = self.head
-        exact = head.correct_weights and not head.is_full
-        return SampledClassWeights(
-            head.weight,
-            optimizer,
-            num_instances,
-            head.num_negatives,
-            seed=runner.seed,
-            correction=(correction_for(optimizer, head.weight) if exact
-                        else no_correction_for(optimizer)),
-            storage=storage_of(head, runner.work_dir),
-            slots=head.slots)
 
     def _after_resume(self, runner: Runner) -> None:
         self._restored = True
@@ -142,6 +137,8 @@ class InstanceBankHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Fill the head for a training that begins, and say what is about to happen."""
+        assert self.class_weights is not None, 'before_run has made them'
+        self.stream.restore(runner)
         if self._restored:
             on_all_ranks(self.bank.open_store)
         else:
@@ -155,22 +152,23 @@ class InstanceBankHook(Hook):
                                    'continues with those of the checkpoint.')
             on_all_ranks(self.class_weights.start)
         runner.logger.info(describe_plan(runner, self.head))
+        for notice in training_notices(runner):
+            runner.logger.warning(notice)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed all random generators for the epoch."""
-        seed_epoch(runner)
+        self.stream.begin_epoch(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int,
                           data_batch: dict | None = None) -> None:
         """Bring the batch's classes into the softmax."""
+        assert self.class_weights is not None and data_batch is not None, 'training is under way'
+        seed_iteration(runner)
         if not self._checked_batch:
             check_first_batch(data_batch, self.head, find_model(runner.model))
             self._checked_batch = True
         if self.prefetcher is not None:
-            by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-            self.prefetcher.advance(*(
-                (runner.epoch, batch_idx) if by_epoch else
-                divmod(runner.iter, len(runner.train_dataloader))))
+            self.prefetcher.advance(*epoch_and_batch(runner, batch_idx))
         self.class_weights.sample(instance_ids(data_batch['data_samples']))
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
@@ -189,7 +187,9 @@ class InstanceBankHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Plain containers only, and with them what belongs to the bank."""
+        finish_loss_check(runner.model)
         to_plain_message_hub(checkpoint)
+        self.stream.save(checkpoint)
         self.checkpoint.add_state(checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -197,3 +197,4 @@ class InstanceBankHook(Hook):
         with_history_buffers(checkpoint)
         if self.class_weights is not None:
             self.checkpoint.check_state(checkpoint)
+            self.stream.load(runner, checkpoint)

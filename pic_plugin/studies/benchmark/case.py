@@ -6,7 +6,7 @@ import statistics
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Deque, List, NamedTuple, Optional, Tuple
+from typing import Deque, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ class Sizes(NamedTuple):
     window_size: int
     stride: int
     device: torch.device
-    betas: Tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] = (0.9, 0.999)
 
 
 class Case:
@@ -47,8 +47,8 @@ class Case:
                  folder: Path, dtype: str = 'float32') -> None:
         self.kind, self.num_instances, self.sizes = kind, num_instances, sizes
         self.num_negatives = num_instances if kind == 'full' else min(num_negatives, num_instances)
-        self.steps: List[Step] = []
-        self.warmup_losses: List[float] = []
+        self.steps: list[Step] = []
+        self.warmup_losses: list[float] = []
         self.peak_bytes = 0
         before = resident_bytes()
         common = (num_instances, self.num_negatives, sizes.feat_dim, sizes.device)

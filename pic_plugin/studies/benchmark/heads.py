@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Protocol, Tuple
+from typing import Any, NamedTuple, Optional, Protocol
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from pic_plugin.studies.benchmark.process import drop_from_cache, now
 
 SEED = 0
 TEMPERATURE = 0.2
-SGD: Dict[str, Any] = dict(lr=0.03, momentum=0.9, weight_decay=1e-4)  # the authors' setting
-ADAMW: Dict[str, Any] = dict(lr=6e-4, weight_decay=0.1)  # as transformers have it
+SGD: dict[str, Any] = dict(lr=0.03, momentum=0.9, weight_decay=1e-4)  # the authors' setting
+ADAMW: dict[str, Any] = dict(lr=6e-4, weight_decay=0.1)  # as transformers have it
 
 
 class Step(NamedTuple):
@@ -72,7 +72,7 @@ class BankHead:
     def __init__(self, num_instances: int, num_negatives: int, feat_dim: int,
                  device: torch.device, path: Optional[Path] = None,
                  dtype: str = 'float32',
-                 betas: Optional[Tuple[float, float]] = None) -> None:
+                 betas: Optional[tuple[float, float]] = None) -> None:
         self.weight = nn.Parameter(torch.zeros(num_negatives, feat_dim, device=device))
         self.optimizer: torch.optim.Optimizer = (
             torch.optim.SGD([self.weight], **SGD) if betas is None else

@@ -8,9 +8,10 @@ from unittest import mock
 
 import pytest
 
+from pic_plugin.studies.ablation import execute
 from pic_plugin.studies.ablation.figure import draw
 from pic_plugin.studies.ablation.grid import read_grid
-from pic_plugin.studies.ablation.table import summarise
+from pic_plugin.studies.tables import summarise
 from pic_plugin.tools import ablation
 
 TOY = str(Path(__file__).with_name('toy_grid.py'))
@@ -140,7 +141,7 @@ def test_a_table_without_a_metric_of_the_grid_is_not_enough(tmp_path):
     other = tmp_path / 'other.py'
     other.write_text(Path(TOY).read_text().replace("linear='linear'", "knn200='kNN'").replace(
         "config='toy_training.py'", f"config={str(Path(TOY).with_name('toy_training.py'))!r}"))
-    with mock.patch.object(ablation, 'run_all', return_value=[]) as run_all:
+    with mock.patch.object(execute, 'run_all', return_value=[]) as run_all:
         for grid, known in ((TOY, 4), (str(other), 0)):
             ablation.main(['run', grid, '--work-dir', str(tmp_path / 'new'), '--results',
                            str(out)])

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the numbers of a run say, in words, where they allow a verdict; each with a page that helps.
+
+Pure functions over the scalars that mmengine wrote: the same verdicts for a run that is over and
+for one that is under way.
+"""
+from __future__ import annotations
+
+import math
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+
+from pic_plugin.analysis.scalars import Curve, Run
+
+GOOD, NOTICE, BAD = 'good', 'notice', 'bad'
+# Of the last of a curve, what is averaged: single steps are noisy.
+TAIL = 0.2
+LEAST_POINTS = 5
+# Nats below ln A from which something has been learned beyond the noise of a batch.
+LEARNED = 0.2
+LOADER_SHARE = 0.5
+# Percent points of kNN accuracy: about two standard errors for 1,000 pictures.
+KNN_STEP = 3.0
+# lr / (1 - momentum) * weight decay * steps away; rows return with exp(-this) of their norm.
+MAX_DECAY = 3.0
+
+
+class Verdict(NamedTuple):
+    """One finding.
+
+    Attributes:
+        name (str): Of the kind, a word.
+        level (str): 'good', 'notice' or 'bad'.
+        text (str): What was seen, what it means, what to do.
+        page (str): Page of the documentation, below docs/, with a section.
+    """
+
+    name: str
+    level: str
+    text: str
+    page: str
+
+
+class Context(NamedTuple):
+    """What a config says that the scalars do not.
+
+    Attributes:
+        num_active (float | None): A, classes in the softmax; None to take it from the log.
+        weight_decay (float): Of the class weights. Defaults to 0.
+        momentum (float): Likewise. Defaults to 0.
+        num_workers (int | None): Of the loader.
+    """
+
+    num_active: Optional[float] = None
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    num_workers: Optional[int] = None
+
+
+def context_of(cfg: Any) -> Context:
+    """Context out of a run's config (a Config or dict; missing parts are left open)."""
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    loader = cfg.get('train_dataloader') or {}
+    return Context(None, float(optimizer.get('weight_decay', 0.0)),
+                   float(optimizer.get('momentum', 0.0)), loader.get('num_workers'))
+
+
+def verdicts_of(run: Run, context: Optional[Context] = None,
+                untrained: Optional[Dict[str, float]] = None) -> List[Verdict]:
+    """All verdicts that a run's numbers allow.
+
+    Args:
+        run (Run): Its scalars.
+        context (Context, optional): Of its config. Defaults to nothing known.
+        untrained (dict[str, float], optional): Results with random weights, by the scalar's name.
+            Defaults to None.
+    """
+    context = context or Context()
+    found = [loss_at_chance(run, context), not_finite(run), loader_bound(run, context),
+             knn_falls(run), *not_above_random(run, untrained or {}),
+             returns_as_nothing(run, context)]
+    return [one for one in found if one is not None]
+
+
+def loss_at_chance(run: Run, context: Context) -> Optional[Verdict]:
+    """Whether the loss is still what a network that knows nothing has: ln A."""
+    loss, active = run.curves.get('loss', []), run.curves.get('active_classes', [])
+    num_active = context.num_active or (active[-1][1] if active else None)
+    if len(loss) < LEAST_POINTS or not num_active or num_active < 2:
+        return None
+    chance, now = math.log(num_active), _tail(loss)
+    if not math.isfinite(now):
+        return None
+    if now > chance - LEARNED:
+        return Verdict(
+            'loss at chance', BAD, f'The loss is {now:.2f}, and a network that knows nothing has '
+            f'ln({num_active:,.0f}) = {chance:.2f}. In the first passes that is as it should be; '
+            'later, look at the learning rate (too low, or so high that it diverged) and at '
+            'whether each picture has an id of its own.', 'verdicts.md#the-loss-is-at-chance')
+    return Verdict('loss', GOOD, f'The loss has come down from chance, ln({num_active:,.0f}) = '
+                   f'{chance:.2f}, to {now:.2f}.', 'verdicts.md#the-loss-is-at-chance')
+
+
+def not_finite(run: Run) -> Optional[Verdict]:
+    """Whether the loss stopped being a number."""
+    loss = run.curves.get('loss', [])
+    bad = [seen for seen, value in loss if not math.isfinite(value)]
+    if not bad:
+        return None
+    return Verdict('loss not finite', BAD, f'The loss is not a number after {bad[0]:,.0f} images: '
+                   'lower the learning rate, or train in bfloat16 or float32.',
+                   'verdicts.md#the-loss-is-not-a-number')
+
+
+def loader_bound(run: Run, context: Context) -> Optional[Verdict]:
+    """Whether the network waits for pictures."""
+    whole, loading = run.curves.get('time', []), run.curves.get('data_time', [])
+    if len(whole) < LEAST_POINTS or len(loading) < LEAST_POINTS or not _tail(whole) > 0:
+        return None
+    share = _tail(loading) / _tail(whole)
+    if share <= LOADER_SHARE:
+        return None
+    workers = '' if context.num_workers is None else f' There are {context.num_workers} workers.'
+    return Verdict('loader-bound', NOTICE, f'{100 * share:.0f} % of the time goes into waiting for '
+                   f'pictures.{workers} More workers, smaller copies of the pictures, or '
+                   'augmentation on the device make it faster; results stay the same.',
+                   'verdicts.md#the-loader-is-the-bottleneck')
+
+
+def knn_falls(run: Run) -> Optional[Verdict]:
+    """Whether accuracy falls while the loss falls."""
+    loss = run.curves.get('loss', [])
+    for name, curve in sorted(run.curves.items()):
+        if not name.startswith('knn/') or len(curve) < 3:
+            continue
+        best_seen, best = max(curve, key=lambda point: point[1])
+        last_seen, last = curve[-1]
+        before = [value for seen, value in loss if seen <= best_seen]
+        if last < best - KNN_STEP and before and loss and _tail(loss) < before[-1]:
+            return Verdict(
+                'kNN falls while the loss falls', BAD, f'{name} was {best:.1f} % after '
+                f'{best_seen:,.0f} images and is {last:.1f} % after {last_seen:,.0f}, while the '
+                'loss went on falling: the network tells pictures apart by what does not matter. '
+                'Stronger augmentation, a smaller network, a shorter training, or the checkpoint '
+                f'of {best_seen:,.0f} images.', 'verdicts.md#knn-falls-while-the-loss-falls')
+    return None
+
+
+def not_above_random(run: Run, untrained: Dict[str, float]) -> List[Verdict]:
+    """Whether accuracy is above that of the same network with random weights."""
+    found = []
+    for name, before in sorted(untrained.items()):
+        curve = run.curves.get(name)
+        if not curve or not name.startswith('knn/'):
+            continue
+        now = curve[-1][1]
+        if now < before + KNN_STEP:
+            found.append(Verdict(
+                'not above random weights', BAD, f'{name} is {now:.1f} %, and the network with '
+                f'random weights has {before:.1f} %: nothing useful has been learned yet. See '
+                'whether the loss is below chance, and train longer.',
+                'verdicts.md#not-above-random-weights'))
+        else:
+            found.append(Verdict('above random weights', GOOD, f'{name} is {now:.1f} %, with '
+                                 f'random weights it is {before:.1f} %.',
+                                 'verdicts.md#not-above-random-weights'))
+    return found[:1]
+
+
+def returns_as_nothing(run: Run, context: Context) -> Optional[Verdict]:
+    """Whether weight decay shrinks class weights to nothing while they are outside the softmax."""
+    staleness, rate = run.curves.get('row_staleness', []), run.curves.get('lr', [])
+    if not staleness or not rate:
+        return None
+    decay = (_tail(staleness) * max(value for _, value in rate) * context.weight_decay
+             / (1 - context.momentum))
+    if not decay > MAX_DECAY:
+        return None
+    return Verdict('rows return as nothing', BAD, f'Class weights come back to the softmax after '
+                   f'{_tail(staleness):,.0f} steps, in which weight decay leaves '
+                   f'exp(-{decay:.1f}) of them: they begin anew each time. A smaller window, more '
+                   'classes in the softmax, or no weight decay on the class weights.',
+                   'verdicts.md#rows-return-as-nothing')
+
+
+def _tail(curve: Curve) -> float:
+    """Mean of the last fifth."""
+    values = [value for _, value in curve[-max(1, int(TAIL * len(curve))):]]
+    return sum(values) / len(values)
+
+
+def config_differences(configs: Sequence[Dict[str, Any]]) -> List[List[str]]:
+    """Values in which the configs of several runs differ.
+
+    Args:
+        configs (Sequence[dict]): Plain nested values.
+
+    Returns:
+        list[list[str]]: Rows of the key, with dots, and the value in each config, '' where it is
+        not set; sorted by key.
+    """
+    flat = [_flatten(config, '') for config in configs]
+    keys = sorted({key for one in flat for key in one})
+    rows = [[key, *(one.get(key, '') for one in flat)] for key in keys]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def _flatten(value: Any, prefix: str) -> Dict[str, str]:
+    if isinstance(value, dict) and value:
+        return {key: text for name, one in value.items()
+                for key, text in _flatten(one, f'{prefix}.{name}' if prefix else str(name)).items()}
+    if isinstance(value, (list, tuple)) and any(isinstance(one, dict) for one in value):
+        return {key: text for number, one in enumerate(value)
+                for key, text in _flatten(one, f'{prefix}.{number}').items()}
+    return {prefix: str(value)}

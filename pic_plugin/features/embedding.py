@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features of pictures from Python: a backbone as a plain module, and arrays with file names."""
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Callable, List, NamedTuple, Optional, Union
+
+import numpy as np
+import torch
+from mmengine.device import get_device
+from torch import Tensor, nn
+
+from pic_plugin.analysis.images import FolderImages, Images, training_side
+from pic_plugin.analysis.network import RANDOM, Network, open_network, pooled
+from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint
+from pic_plugin.features.files import check_writable, write_features
+from pic_plugin.transfer.config_text import value_in_config
+
+DEFAULT_SIDE = 224  # pixels, where a checkpoint does not say with which it was trained
+
+
+class LoadedBackbone(nn.Module):
+    """A backbone that gives one feature for each image.
+
+    Args:
+        backbone (nn.Module): mmpretrain's.
+        mean (Sequence[float]): Of R, G and B (or of B, G and R, see ``channel_order``), 0 to 255.
+        std (Sequence[float]): Likewise.
+        channel_order (str): 'RGB' or 'BGR', what the network wants.
+        image_size (int): Pixels that it was trained with.
+        normalise (bool): Whether ``forward`` takes RGB pixels from 0 to 255 and normalises them.
+
+    Attributes:
+        mean, std, channel_order, image_size, normalise: As given.
+        feature_dim (int): C.
+    """
+
+    def __init__(self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float],
+                 channel_order: str, image_size: int, normalise: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.mean = tuple(map(float, mean))
+        self.std = tuple(map(float, std))
+        self.channel_order = channel_order
+        self.image_size = image_size
+        self.normalise = normalise
+        # Not saved: the names of the weights stay the backbone's.
+        self.register_buffer('_mean', torch.tensor(self.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer('_std', torch.tensor(self.std).view(-1, 1, 1), persistent=False)
+        self.feature_dim = 0
+        self.eval()
+        with torch.no_grad():
+            empty = torch.zeros(1, len(self.mean), image_size, image_size)
+            self.feature_dim = pooled(self.backbone(empty)).shape[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C).
+
+        Args:
+            images (Tensor): Normalised by ``mean`` and ``std`` in ``channel_order``; or, with
+                ``normalise=True``, RGB pixels from 0 to 255 of any dtype.
+        """
+        if self.normalise:
+            images = images.float()
+            if self.channel_order == 'BGR':
+                images = images.flip(1)
+            images = (images - self._mean) / self._std
+        return pooled(self.backbone(images))
+
+
+def load_backbone(checkpoint: Union[str, Path], normalise: bool = False,
+                  device: str = 'cpu') -> LoadedBackbone:
+    """A backbone out of a checkpoint, ready to give features.
+
+    Args:
+        checkpoint (str | Path): Of a pre-training, an exported backbone, or a work folder (its
+            newest checkpoint).
+        normalise (bool): Whether the module takes RGB pixels from 0 to 255 and normalises them
+            itself. Defaults to False: it takes what ``(pixels - mean) / std`` gives.
+        device (str): Defaults to 'cpu'.
+
+    Returns:
+        LoadedBackbone: A plain module in evaluation mode, (B, 3, H, W) -> (B, C). Train it further
+        like any other.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no checkpoint, or its network is unknown.
+    """
+    file = find_checkpoint(checkpoint)
+    return _loaded(open_network(file), training_side_of(file), normalise).to(device)
+
+
+def untrained_twin(checkpoint: Union[str, Path], normalise: bool = False, device: str = 'cpu',
+                   seed: int = 0) -> LoadedBackbone:
+    """The same network with the weights that it would start from, to compare with.
+
+    Args:
+        checkpoint (str | Path): As for :func:`load_backbone`, likewise the others.
+        seed (int): Of the weights. Defaults to 0.
+    """
+    file = find_checkpoint(checkpoint)
+    network = open_network(RANDOM, like=open_network(file).settings, seed=seed)
+    return _loaded(network, training_side_of(file), normalise).to(device)
+
+
+def _loaded(network: Network, side: Optional[int], normalise: bool) -> LoadedBackbone:
+    preprocessor = network.settings.preprocessor or {}
+    mean = preprocessor.get('mean') or [0.0, 0.0, 0.0]
+    std = preprocessor.get('std') or [1.0] * len(mean)
+    to_rgb = bool(preprocessor.get('to_rgb', preprocessor.get('bgr_to_rgb', False)))
+    return LoadedBackbone(network.backbone, mean, std, 'RGB' if to_rgb else 'BGR',
+                          side or DEFAULT_SIDE, normalise)
+
+
+def find_checkpoint(checkpoint: Union[str, Path]) -> Path:
+    """The file itself, or the newest of a work folder.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    path = Path(checkpoint).expanduser()
+    if not path.is_dir():
+        return path
+    files = [(int(digits), file) for file in path.glob('*.pth')
+             for name, _, digits in [file.stem.partition('_')]
+             if name in ('epoch', 'iter') and digits.isdigit()]
+    files += [(0, file) for file in path.glob('interrupted.pth')]
+    # By time: a run may have saved by epochs and, interrupted, by iterations.
+    files.sort(key=lambda found: (found[1].stat().st_mtime, found[0]))
+    if not files:
+        raise FileNotFoundError(f'{path} holds no epoch_N.pth or iter_N.pth.')
+    return files[-1][1]
+
+
+def training_side_of(checkpoint: Path) -> Optional[int]:
+    """Pixels that a checkpoint's config trained with, if it says so."""
+    meta = read_checkpoint(checkpoint).get('meta')
+    text = meta.get('cfg') if isinstance(meta, dict) else None
+    loader = value_in_config(text, 'train_dataloader') if isinstance(text, str) else None
+    if not isinstance(loader, dict):
+        return None
+    return training_side(dict(train_dataloader=loader)) or _decoded_side(loader)
+
+
+def _decoded_side(node: Any) -> Optional[int]:
+    """Side of the crops that a pipeline decodes, if one does."""
+    if isinstance(node, dict):
+        if node.get('type') == 'DecodeRandomCrop' and node.get('size') is not None:
+            size = node['size']
+            return int(max(size) if isinstance(size, (list, tuple)) else size)
+        node = list(node.values())
+    if not isinstance(node, (list, tuple)):
+        return None
+    return max((side for side in map(_decoded_side, node) if side is not None), default=None)
+
+
+class Embedding(NamedTuple):
+    """Features and whose they are.
+
+    Attributes:
+        features (np.ndarray): (n, C) float32.
+        names (list[str]): n file names, below the folder or as given; of arrays their numbers.
+    """
+
+    features: np.ndarray
+    names: List[str]
+
+
+class _ListedImages(Images):
+    """Files and arrays, in the order given."""
+
+    def __init__(self, images: Sequence[Any]) -> None:
+        super().__init__([str(one) if isinstance(one, (str, os.PathLike)) else str(number)
+                          for number, one in enumerate(images)], None)
+        self._images = images
+
+    def read(self, index: int) -> np.ndarray:
+        """See :meth:`Images.read`."""
+        image = self._images[index]
+        if isinstance(image, (str, os.PathLike)):
+            path = Path(image).expanduser().absolute()
+            return _OneFile(path).read(0)
+        pixels = np.asarray(image)
+        if pixels.ndim == 2:
+            pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+        if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
+            raise ValueError(f'image {index} is {pixels.shape} of {pixels.dtype}: give (H, W, 3) '
+                             'uint8 in RGB')
+        return np.ascontiguousarray(pixels[:, :, 2::-1])
+
+
+class _OneFile(FolderImages):
+    """A file by its path, read as those of a folder are."""
+
+    def __init__(self, file: Path) -> None:
+        Images.__init__(self, [file.name], None)
+        self.folder = file.parent
+
+
+def embed(images: Union[str, Path, Sequence[Any], np.ndarray],
+          checkpoint: Union[str, Path, LoadedBackbone],
+          out: Optional[Union[str, Path]] = None,
+          side: Optional[int] = None,
+          batch_size: int = 64,
+          device: Optional[str] = None,
+          progress: bool = True) -> Embedding:
+    """Features of pictures, for search, clustering and removing doubles.
+
+    Args:
+        images (str | Path | Sequence | np.ndarray): A folder (with those in it), a list of files or
+            of PIL images or (H, W, 3) uint8 arrays in RGB, or one array (n, H, W, 3).
+        checkpoint (str | Path | LoadedBackbone): As for :func:`load_backbone`, or what that
+            returned with ``normalise=True``.
+        out (str | Path, optional): File to write, by its ending ``.npy`` (names in ``.txt`` beside
+            it), ``.npz``, ``.csv`` or ``.parquet``. Defaults to None.
+        side (int, optional): Pixels that the middle square of a picture is scaled to. Defaults to
+            None: what the network was trained with.
+        batch_size (int): Pictures at a time. Defaults to 64.
+        device (str, optional): Defaults to None: a GPU if there is one.
+        progress (bool): Whether to count on stderr, if that is a terminal. Defaults to True.
+
+    Returns:
+        Embedding: ``features`` (n, C) float32 and ``names``. Pictures that cannot be read are left
+        out, and named on stderr.
+
+    Raises:
+        FileNotFoundError: If a folder or the checkpoint is not there.
+        ValueError: If nothing can be read, an argument is out of range, or ``out`` has another
+            ending.
+    """
+    if batch_size < 1:
+        raise ValueError(f'batch_size must be at least 1, not {batch_size}.')
+    if side is not None and side < 1:
+        raise ValueError(f'side must be at least 1 pixel, not {side}.')
+    if out is not None:
+        check_writable(out)
+    given = FolderImages(images) if isinstance(images, (str, Path)) else _ListedImages(images)
+    if not len(given):
+        raise ValueError('there are no images: the list is empty.')
+    if isinstance(checkpoint, LoadedBackbone):
+        backbone = checkpoint if device is None else checkpoint.to(device)
+        if not backbone.normalise:
+            raise ValueError('embed needs a backbone that normalises: load_backbone(checkpoint, '
+                             'normalise=True).')
+        backbone.eval()
+    else:
+        backbone = load_backbone(checkpoint, normalise=True, device=device or get_device())
+    where = next(backbone.parameters()).device
+    parts: List[np.ndarray] = []
+    names: List[str] = []
+    count = _counter(len(given)) if progress and sys.stderr.isatty() else None
+    for indices, pictures in given.batches(range(len(given)), side or backbone.image_size,
+                                           batch_size):
+        rgb = np.ascontiguousarray(pictures[:, :, :, ::-1])  # (B, side, side, 3)
+        pixels = torch.from_numpy(rgb).to(where).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            parts.append(backbone(pixels).float().cpu().numpy())
+        names += [given.names[index] for index in indices]
+        if count is not None:
+            count(len(names) + len(given.skipped))
+    for skipped in given.skipped:
+        print(f'embed: left out {skipped.name}: {skipped.reason}', file=sys.stderr)
+    if not parts:
+        raise ValueError(f'none of the {len(given)} images can be read.')
+    result = Embedding(np.concatenate(parts), names)
+    if not np.isfinite(result.features).all():
+        raise ValueError('features are not finite: the network gives nothing that could be used; '
+                         'take an earlier checkpoint.')
+    if out is not None:
+        write_features(result.features, result.names, out)
+    return result
+
+
+def _counter(total: int) -> Callable[[int], None]:
+    def count(done: int) -> None:
+        end = '\n' if done >= total else ''
+        sys.stderr.write(f'\rembed: {done:,} of {total:,}{end}')
+        sys.stderr.flush()
+    return count
+

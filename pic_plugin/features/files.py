@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files of features, by their ending: NPY, NPZ, CSV or Parquet."""
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+
+ENDINGS = ('.npy', '.npz', '.csv', '.parquet')
+
+
+def check_writable(out: Union[str, Path]) -> None:
+    """Refuse before an hour of computing what cannot be written after it.
+
+    Raises:
+        ModuleNotFoundError: If Parquet is asked for without pyarrow.
+        ValueError: If the ending is another one.
+    """
+    ending = Path(out).suffix.lower()
+    if ending not in ENDINGS:
+        raise ValueError(f'{out} must end in {", ".join(ENDINGS)}: that says what to write.')
+    if ending == '.parquet' and importlib.util.find_spec('pyarrow') is None:
+        raise ModuleNotFoundError('Parquet needs pyarrow: run `pip install pyarrow`, or write .npy '
+                                  'or .csv.', name='pyarrow')
+
+
+def write_features(features: np.ndarray, names: Sequence[str], out: Union[str, Path]) -> None:
+    """Write a file, whole or not at all.
+
+    Args:
+        features (np.ndarray): (n, C) float32.
+        names (Sequence[str]): n.
+        out (str | Path): ``.npy`` gets its names in a ``.txt`` beside it, a line for each.
+
+    Raises:
+        ModuleNotFoundError: See :func:`check_writable`.
+        ValueError: Likewise.
+    """
+    check_writable(out)
+    file = Path(out).expanduser()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    ending = file.suffix.lower()
+    partial = file.with_name(f'{file.name}.partial{ending}')
+    if ending == '.npy':
+        np.save(partial, features)
+        _write_names(names, file.with_suffix('.txt'))
+    elif ending == '.npz':
+        np.savez(partial, features=features, names=np.array(names))
+    elif ending == '.csv':
+        _write_csv(features, names, partial)
+    else:
+        _write_parquet(features, names, partial)
+    os.replace(partial, file)
+
+
+def _write_names(names: Sequence[str], file: Path) -> None:
+    with open(file, 'w', encoding='utf-8', errors='surrogateescape') as stream:
+        stream.writelines(f'{name}\n' for name in names)
+
+
+def _write_csv(features: np.ndarray, names: Sequence[str], file: Path) -> None:
+    with open(file, 'w', newline='', encoding='utf-8', errors='surrogateescape') as stream:
+        writer = csv.writer(stream, lineterminator='\n')
+        writer.writerow(['name', *(f'f{column}' for column in range(features.shape[1]))])
+        # 9 digits give a float32 back exactly.
+        writer.writerows([name, *(f'{value:.9g}' for value in row)]
+                         for name, row in zip(names, features.tolist()))
+
+
+def _write_parquet(features: np.ndarray, names: Sequence[str], file: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+    flat = pyarrow.array(np.ascontiguousarray(features).reshape(-1))
+    lists = pyarrow.FixedSizeListArray.from_arrays(flat, features.shape[1])
+    table = pyarrow.table({'name': pyarrow.array([
+        name.encode('utf-8', 'replace').decode() for name in names]), 'feature': lists})
+    pyarrow.parquet.write_table(table, str(file))

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The backbone as an ONNX file, tried in onnxruntime and compared with the network."""
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from pathlib import Path
+from typing import Optional, Union
+
+import numpy as np
+import torch
+
+from pic_plugin.features.embedding import LoadedBackbone
+
+# Float32 through tens of layers in another order of sums, of the largest feature.
+TOLERANCE = 1e-4
+NEEDED = ('onnx', 'onnxruntime', 'onnxscript')
+
+
+def check_onnx() -> None:
+    """Refuse early what is not installed.
+
+    Raises:
+        ModuleNotFoundError: With the command to run.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModuleNotFoundError(f'ONNX export needs {", ".join(missing)}: run '
+                                  f'`pip install {" ".join(NEEDED)}`.', name=missing[0])
+
+
+def export_onnx(backbone: LoadedBackbone, out: Union[str, Path],
+                side: Optional[int] = None) -> float:
+    """Write an ONNX file whose batch may have any size, and compare.
+
+    Args:
+        backbone (LoadedBackbone): On the CPU. What its ``forward`` takes is the file's input
+            ``images`` (B, 3, side, side) float32, and its features are ``features`` (B, C).
+        out (str | Path): File.
+        side (int, optional): Pixels. Defaults to None: what the network was trained with.
+
+    Returns:
+        float: Largest difference between both, of the largest feature.
+
+    Raises:
+        ModuleNotFoundError: If a library is missing.
+        ValueError: If the features differ by more than rounding.
+    """
+    check_onnx()
+    import onnxruntime
+    side = side or backbone.image_size
+    file = Path(out).expanduser()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f'{file.name}.partial')
+    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    if backbone.normalise:
+        images = (images + 1) * 127.5
+    backbone.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of torch, about itself
+        torch.onnx.export(
+            backbone, (images, ), str(partial), input_names=['images'],
+            output_names=['features'], dynamo=True, external_data=False,
+            dynamic_shapes=({0: torch.export.Dim('batch')}, ), verbose=False)
+    session = onnxruntime.InferenceSession(str(partial), providers=['CPUExecutionProvider'])
+    worst = 0.0
+    for size in (1, 3):
+        batch = images[:1].repeat(size, 1, 1, 1) * torch.linspace(0.5, 1, size)[:, None, None, None]
+        with torch.no_grad():
+            expected = backbone(batch).numpy()
+        found = session.run(None, {'images': batch.numpy()})[0]
+        if found.shape != expected.shape:
+            raise ValueError(f'the ONNX file gives {found.shape} for {size} images, the network '
+                             f'{expected.shape}.')
+        worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
+    if not worst < TOLERANCE:
+        partial.unlink()
+        raise ValueError(f'features of the ONNX file differ by {worst:.1e} of the largest; the '
+                         'file was not kept.')
+    os.replace(partial, file)
+    return worst

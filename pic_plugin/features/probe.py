@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A linear classifier, and nearest neighbours, on a frozen backbone and labelled pictures."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+
+import torch
+from mmengine.device import get_device
+from torch import Tensor
+
+from pic_plugin.evaluation.knn import knn_predict, normalise
+from pic_plugin.evaluation.linear_probe import fit_linear, linear_accuracy
+from pic_plugin.features.embedding import LoadedBackbone, embed, load_backbone, untrained_twin
+from pic_plugin.pretrain.labels import Labelled, read_labels
+
+NEIGHBOURS = 20
+PENALTY, MAX_ITER = 1e-3, 200
+
+
+class Probe(NamedTuple):
+    """How well labels follow from features.
+
+    Attributes:
+        classes (list[str]): Names.
+        num_train (int): Labelled pictures that the classifier was fitted to.
+        num_test (int): Others, that it was tried on.
+        linear (float): Percent of them that it classifies right.
+        knn (float): Percent that their nearest neighbours classify right.
+        weight (Tensor): (classes, C) float32 of a linear layer on raw features.
+        bias (Tensor): (classes,).
+    """
+
+    classes: List[str]
+    num_train: int
+    num_test: int
+    linear: float
+    knn: float
+    weight: Tensor
+    bias: Tensor
+
+
+def probe(backbone: LoadedBackbone, labelled: Labelled, side: Optional[int] = None,
+          batch_size: int = 64) -> Probe:
+    """Fit to one half of the labelled pictures and try on the other.
+
+    Args:
+        backbone (LoadedBackbone): That normalises.
+        labelled (Labelled): From :func:`read_labels`.
+        side (int, optional): Pixels. Defaults to None: what the network was trained with.
+        batch_size (int): Pictures at a time. Defaults to 64.
+    """
+    train, train_labels = _features(backbone, labelled.references, side, batch_size)
+    test, test_labels = _features(backbone, labelled.queries, side, batch_size)
+    accuracy = linear_accuracy(train, train_labels, test, test_labels, PENALTY, MAX_ITER)
+    votes = knn_predict(normalise(test), normalise(train), train_labels,
+                        (min(NEIGHBOURS, len(train)), ))
+    knn = float((votes[:, 0] == test_labels).double().mean() * 100)
+    weight, bias, mean, scale = fit_linear(train, train_labels, PENALTY, MAX_ITER)
+    # One linear layer on features as they come: standardising is linear, too.
+    plain = weight / scale
+    return Probe(labelled.classes, len(train), len(test), accuracy, knn, plain.float(),
+                 (bias - plain @ mean).float())
+
+
+def _features(backbone: LoadedBackbone, pairs: List[Tuple[str, int]], side: Optional[int],
+              batch_size: int) -> Tuple[Tensor, Tensor]:
+    found = embed([file for file, _ in pairs], backbone, side=side, batch_size=batch_size)
+    labels: Dict[str, int] = dict(pairs)
+    return torch.from_numpy(found.features), torch.tensor([labels[name] for name in found.names])
+
+
+def probe_checkpoint(checkpoint: Union[str, Path], labels: Union[str, Path],
+                     device: Optional[str] = None, side: Optional[int] = None,
+                     batch_size: int = 64, say: Callable[[str], Any] = print) -> Dict[str, Probe]:
+    """Probe a trained network and the same one with random weights.
+
+    Returns:
+        dict[str, Probe]: ``trained`` and ``random``.
+
+    Raises:
+        FileNotFoundError: If the checkpoint or the labels are not there.
+        ValueError: If either is unusable.
+    """
+    labelled = read_labels(labels)
+    where = device or get_device()
+    found = {}
+    for name, make in (('trained', load_backbone), ('random', untrained_twin)):
+        found[name] = probe(make(checkpoint, normalise=True, device=where), labelled, side,
+                            batch_size)
+        one = found[name]
+        say(f'{name}: linear {one.linear:.1f} %, {NEIGHBOURS} nearest neighbours {one.knn:.1f} % '
+            f'({one.num_train} pictures to learn from, {one.num_test} others to classify, '
+            f'{len(one.classes)} classes)')
+    return found

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The config that a plan becomes: an ordinary file that ``mim train`` takes, with its reasons."""
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
+
+from pic_plugin.pretrain.plan import Plan
+from pic_plugin.pretrain.rules import text_of
+
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+LOGGERS = {
+    'tensorboard': dict(type='TensorboardVisBackend'),
+    'wandb': dict(type='WandbVisBackend', init_kwargs=dict(project='pic_plugin')),
+    'mlflow': dict(type='MLflowVisBackend', exp_name='pic_plugin'),
+}
+LINE = 96  # characters
+BLURRED = 64  # pixels up to which blur would leave little
+
+
+class Sources(NamedTuple):
+    """Files that a config names.
+
+    Attributes:
+        root (str): Folder of the pictures.
+        list_file (str): Lists them, a path below ``root`` on each line.
+        references (str | None): Labelled pictures among which kNN looks, ``PATH LABEL`` on each
+            line with an absolute path.
+        queries (str | None): Labelled pictures that are classified.
+        num_references (int): Of the former.
+    """
+
+    root: str
+    list_file: str
+    references: Optional[str] = None
+    queries: Optional[str] = None
+    num_references: int = 0
+
+
+def train_dataset(sources: Sources, pipeline: List[dict]) -> dict:
+    """Data set of pictures without labels."""
+    return dict(type=_folder_dataset(), data_root=sources.root, ann_file=sources.list_file,
+                with_label=False, pipeline=pipeline)
+
+
+def labelled_dataset(list_file: str, pipeline: List[dict]) -> dict:
+    """Data set of labelled pictures."""
+    return dict(type=_folder_dataset(), data_root='/', ann_file=list_file, with_label=True,
+                pipeline=pipeline)
+
+
+def _folder_dataset() -> str:
+    """ImageFiles takes names of any bytes; mmpretrain's data set does where there is none."""
+    return 'ImageFiles' if 'ImageFiles' in DATASETS else 'CustomDataset'
+
+
+def augments_on_device() -> bool:
+    """Whether this version decodes in the loader and augments whole batches on the device."""
+    return 'AugmentPreprocessor' in MODELS and 'DecodeRandomCrop' in TRANSFORMS
+
+
+def train_pipeline(image_size: int) -> List[dict]:
+    """The paper's augmentation; blur only where pixels are left after it."""
+    pack = dict(type='PackInputs', meta_keys=('sample_idx', ))
+    if augments_on_device():
+        return [dict(type='DecodeRandomCrop', size=image_size, scale=(0.2, 1.0)), pack]
+    jitter = dict(type='torchvision/ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4,
+                  hue=0.1)
+    blur = [dict(type='GaussianBlur', magnitude_range=(0.1, 2.0), magnitude_std='inf', prob=0.5)]
+    return [
+        dict(type='LoadImageOrSkip'),
+        dict(type='NumpyToPIL', to_rgb=True),
+        dict(type='torchvision/RandomResizedCrop', size=image_size, scale=(0.2, 1.0)),
+        dict(type='RandomApply', prob=0.8, transforms=[jitter]),
+        dict(type='torchvision/RandomGrayscale', p=0.2),
+        dict(type='PILToNumpy', to_bgr=True),
+        *(blur if image_size > BLURRED else []),
+        dict(type='RandomFlip', prob=0.5),
+        pack,
+    ]
+
+
+def preprocessor(plan: Plan) -> dict:
+    """Normalisation on the device, and there the augmentation where this version has it."""
+    if not augments_on_device():
+        return dict(type='SelfSupDataPreprocessor', mean=MEAN, std=STD, to_rgb=True)
+    cfg: Dict[str, Any] = dict(type='AugmentPreprocessor', mean=MEAN, std=STD, to_rgb=True,
+                               channels_last=plan.memory_format == 'channels_last')
+    if plan.image_size <= BLURRED:
+        cfg['views'] = dict(blur=None)
+    return cfg
+
+
+def evaluation_pipeline(image_size: int, reference: bool) -> List[dict]:
+    """The middle square of a labelled picture."""
+    return [
+        dict(type='LoadImageFromFile'),
+        dict(type='ResizeEdge', scale=round(image_size * 8 / 7), edge='short'),
+        dict(type='CenterCrop', crop_size=image_size),
+        *([dict(type='MarkReference')] if reference else []),
+        dict(type='PackInputs', meta_keys=('sample_idx', 'reference', 'img_path')),
+    ]
+
+
+def model(plan: Plan) -> dict:
+    """PIC with the plan's backbone."""
+    channels = plan.backbone.channels
+    backbone = dict(plan.backbone.cfg)
+    if backbone['type'] in ('ResNet', 'SEResNet', 'ResNeXt') and not plan.is_short:
+        backbone['zero_init_residual'] = True
+    elif backbone['type'].startswith('ResNet'):
+        backbone['zero_init_residual'] = False
+    hidden = min(2048, max(512, channels))
+    if plan.is_short:
+        neck = dict(type='NonLinearNeck', in_channels=channels, hid_channels=hidden,
+                    out_channels=128, with_last_bn=False, norm_cfg=dict(type='BN1d'),
+                    with_avg_pool=plan.backbone.is_map)
+    else:
+        neck = dict(type='MoCoV2Neck', in_channels=channels, hid_channels=hidden,
+                    out_channels=128, with_avg_pool=plan.backbone.is_map)
+    head: Dict[str, Any] = dict(type='PICHead', feat_dim=128, num_negatives=plan.num_negatives)
+    if plan.num_processes > 1:
+        head['num_instances'] = plan.num_images
+    if plan.storage == 'disk':
+        head['storage'] = dict(type='mmap')
+    elif plan.storage == 'disk-half':
+        head['storage'] = dict(type='mmap', dtype='bfloat16')
+    return dict(type='PIC', data_preprocessor=preprocessor(plan), backbone=backbone, neck=neck,
+                head=head)
+
+
+def train_dataloader(plan: Plan, sources: Sources) -> dict:
+    """Loader with the sliding window."""
+    return dict(
+        batch_size=plan.batch_size, num_workers=plan.num_workers, persistent_workers=False,
+        pin_memory=plan.precision != 'float32', drop_last=True,
+        collate_fn=dict(type='default_collate'),
+        sampler=dict(type='SlidingWindowSampler', window_size=plan.window, stride=plan.stride),
+        dataset=train_dataset(sources, train_pipeline(plan.image_size)))
+
+
+def optim_wrapper(plan: Plan) -> dict:
+    """Optimizer and precision."""
+    if plan.optimizer == 'AdamW':
+        optimizer = dict(type='AdamW', lr=plan.rate, betas=(0.9, 0.95), weight_decay=0.05)
+    else:
+        decay = 5e-4 if plan.is_short else 1e-4
+        optimizer = dict(type='SGD', lr=plan.rate, momentum=0.9, weight_decay=decay)
+    if plan.precision == 'float32':
+        return dict(type='OptimWrapper', optimizer=optimizer)
+    wrapper = dict(type='AmpOptimWrapper', dtype=plan.precision, optimizer=optimizer)
+    if plan.precision == 'float16':
+        wrapper['loss_scale'] = 'dynamic'
+    return wrapper
+
+
+def schedule(plan: Plan) -> List[dict]:
+    """Linear warm-up over a twentieth, then a cosine; a short run ends at a third of its peak."""
+    low = plan.rate / 3 if plan.is_short else 1e-6
+    if plan.num_epochs is None:
+        end = plan.num_steps
+        warm = max(1, end // 20)
+        unit: Dict[str, Any] = dict(by_epoch=False)
+    else:
+        end = plan.num_epochs
+        warm = end / 20 if end < 40 else end // 20  # type: ignore[assignment]
+        # A warm-up of no step at all is refused.
+        warm = max(warm, 1 / plan.epoch_length)  # type: ignore[assignment]
+        unit = dict(by_epoch=True, convert_to_iter_based=True)
+    if plan.num_steps < 4:
+        return []
+    low = float(f'{low:.3g}')
+    return [dict(type='LinearLR', start_factor=0.01, begin=0, end=warm, **unit),
+            dict(type='CosineAnnealingLR', eta_min=low, begin=warm, end=end, **unit)]
+
+
+def loops(plan: Plan, interval: int) -> Dict[str, Any]:
+    """train_cfg and default_hooks: by passes, or by steps where there is less than one."""
+    if plan.num_epochs is None:
+        every = max(1, plan.num_steps // 5)
+        return dict(
+            train_cfg=dict(by_epoch=False, max_iters=plan.num_steps,
+                           val_interval=max(1, plan.num_steps // 4)),
+            log_processor=dict(by_epoch=False),
+            default_hooks=dict(
+                logger=dict(type='LoggerHook', interval=interval),
+                checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=every,
+                                max_keep_ckpts=2)))
+    epochs = plan.num_epochs
+    return dict(
+        train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=max(1, epochs // 10)),
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=interval),
+            checkpoint=dict(type='CheckpointHook', interval=max(1, epochs // 20),
+                            max_keep_ckpts=2)))
+
+
+def config_text(plan: Plan, sources: Sources, logs: Sequence[str] = (),
+                command: str = 'pretrain') -> str:
+    """The whole file.
+
+    Args:
+        plan (Plan): With its length settled.
+        sources (Sources): Files.
+        logs (Sequence[str]): Names of LOGGERS besides the local log. Defaults to ().
+        command (str): For the first line.
+    """
+    reasons = '\n'.join(
+        textwrap.fill(f'{name}: {text_of(name, choice.value)}. {choice.reason}', LINE,
+                      initial_indent='#   ', subsequent_indent='#     ')
+        for name, choice in plan.choices.items())
+    interval = max(1, min(50, plan.epoch_length // 4, plan.num_steps // 10))
+    parts = [
+        f'"""Written by pic_plugin\'s {command}; an ordinary config: change it as you like."""\n'
+        f'# Why these values:\n{reasons}\n'
+        "default_scope = 'mmpretrain'\n"
+        "custom_imports = dict(imports=['pic_plugin'], allow_failed_imports=False)",
+        _assign('model', model(plan)),
+        '# Workers are started anew in each pass: their random numbers then depend on the pass\n'
+        '# alone, and a resumed run is exactly the run that was not interrupted.\n'
+        + _assign('train_dataloader', train_dataloader(plan, sources)),
+    ]
+    hooks = [dict(type='InstanceBankHook')]
+    if sources.references is not None and sources.queries is not None:
+        size = plan.image_size
+        datasets = [labelled_dataset(sources.references, evaluation_pipeline(size, True)),
+                    labelled_dataset(sources.queries, evaluation_pipeline(size, False))]
+        topk = sorted({min(k, sources.num_references) for k in (20, 200)})
+        parts.append('# Labels are used here alone.\n' + _assign('val_dataloader', dict(
+            batch_size=plan.batch_size, num_workers=plan.num_workers, persistent_workers=False,
+            collate_fn=dict(type='default_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=dict(type='ConcatDataset', datasets=datasets))))
+        parts += [_assign('val_evaluator', dict(type='KNNMetric', topk=tuple(topk))),
+                  'val_cfg = dict()']
+        hooks.append(dict(type='CompareWithUntrainedHook'))
+    parts += [_assign('optim_wrapper', optim_wrapper(plan)),
+              _assign('param_scheduler', schedule(plan)),
+              *(_assign(name, value) for name, value in loops(plan, interval).items()),
+              _assign('custom_hooks', hooks),
+              _assign('visualizer', dict(
+                  type='UniversalVisualizer',
+                  vis_backends=[dict(type='LocalVisBackend'), *(LOGGERS[name] for name in logs)])),
+              'randomness = dict(seed=0)']
+    return '\n\n'.join(parts) + '\n'
+
+
+def _assign(name: str, value: Any) -> str:
+    return f'{name} = {_render(value, len(name) + 3, 0)}'
+
+
+def _render(value: Any, used: int, indent: int) -> str:
+    """Python text of plain values, broken where a line would be too long.
+
+    Args:
+        value (Any): dict, list, tuple or a plain value.
+        used (int): Characters on the line before it.
+        indent (int): Of the line.
+    """
+    line = _one_line(value)
+    if used + len(line) <= LINE or not isinstance(value, (dict, list, tuple)) or not value:
+        return line
+    inner = ' ' * (indent + 4)
+    if isinstance(value, dict):
+        items = [f'{inner}{key}={_render(one, indent + 6 + len(key), indent + 4)}'
+                 for key, one in value.items()]
+        return 'dict(\n' + ',\n'.join(items) + ')'
+    items = [inner + _render(one, indent + 5, indent + 4) for one in value]
+    brackets = '[]' if isinstance(value, list) else '()'
+    return f'{brackets[0]}\n' + ',\n'.join(items) + f',\n{" " * indent}{brackets[1]}'
+
+
+def _one_line(value: Any) -> str:
+    if isinstance(value, dict):
+        if all(isinstance(key, str) and key.isidentifier() for key in value):
+            items = ', '.join(f'{key}={_one_line(one)}' for key, one in value.items())
+            return f'dict({items})'
+        return '{' + ', '.join(f'{key!r}: {_one_line(one)}' for key, one in value.items()) + '}'
+    if isinstance(value, list):
+        return '[' + ', '.join(map(_one_line, value)) + ']'
+    if isinstance(value, tuple):
+        return '(' + ', '.join(map(_one_line, value)) + (',)' if len(value) == 1 else ')')
+    return repr(value)

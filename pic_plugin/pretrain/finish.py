@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The end of a pre-training: backbone files for other libraries, the report, how to use them."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from pic_plugin.analysis.scalars import read_run
+from pic_plugin.analysis.verdicts import context_of, verdicts_of
+from pic_plugin.engine.checkpoint.foreign_checkpoint import (
+    backbone_of,
+    check_finite,
+    read_checkpoint,
+    state_dict_of,
+)
+from pic_plugin.transfer.export import (
+    backbone_config,
+    export_backbone,
+    file_content,
+    read_training,
+    write_with_hash,
+)
+
+# In this order: the first that takes every weight is the one to hand over.
+FORMATS = ('torchvision', 'openmmlab')
+
+
+def export(checkpoint: Path, out: Path, say: Callable[[str], Any]) -> Path:
+    """Write the backbone in the most widely usable form its architecture allows.
+
+    Args:
+        checkpoint (Path): The last of the training.
+        out (Path): Folder to write into.
+        say (Callable): Takes a line.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        ValueError: If the checkpoint's weights are not finite, or do not fit its own network.
+    """
+    content = read_checkpoint(checkpoint)
+    weights = backbone_of(state_dict_of(content, checkpoint), checkpoint)
+    check_finite(weights, checkpoint)
+    training = read_training(content)
+    cfg = backbone_config(training, weights)
+    # The registry's scope prefix, which other libraries' exports do not know.
+    for form in FORMATS:
+        try:
+            made = export_backbone(weights, cfg, form)
+        except ValueError:
+            if form == FORMATS[-1]:
+                raise
+            continue
+        # `backbone.pth` with digits of its hash; an earlier one of the same run stays.
+        file = write_with_hash(file_content(made, training, cfg, checkpoint, form),
+                               out / 'backbone.pth')
+        say(f'backbone: {file} (loaded {made.num_loaded} of {len(weights)} into {made.target})')
+        break
+    for line in usage(file, form, cfg):
+        say(line)
+    return file
+
+
+def usage(file: Path, form: str, cfg: dict) -> List[str]:
+    """The lines of Python that use the backbone."""
+    lines = ['use it, with or without a config:',
+             f"    backbone = pic_plugin.load_backbone({str(file)!r})   # (B, 3, H, W) -> (B, C)",
+             f"    features, names = pic_plugin.embed('FOLDER', {str(file)!r})"]
+    if form == 'torchvision':
+        lines += [
+            'without pic_plugin (timm.create_model(...) takes the same names):',
+            f'    network = torchvision.models.resnet{cfg.get("depth")}()',
+            f"    network.load_state_dict(torch.load({str(file)!r})['state_dict'], strict=False)"]
+    return lines
+
+
+def verdicts(work_dir: Path, cfg: Any, untrained: Dict[str, float],
+             say: Callable[[str], Any]) -> None:
+    """Say what the logged numbers mean, and which page of the documentation helps."""
+    try:
+        run = read_run(work_dir)
+    except FileNotFoundError:  # a config that was changed to log elsewhere
+        return
+    for one in verdicts_of(run, context_of(cfg), untrained):
+        say(f'{one.name} ({one.level}): {one.text} See docs/{one.page}')
+
+
+def report(work_dir: Path, pictures: Optional[str], device: str, say: Callable[[str], Any],
+           saliency_images: int = 6, num_images: int = 400) -> None:
+    """Make the page about the run; what prevents it is said, and ends nothing."""
+    # Imports matplotlib, which an installation without the extra `analysis` lacks.
+    try:
+        from pic_plugin.analysis.report import Options, write_report
+        file, notes = write_report(Options(
+            work_dir, compare=(), config=None, checkpoint=None, against=None,
+            saliency_images=saliency_images, images=pictures, side=None, num_images=num_images,
+            batch_size=64, device=device, out=None))
+        for note in notes:
+            say(f'report: {note}')
+        say(f'report: {file}')
+    # A report is looks; a trained network must not be lost to it.
+    except Exception as error:
+        say(f'no report ({type(error).__name__}: {error}); make it with `python -m '
+            f'pic_plugin.tools.report {work_dir}`')

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled pictures for the nearest-neighbour accuracy during training, out of a CSV or folders."""
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Tuple, Union
+
+from PIL import Image
+
+from pic_plugin.pretrain.walk import find_pictures
+
+MOST = 20_000  # labelled pictures: more would take longer than they are worth
+
+
+class Labelled(NamedTuple):
+    """Two lists of labelled pictures.
+
+    Attributes:
+        classes (list[str]): Names; a label is a place among them.
+        references (list[tuple[str, int]]): Absolute paths and labels of every second picture.
+        queries (list[tuple[str, int]]): Of the others.
+        num_broken (int): Pictures that were left out because they cannot be read.
+    """
+
+    classes: List[str]
+    references: List[Tuple[str, int]]
+    queries: List[Tuple[str, int]]
+    num_broken: int
+
+
+def read_labels(source: Union[str, Path]) -> Labelled:
+    """Read labels.
+
+    Args:
+        source (str | Path): A folder with a folder of pictures for each class, or a CSV file whose
+            lines are ``path,label``; paths are relative to the CSV. A first line whose file is not
+            there is a header.
+
+    Raises:
+        FileNotFoundError: If the source, or a picture that a CSV names, is not there.
+        ValueError: If there are fewer than two classes, or no class has two pictures.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f'there are no labels {source}.')
+    pairs = _from_folder(path) if path.is_dir() else _from_csv(path)
+    by_class: Dict[str, List[str]] = {}
+    for file, label in pairs:
+        by_class.setdefault(label, []).append(file)
+    if len(by_class) < 2:
+        raise ValueError(f'{source} has {len(by_class)} classes, and there must be two at least: '
+                         'give a folder with a folder of pictures for each class, or a CSV of '
+                         'path,label.')
+    share = max(2, MOST // len(by_class))
+    references: List[Tuple[str, int]] = []
+    queries: List[Tuple[str, int]] = []
+    broken = 0
+    for number, name in enumerate(sorted(by_class)):
+        readable = [file for file in by_class[name][:share] if _is_readable(file)]
+        broken += min(share, len(by_class[name])) - len(readable)
+        references += [(file, number) for file in readable[::2]]
+        queries += [(file, number) for file in readable[1::2]]
+    if not queries:
+        raise ValueError(f'no class of {source} has two readable pictures: one is needed to look '
+                         'among, and one to look for.')
+    return Labelled(sorted(by_class), references, queries, broken)
+
+
+def _from_folder(path: Path) -> List[Tuple[str, str]]:
+    found = find_pictures([path])
+    loose = [name for name in found.files if os.sep not in name]
+    if loose:
+        raise ValueError(f'{path} has {len(loose)} pictures outside of class folders ({loose[0]}): '
+                         'put each into the folder of its class.')
+    return [(os.path.join(found.root, name), name.split(os.sep)[0]) for name in found.files]
+
+
+def _from_csv(path: Path) -> List[Tuple[str, str]]:
+    with open(path, newline='', encoding='utf-8-sig') as stream:
+        rows = [row for row in csv.reader(stream) if row]
+    if any(len(row) < 2 for row in rows):
+        short = next(number for number, row in enumerate(rows, 1) if len(row) < 2)
+        raise ValueError(f'{path}, row {short}: there must be a path and a label, separated by a '
+                         'comma.')
+    pairs = [(os.path.abspath(path.parent / row[0].strip()), row[1].strip()) for row in rows]
+    if pairs and not os.path.exists(pairs[0][0]):
+        pairs = pairs[1:]
+    for file, _ in pairs:
+        if not os.path.isfile(file):
+            raise FileNotFoundError(f'{path} names {file}, which is not there: paths are relative '
+                                    'to the CSV.')
+    return pairs
+
+
+def _is_readable(file: str) -> bool:
+    """Whether a decoder takes it: one broken picture would end the evaluation."""
+    try:
+        with Image.open(file) as picture:
+            picture.load()
+    except Exception:  # decoders meet arbitrary bytes with arbitrary exceptions
+        return False
+    return True

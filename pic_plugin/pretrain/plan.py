@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plan: all values of a training with their reasons, made by the rules from facts and wishes."""
+from __future__ import annotations
+
+import math
+from typing import Any, Dict, NamedTuple, Optional
+
+from pic_plugin.pretrain import rules
+from pic_plugin.pretrain.networks import Backbone
+from pic_plugin.pretrain.rules import Choice, Facts, Wishes
+
+# Steps below which a projection with BatchNorm and a higher rate are better; see the demo's config.
+SHORT_RUN = 20_000
+
+
+class Plan(NamedTuple):
+    """What will be trained, and why.
+
+    Attributes:
+        num_images (int): N.
+        num_processes (int): Each with its own batch.
+        backbone (Backbone): The network.
+        image_size (int): Pixels.
+        batch_size (int): Images of a step on one process.
+        window (int): Images.
+        stride (int): Images.
+        images_seen (int | None): Length; None while a budget waits for the measured speed.
+        rate (float): Peak learning rate.
+        optimizer (str): 'SGD' or 'AdamW'.
+        num_negatives (int | None): K; None for all.
+        storage (str): Where class weights outside the softmax are.
+        num_workers (int): Of each process.
+        precision (str): 'float32', 'bfloat16' or 'float16'.
+        memory_format (str): 'channels_last' or 'contiguous'.
+        choices (dict[str, Choice]): All of it as printed, with reasons.
+    """
+
+    num_images: int
+    num_processes: int
+    backbone: Backbone
+    image_size: int
+    batch_size: int
+    window: int
+    stride: int
+    images_seen: Optional[int]
+    rate: float
+    optimizer: str
+    num_negatives: Optional[int]
+    storage: str
+    num_workers: int
+    precision: str
+    memory_format: str
+    choices: Dict[str, Choice]
+
+    @property
+    def global_batch(self) -> int:
+        """Images of a step on all processes."""
+        return self.batch_size * self.num_processes
+
+    @property
+    def epoch_length(self) -> int:
+        """Steps of a pass."""
+        return max(1, -(-self.num_images // self.num_processes) // self.batch_size)
+
+    @property
+    def num_epochs(self) -> Optional[int]:
+        """Whole passes; None where the training is shorter than one, and counted in steps."""
+        if self.images_seen is None or self.images_seen < self.num_images:
+            return None
+        return max(1, round(self.images_seen / self.num_images))
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps."""
+        if self.num_epochs is not None:
+            return self.num_epochs * self.epoch_length
+        return max(1, math.ceil((self.images_seen or 0) / self.global_batch))
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the recipe for few steps is the better one."""
+        return self.num_steps < SHORT_RUN
+
+
+def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, network: Choice,
+              images_per_second: Optional[float] = None) -> Plan:
+    """Choose everything.
+
+    Args:
+        facts (Facts): What is given.
+        wishes (Wishes): What is asked for.
+        backbone (Backbone): The network, looked at.
+        size (Choice): From :func:`rules.choose_image_size`.
+        network (Choice): From :func:`rules.choose_backbone`.
+        images_per_second (float, optional): Measured speed of all processes. Defaults to None: a
+            budget stays open.
+
+    Raises:
+        ValueError: If a wish cannot be met.
+    """
+    machine, num_images = facts.machine, facts.num_images
+    batch = rules.choose_batch(facts, wishes, size.value, backbone.num_parameters)
+    global_batch = batch.value * machine.num_processes
+    window = rules.choose_window(num_images, global_batch)
+    length = rules.choose_images_seen(facts, wishes, images_per_second)
+    optimizer = rules.choose_optimizer(facts, backbone.is_transformer)
+    steps = None if length.value is None else length.value // global_batch
+    rate = rules.choose_rate(optimizer.value, global_batch, steps)
+    negatives = rules.choose_negatives(num_images)
+    storage = rules.choose_storage(facts, negatives.value)
+    workers = rules.choose_workers(machine)
+    precision = rules.choose_precision(machine)
+    memory_format = rules.choose_memory_format(machine, backbone.is_transformer,
+                                               facts.channels_last)
+    choices: Dict[str, Choice] = {
+        'images': Choice(num_images, 'each is a class of its own'),
+        'backbone': network,
+        'image size': size,
+        'batch': Choice(batch.value, batch.reason + (
+            f'; {global_batch:,} on {machine.num_processes} processes'
+            if machine.num_processes > 1 else '')),
+        'window / stride': window,
+        'images to see': _whole_passes(length, num_images),
+        'optimizer': optimizer,
+        'learning rate': rate,
+        'classes in the softmax (K)': negatives,
+        'class weights are kept': storage,
+        'loader workers': workers,
+        'precision': precision,
+        'memory format': memory_format,
+    }
+    return Plan(num_images, machine.num_processes, backbone, size.value, batch.value,
+                *window.value, length.value, rate.value, optimizer.value, negatives.value,
+                storage.value, workers.value, precision.value, memory_format.value, choices)
+
+
+def _whole_passes(length: Choice, num_images: int) -> Choice:
+    seen: Any = length.value
+    if seen is None or seen < num_images or seen % num_images == 0:
+        return length
+    whole = max(1, round(seen / num_images)) * num_images
+    return Choice(whole, f'{length.reason}; in whole passes')

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hooks of ``pretrain`` alone: a line of progress now and then, and an end that can be resumed."""
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, Callable, Dict, Optional
+
+import torch
+import torch.distributed as torch_dist
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+LINE_SECONDS = 10.0
+# Where processes have to agree, that costs an exchange.
+AGREE_STEPS = 10
+LOADER_SHARE = 0.5
+
+
+def duration(seconds: float) -> str:
+    """Time for people: 42 s, 12 min, 3.4 h, 2.1 days."""
+    if not math.isfinite(seconds):
+        return 'unknown'
+    for limit, unit, name, digits in ((120, 1, 's', 0), (7200, 60, 'min', 0),
+                                      (172_800, 3600, 'h', 1)):
+        if seconds < limit:
+            return f'{seconds / unit:.{digits}f} {name}'
+    return f'{seconds / 86400:.1f} days'
+
+
+class ProgressHook(Hook):
+    """Prints images seen, images a second, where the time goes, the loss, and the time left.
+
+    Args:
+        say (Callable): Takes a line. Defaults to print.
+        seconds (float): Between two lines. Defaults to 10.
+        clock (Callable): Seconds. Defaults to the monotonic clock.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, say: Callable[[str], Any] = print, seconds: float = LINE_SECONDS,
+                 clock: Callable[[], float] = time.perf_counter) -> None:
+        self.say = say
+        self.seconds = seconds
+        self.clock = clock
+        self._hinted = False
+
+    def before_train(self, runner: Runner) -> None:
+        """Start counting."""
+        self._batch = (runner.train_dataloader.batch_size or 1) * get_world_size()
+        self._restart(runner)
+
+    def _restart(self, runner: Runner) -> None:
+        self._begin = self._mark = self.clock()
+        self._first = runner.iter
+        self._loading = 0.0
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Loading begins."""
+        self._mark = self.clock()
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """The batch is there."""
+        self._loading += self.clock() - self._mark
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: Optional[Dict[str, Any]] = None) -> None:
+        """Print, if it is time."""
+        now = self._mark = self.clock()
+        elapsed = now - self._begin
+        last = runner.iter + 1 == runner.max_iters
+        if (elapsed < self.seconds and not last) or not is_main_process():
+            return
+        done = runner.iter + 1
+        rate = (done - self._first) / max(elapsed, 1e-9)
+        share = self._loading / max(elapsed, 1e-9)
+        value = (outputs or {}).get('loss')
+        loss = '' if value is None else f', loss {float(value.detach()):.3f}'
+        left = '' if last else f', {duration((runner.max_iters - done) / rate)} left'
+        self.say(f'{done * self._batch:,} of {runner.max_iters * self._batch:,} images '
+                 f'({100 * done / runner.max_iters:.0f} %), {rate * self._batch:,.0f} images/s, '
+                 f'{100 * share:.0f} % of the time waiting for pictures{loss}{left}')
+        if share > LOADER_SHARE and not self._hinted and getattr(
+                runner.train_dataloader, 'num_workers', 0):
+            self._hinted = True
+            self.say('the network waits for pictures most of the time: more loader workers '
+                     '(train_dataloader.num_workers), or smaller copies of the pictures, would '
+                     'make this faster')
+        self._restart_from(done, now)
+
+    def after_val_epoch(self, runner: Runner,
+                        metrics: Optional[Dict[str, float]] = None) -> None:
+        """Print what an evaluation gave; its time is not the training's."""
+        if metrics and is_main_process():
+            self.say('labels: ' + ', '.join(f'{name} {value:.1f} %'
+                                            for name, value in metrics.items()))
+        self._restart(runner)
+
+    def _restart_from(self, done: int, now: float) -> None:
+        self._begin, self._first, self._loading = now, done, 0.0
+
+
+class Interrupted(Exception):
+    """Training ended by a signal, with a checkpoint.
+
+    Attributes:
+        checkpoint (Path): What was saved.
+        signal_number (int): Which signal.
+        images_seen (int): Until then.
+    """
+
+    def __init__(self, checkpoint: Path, signal_number: int, images_seen: int) -> None:
+        super().__init__(f'stopped after {images_seen:,} images')
+        self.checkpoint = checkpoint
+        self.signal_number = signal_number
+        self.images_seen = images_seen
+
+
+class InterruptHook(Hook):
+    """Ends training after the step in which Ctrl-C or SIGTERM comes, and saves first.
+
+    A second Ctrl-C ends at once, without saving. All processes stop after the same step.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self._signal = 0
+        self._previous: Dict[int, Any] = {}
+
+    def install(self) -> None:
+        """Take over the two signals, here and in loader workers that are started from here."""
+        self._owner = os.getpid()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: Optional[FrameType]) -> None:
+        if os.getpid() != self._owner:
+            # A loader worker: Ctrl-C in a terminal reaches it too, and it has a batch to finish.
+            if number == signal.SIGTERM:
+                os._exit(0)
+            return
+        self._signal = number
+        signal.signal(number, self._previous[number])
+
+    def restore(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: Optional[Dict[str, Any]] = None) -> None:
+        """Save and end, if a signal came.
+
+        Raises:
+            Interrupted: If one came.
+        """
+        number = self._agreed(runner)
+        if not number:
+            return
+        done = runner.iter + 1
+        name = f'iter_{done}.pth'
+        work_dir = Path(runner.work_dir)
+        # As of an iteration: an epoch that is not over is not counted as seen.
+        runner.save_checkpoint(str(work_dir), name, by_epoch=False)
+        if is_main_process():
+            (work_dir / 'last_checkpoint').write_text(str(work_dir / name), encoding='utf-8')
+        batch = (runner.train_dataloader.batch_size or 1) * get_world_size()
+        raise Interrupted(work_dir / name, number, done * batch)
+
+    def _agreed(self, runner: Runner) -> int:
+        if get_world_size() == 1:
+            return self._signal
+        if (runner.iter + 1) % AGREE_STEPS:
+            return 0
+        device = next(runner.model.parameters()).device
+        told = torch.tensor([self._signal], device=device)
+        torch_dist.all_reduce(told, torch_dist.ReduceOp.MAX)
+        return int(told)

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A look at folders of pictures before training: how many, how large, what is broken or double."""
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Tuple, Union
+
+import numpy as np
+from PIL import Image
+
+from pic_plugin.pretrain.walk import Found, find_pictures
+
+NUM_SAMPLED = 300  # pictures that are opened
+NUM_HASHED = 20000  # pictures of equal size in bytes that are compared
+# Of 64 bits: pictures that differ by a re-encoding or a small crop differ in a few.
+NEAR_BITS = 5
+MAX_PIXELS = 2**31
+
+
+class Survey(NamedTuple):
+    """What is in the folders.
+
+    Attributes:
+        folders (tuple[str, ...]): As given, the same one once.
+        root (str): The folder that paths of pictures are relative to.
+        files (list[str]): Paths of the pictures below ``root``.
+        by_ending (dict[str, int]): Pictures by file ending.
+        left_out (dict[str, int]): Files that are not trained on, by the reason.
+        sides (tuple[int, int, int]): Least, median and largest shorter side of the sample, pixels.
+        num_sampled (int): Pictures that were opened.
+        broken (dict[str, str]): Sampled pictures that cannot be read, with the reason.
+        modes (dict[str, int]): Sampled pictures by Pillow's mode (RGB, L, I;16, CMYK ...).
+        copies (int): Pictures that have the bytes of another one.
+        near (int): Of the sample, pictures that look like another one but have other bytes.
+        notices (tuple[str, ...]): What should be said about the input.
+    """
+
+    folders: Tuple[str, ...]
+    root: str
+    files: List[str]
+    by_ending: Dict[str, int]
+    left_out: Dict[str, int]
+    sides: Tuple[int, int, int]
+    num_sampled: int
+    broken: Dict[str, str]
+    modes: Dict[str, int]
+    copies: int
+    near: int
+    notices: Tuple[str, ...]
+
+
+def survey_folders(folders: Sequence[Union[str, Path]], num_sampled: int = NUM_SAMPLED) -> Survey:
+    """Look at folders.
+
+    Args:
+        folders (Sequence[str | Path]): At least one; several are one data set.
+        num_sampled (int): Pictures to open, evenly from all. Defaults to 300.
+
+    Raises:
+        FileNotFoundError: If one of them is not there.
+        ValueError: If one is no folder or may not be read, there are fewer than 8 pictures, or none
+            of the sample can be read.
+    """
+    found = find_pictures(folders)
+    names = ', '.join(found.folders)
+    if not found.files:
+        seen = '; '.join(f'{number:,} {reason}' for reason, number in found.left_out.items())
+        raise ValueError(f'{names} holds no pictures'
+                         + (f' (left out: {seen})' if seen else ': it is empty') + '.')
+    if len(found.files) < 8:
+        raise ValueError(f'{names} holds {len(found.files)} pictures: every picture is a class of '
+                         'its own, and so few teach nothing. Give at least 8, better thousands.')
+    chosen = _evenly(len(found.files), num_sampled)
+    sides, modes, broken, thumbnails = _open_sample(found, chosen)
+    if not sides:
+        first = next(iter(broken.items()))
+        raise ValueError(f'none of {len(chosen)} pictures of {names} can be read ({first[0]}: '
+                         f'{first[1]}): look at the files, or at how they were copied.')
+    return Survey(
+        found.folders, found.root, found.files,
+        dict(Counter(os.path.splitext(name)[1].lower() for name in found.files).most_common()),
+        found.left_out, (min(sides), int(np.median(sides)), max(sides)), len(chosen), broken,
+        dict(modes.most_common()), _count_copies(found), _count_near(thumbnails), found.notices)
+
+
+def _evenly(count: int, wanted: int) -> List[int]:
+    if count <= wanted:
+        return list(range(count))
+    return [number * count // wanted for number in range(wanted)]
+
+
+def _open_sample(found: Found, chosen: Iterable[int]
+                 ) -> Tuple[List[int], Counter, Dict[str, str], List[np.ndarray]]:
+    """Shorter sides, modes, reasons of broken ones by name, and (8, 9) grey thumbnails."""
+    sides: List[int] = []
+    modes: Counter = Counter()
+    broken: Dict[str, str] = {}
+    thumbnails: List[np.ndarray] = []
+    for index in chosen:
+        name = found.files[index]
+        try:
+            # Pillow warns of large pictures and of odd metadata; neither matters here.
+            with warnings.catch_warnings(), Image.open(os.path.join(found.root, name)) as picture:
+                warnings.simplefilter('ignore')
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise ValueError(f'{picture.width} x {picture.height} pixels')
+                sides.append(min(picture.size))
+                modes[picture.mode] += 1
+                picture.draft('L', (64, 64))  # JPEG: decode at a fraction of the size
+                grey = picture.convert('L').resize((9, 8), Image.Resampling.BOX)
+        # Decoders meet arbitrary bytes with arbitrary exceptions.
+        except Exception as error:
+            broken[name] = (str(error) or type(error).__name__).splitlines()[0]
+            continue
+        thumbnails.append(np.asarray(grey, dtype=np.int16))
+    # A truncated file has a header: its size was counted before decoding failed.
+    return (sides if thumbnails else []), modes, broken, thumbnails
+
+
+def _count_copies(found: Found) -> int:
+    """Pictures with the bytes of another one: by size first, which costs no reading."""
+    by_size: Dict[int, List[str]] = {}
+    for name, size in zip(found.files, found.sizes):
+        by_size.setdefault(size, []).append(name)
+    suspects = [name for names in by_size.values() if len(names) > 1 for name in names]
+    seen: Counter = Counter()
+    for name in suspects[:NUM_HASHED]:
+        try:
+            with open(os.path.join(found.root, name), 'rb') as stream:
+                seen[hashlib.file_digest(stream, 'blake2b').digest() if hasattr(
+                    hashlib, 'file_digest') else hashlib.blake2b(stream.read()).digest()] += 1
+        except OSError:
+            continue
+    return sum(number - 1 for number in seen.values())
+
+
+def _count_near(thumbnails: Sequence[np.ndarray]) -> int:
+    """Pictures that look like an earlier one and are not the same.
+
+    Compared by 64 bits each, whether a place is brighter than the one left of it. Those of a
+    picture without structure (one colour) are all alike, and say nothing.
+
+    Args:
+        thumbnails (Sequence[np.ndarray]): (8, 9) grey values.
+    """
+    if len(thumbnails) < 2:
+        return 0
+    pixels = np.stack(thumbnails)  # (n, 8, 9)
+    bits = (pixels[:, :, 1:] > pixels[:, :, :-1]).reshape(len(pixels), -1)
+    structured = (bits.sum(1) > 4) & (bits.sum(1) < 60)
+    pixels, bits = pixels[structured].reshape(-1, 72), bits[structured]
+    alike = (bits[:, None] != bits[None]).sum(-1) <= NEAR_BITS
+    same = (pixels[:, None] == pixels[None]).all(-1)
+    return int((np.tril(alike, -1) & ~same).any(axis=1).sum())

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The work folder of ``pretrain``: whose data it is of, what is in it, and what must stay."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+CONFIG, STATE, PICTURES = 'pretrain.py', 'pretrain.json', 'pictures.txt'
+
+
+class WorkFolder:
+    """Files of one run.
+
+    Args:
+        path (str | Path): It need not exist.
+    """
+
+    def __init__(self, path: Any) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.config = self.path / CONFIG
+        self.state = self.path / STATE
+        self.pictures = self.path / PICTURES
+
+    def read_state(self) -> Dict[str, Any]:
+        """What an earlier ``pretrain`` wrote about its data; empty if there was none."""
+        if not self.state.is_file():
+            return {}
+        try:
+            content = json.loads(self.state.read_text(encoding='utf-8'))
+        except ValueError as error:
+            raise ValueError(f'{self.state} is damaged ({error}): choose another --out.') from error
+        return content if isinstance(content, dict) else {}
+
+    @property
+    def has_training(self) -> bool:
+        """Whether a training has begun in it."""
+        return any(self.path.glob('*.pth')) or any(self.path.glob('*/vis_data'))
+
+    def check(self, folders: Sequence[str], resume: bool) -> None:
+        """Refuse a folder in which something would be overwritten or mixed.
+
+        Args:
+            folders (Sequence[str]): Absolute folders of the pictures.
+            resume (bool): Whether to go on with what is there.
+
+        Raises:
+            ValueError: If it holds something else, or there is nothing to resume.
+        """
+        state = self.read_state()
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f'--out {self.path} is a file: name a folder.')
+        if not state:
+            if resume:
+                raise ValueError(f'{self.path} holds no run of pretrain to go on with: leave '
+                                 '--resume out, or give the --out of that run.')
+            if self.path.is_dir() and any(self.path.iterdir()):
+                raise ValueError(f'{self.path} is not empty and holds no run of pretrain: choose '
+                                 'another --out.')
+            return
+        if sorted(state.get('folders', [])) != sorted(folders):
+            raise ValueError(f'{self.path} is the work folder of {", ".join(state["folders"])}, '
+                             f'not of {", ".join(folders)}: choose another --out.')
+        if self.has_training and not resume:
+            raise ValueError(f'{self.path} holds a training of these pictures: add --resume to go '
+                             'on with it, or choose another --out.')
+
+    def write(self, config: str, state: Dict[str, Any]) -> None:
+        """Write config and state, each whole or not at all."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_whole(self.config, config)
+        write_whole(self.state, json.dumps(state, indent=2) + '\n')
+
+    def write_list(self, name: str, lines: Sequence[str]) -> Path:
+        """Write a list of files; names keep bytes that are not UTF-8."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = self.path / name
+        write_whole(file, ''.join(f'{line}\n' for line in lines))
+        return file
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file so that it is never half there."""
+    partial = file.with_name(f'{file.name}.partial')
+    partial.write_text(text, encoding='utf-8', errors='surrogateescape')
+    os.replace(partial, file)
+
+
+def fingerprint(files: List[str]) -> str:
+    """Digits that tell one list of pictures from another."""
+    digest = hashlib.sha256()
+    for name in files:
+        digest.update(os.fsencode(name) + b'\0')
+    return digest.hexdigest()[:16]
+
+
+def default_out(folders: Tuple[str, ...]) -> Path:
+    """Work folder where none is given: named after the pictures' folder."""
+    first = os.path.basename(os.path.abspath(os.path.expanduser(folders[0]))) or 'pictures'
+    more = f'_and_{len(folders) - 1}' if len(folders) > 1 else ''
+    return Path('work_dirs') / f'pretrain_{first}{more}'

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each verdict on numbers that call for it, and not on the numbers of a good run."""
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from pic_plugin.analysis.scalars import Run
+from pic_plugin.analysis.verdicts import (
+    BAD,
+    GOOD,
+    Context,
+    config_differences,
+    context_of,
+    verdicts_of,
+)
+
+
+def curve(*values):
+    return [(100.0 * (place + 1), value) for place, value in enumerate(values)]
+
+
+def falling(first, last, count=20):
+    return curve(*(first + (last - first) * place / (count - 1) for place in range(count)))
+
+
+GOOD_RUN = {
+    'loss': falling(8.0, 4.0), 'active_classes': curve(3000.0), 'time': falling(1.0, 1.0),
+    'data_time': falling(0.1, 0.1), 'knn/top1_k20': curve(30.0, 35.0, 40.0),
+    'row_staleness': curve(10.0), 'lr': falling(0.1, 0.01)}
+CONTEXT = Context(weight_decay=1e-4, momentum=0.9)
+
+
+def names(changes=None, context=CONTEXT, untrained=None):
+    run = Run('run', {**GOOD_RUN, **(changes or {})}, 0)
+    return [one.name for one in verdicts_of(run, context, untrained)]
+
+
+def test_a_good_run():
+    run = Run('run', GOOD_RUN, 0)
+    found = verdicts_of(run, CONTEXT, {'knn/top1_k20': 25.0})
+    assert [one.level for one in found] == [GOOD, GOOD]
+    assert [one.name for one in found] == ['loss', 'above random weights']
+    assert 'ln(3,000) = 8.01' in found[0].text
+
+
+@pytest.mark.parametrize('loss, expected', [(8.0, True), (7.9, True), (7.7, False)])
+def test_loss_at_chance(loss, expected):
+    assert ('loss at chance' in names({'loss': falling(8.0, loss)})) is expected
+    # Of a softmax over fewer classes chance is lower.
+    assert ('loss at chance' in names({'loss': falling(8.0, loss),
+                                       'active_classes': curve(300.0)})) is True
+
+
+def test_a_beginning_says_nothing():
+    assert names({'loss': curve(8.0, 8.0), 'knn/top1_k20': curve(30.0)}) == []
+
+
+def test_loader_bound():
+    assert 'loader-bound' in names({'data_time': falling(0.6, 0.6)})
+    assert 'loader-bound' not in names({'data_time': falling(0.4, 0.4)})
+    # The end counts: a first step that starts workers is no verdict.
+    assert 'loader-bound' not in names({'data_time': curve(*[9.0] * 3, *[0.1] * 17)})
+
+
+def test_knn_falls_while_the_loss_falls():
+    name = 'kNN falls while the loss falls'
+    assert name in names({'knn/top1_k20': curve(30.0, 45.0, 38.0)})
+    assert name not in names({'knn/top1_k20': curve(30.0, 40.0, 38.0)})
+    assert name not in names({'knn/top1_k20': curve(30.0, 45.0, 38.0), 'loss': falling(4.0, 8.0)})
+
+
+def test_not_above_random_weights():
+    assert names(untrained={'knn/top1_k20': 39.0}) == ['loss', 'not above random weights']
+    assert names(untrained={'knn/top1_k20': 36.9})[-1] == 'above random weights'
+
+
+def test_rows_return_as_nothing():
+    # 0.1 / 0.1 * 1e-4 * steps: from 30,000 steps on exp(-3).
+    name = 'rows return as nothing'
+    assert name in names({'row_staleness': curve(31000.0)})
+    assert name not in names({'row_staleness': curve(29000.0)})
+    assert name not in names({'row_staleness': curve(31000.0)}, Context())
+
+
+def test_a_loss_that_is_not_a_number():
+    found = names({'loss': curve(8.0, math.nan, math.nan)})
+    assert found[0] == 'loss not finite'
+    run = Run('run', {**GOOD_RUN, 'loss': curve(8.0, 7.0, math.inf)}, 0)
+    assert verdicts_of(run, CONTEXT)[0].level == BAD
+
+
+def test_each_has_a_section_on_its_page():
+    page = (Path(__file__).parents[2] / 'docs' / 'verdicts.md').read_text(encoding='utf-8')
+    anchors = {re.sub(r'[^a-z0-9 -]', '', line[3:].lower()).replace(' ', '-')
+               for line in page.splitlines() if line.startswith('## ')}
+    bad = {'loss': curve(8.0, 8.0, 8.0, 8.0, math.nan, 8.0), 'data_time': falling(0.9, 0.9),
+           'knn/top1_k20': curve(30.0, 45.0, 38.0), 'row_staleness': curve(1e6)}
+    found = [one for loss in (bad['loss'], falling(8.0, 8.0), falling(8.0, 4.0))
+             for one in verdicts_of(Run('run', {**GOOD_RUN, **bad, 'loss': loss}, 0), CONTEXT,
+                                    {'knn/top1_k20': 38.0})]
+    pages = {one.page for one in found}
+    assert pages == {f'verdicts.md#{anchor}' for anchor in anchors}
+
+
+def test_context_of_a_config():
+    cfg = dict(optim_wrapper=dict(optimizer=dict(type='SGD', weight_decay=5e-4, momentum=0.9)),
+               train_dataloader=dict(num_workers=3))
+    assert context_of(cfg) == Context(None, 5e-4, 0.9, 3)
+    assert context_of({}) == Context()
+
+
+def test_differences_of_configs():
+    one = dict(a=1, model=dict(depth=18, hooks=[dict(type='A')]), same=[1, 2])
+    two = dict(a=1, model=dict(depth=50, hooks=[dict(type='B')]), same=[1, 2], extra=None)
+    assert config_differences([one, two]) == [
+        ['extra', '', 'None'], ['model.depth', '18', '50'], ['model.hooks.0.type', 'A', 'B']]
+    assert config_differences([one, one]) == []

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cache of decoded images: what it returns, holds and drops, in one process and in several."""
+import copy
+import multiprocessing
+import pickle
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+
+from pic_plugin.datasets import SlidingWindowSampler
+from pic_plugin.datasets.window_cache import CachedImage, WindowCache
+from toys.cached_images import image, same, visit
+
+
+def test_what_comes_out_is_what_went_in(tmp_path):
+    cache = WindowCache(100_000, 50, folder=tmp_path, image_bytes=16)
+    assert cache.get(3) is None
+    for key in range(40):
+        assert cache.put(key, image(key))
+    assert all(same(cache.get(key), key) for key in range(40))
+    assert cache.hits == cache.num_images == 40
+    values = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+    cache.put(77, CachedImage(values, (3, 4)))
+    np.testing.assert_array_equal(cache.get(77).pixels, values)
+    changed = cache.get(5).pixels
+    changed[:] = 0
+    assert same(cache.get(5), 5), 'pixels are a copy'
+
+
+@pytest.mark.parametrize('capacity', [1.2, 0.5, 0.1])
+def test_the_window_is_decoded_once_if_it_fits(tmp_path, capacity):
+    size, passes = (8, 8), 8
+    num_bytes = 8 * 8 * 3
+    sampler = SlidingWindowSampler(range(4000), 256, 32, seed=0)
+    # Two windows of images are alive at once: an image's windows end one after the other.
+    cache = WindowCache(int(capacity * 2 * 256 * num_bytes), 256, passes, tmp_path, image_bytes=96)
+    decoded, held = 0, 0
+    for key in list(sampler)[:4000]:
+        found = cache.get(key)
+        if found is None:
+            decoded += 1
+            cache.put(key, image(key, size))
+        else:
+            assert same(found, key, size)
+        held = max(held, cache.num_images)
+    assert held * num_bytes <= cache.max_bytes
+    shown = 4000
+    distinct = len(set(list(sampler)[:4000]))
+    if capacity > 1:
+        assert decoded <= 1.15 * distinct, 'each image once'
+    # Less room, fewer hits, in proportion: not none, as with the oldest thrown out.
+    assert (shown - decoded) > 0.6 * min(capacity, 1) * (shown - distinct)
+
+
+def test_an_image_is_dropped_when_its_time_is_over(tmp_path):
+    cache = WindowCache(3 * 300, window_size=10, passes=2, folder=tmp_path, image_bytes=16)
+    for key in (1, 2, 3):
+        assert cache.put(key, image(key, (10, 10)))
+    assert not cache.put(4, image(4, (10, 10))), 'all three are still to be shown'
+    assert same(cache.get(1), 1, (10, 10))  # its second and last showing
+    assert cache.put(4, image(4, (10, 10)))
+    assert cache.get(1) is None
+    assert not cache.put(5, image(5, (10, 10)))
+    for _ in range(20):
+        cache.get(99)  # two windows pass
+    assert cache.put(5, image(5, (10, 10)))
+    assert cache.get(2) is None and same(cache.get(5), 5, (10, 10))
+
+
+def test_random_sizes_against_a_dictionary(tmp_path):
+    """Nothing is ever wrong, whatever wraps around the end of the ring."""
+    generator = np.random.default_rng(1)
+    cache = WindowCache(4000, window_size=5, passes=3, folder=tmp_path, image_bytes=16)
+    known = OrderedDict()
+    hits = 0
+    for _ in range(6000):
+        key = int(generator.integers(0, 60))
+        size = tuple(generator.integers(1, 30, 2))
+        found = cache.get(key)
+        if found is not None:
+            assert same(found, key, known[key])
+            hits += 1
+        elif cache.put(key, image(key, size)):
+            known[key] = size
+        ranges = sorted((int(e['offset']), int(e['offset'] + e['num_bytes']))
+                        for e in cache._entries if e['key'] >= 0)
+        assert all(a[1] <= b[0] for a, b in zip(ranges, ranges[1:])), 'images overlap'
+        assert not ranges or ranges[-1][1] <= 4000
+    assert hits > 500
+
+
+def test_too_large_or_empty_is_not_taken(tmp_path):
+    cache = WindowCache(100, 5, folder=tmp_path, image_bytes=16)
+    assert not cache.put(1, image(1, (10, 10)))
+    assert not cache.put(2, CachedImage(np.zeros((0, 4, 3), np.uint8), (0, 4)))
+    assert cache.put(3, image(3, (5, 5))) and not cache.put(3, image(3, (5, 5)))
+
+
+@pytest.mark.parametrize('start', ['fork', 'spawn'])
+def test_workers_share_it(tmp_path, start):
+    context = multiprocessing.get_context(start)
+    cache = WindowCache(3000, window_size=10, passes=4, folder=tmp_path, image_bytes=16)
+    failures = context.Queue()
+    workers = [context.Process(target=visit, args=(cache, seed, failures)) for seed in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert failures.empty(), 'pixels of another image'
+    assert cache.hits > 100
+
+
+def test_files_are_removed_with_their_owner_alone(tmp_path):
+    cache = WindowCache(1000, 5, folder=tmp_path, image_bytes=16)
+    other = pickle.loads(pickle.dumps(cache))
+    cache.put(1, image(1, (5, 5)))
+    assert same(other.get(1), 1, (5, 5))
+    assert copy.deepcopy(cache) is cache
+    del other
+    assert same(cache.get(1), 1, (5, 5))
+    folder = cache.folder
+    del cache
+    assert not folder.exists()
+
+
+def test_settings_are_checked(tmp_path):
+    with pytest.raises(ValueError, match='at least 1'):
+        WindowCache(0, 5, folder=tmp_path, image_bytes=16)

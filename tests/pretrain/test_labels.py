@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labels from folders and from CSV files."""
+import os
+
+import pytest
+
+from pic_plugin.pretrain.labels import read_labels
+from toys.pictures import write_classes, write_pictures
+
+
+def test_folders(tmp_path):
+    folder = write_classes(tmp_path, 5)
+    (folder / 'dark' / '9.png').write_bytes(b'no picture')
+    found = read_labels(folder)
+    assert found.classes == ['dark', 'light'] and found.num_broken == 1
+    assert len(found.references) == 6 and len(found.queries) == 4
+    assert not set(found.references) & set(found.queries)
+    for file, label in [*found.references, *found.queries]:
+        assert found.classes[label] in file and os.path.isabs(file)
+
+
+@pytest.mark.parametrize('header', ['', 'file,class\n'])
+def test_csv(tmp_path, header):
+    write_pictures(tmp_path / 'a b', 4)
+    rows = ''.join(f'a b/{number:04d}.png,{label}\n' for number, label in enumerate('xyxy'))
+    (tmp_path / 'labels.csv').write_text(header + rows)
+    found = read_labels(tmp_path / 'labels.csv')
+    assert found.classes == ['x', 'y']
+    assert [label for _, label in found.references] == [0, 1]
+    assert [os.path.basename(file) for file, _ in found.queries] == ['0002.png', '0003.png']
+
+
+def test_what_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match='there are no labels'):
+        read_labels(tmp_path / 'none')
+    write_pictures(tmp_path / 'one' / 'class', 3)
+    with pytest.raises(ValueError, match='has 1 classes'):
+        read_labels(tmp_path / 'one')
+    write_pictures(tmp_path / 'one', 2)
+    with pytest.raises(ValueError, match='2 pictures outside of class folders'):
+        read_labels(tmp_path / 'one')
+    (tmp_path / 'short.csv').write_text('one/0000.png\n')
+    with pytest.raises(ValueError, match='row 1: there must be a path and a label'):
+        read_labels(tmp_path / 'short.csv')
+    (tmp_path / 'gone.csv').write_text('one/0000.png,a\none/0009.png,b\n')
+    with pytest.raises(FileNotFoundError, match='names .*0009.png'):
+        read_labels(tmp_path / 'gone.csv')
+    write_pictures(tmp_path / 'two' / 'a', 1)
+    write_pictures(tmp_path / 'two' / 'b', 1)
+    with pytest.raises(ValueError, match='no class of .* has two'):
+        read_labels(tmp_path / 'two')

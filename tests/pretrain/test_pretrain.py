@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command on a small folder: trains, stops, goes on, and says in one line what is wrong."""
+import errno
+import os
+import signal
+
+import pytest
+import torch
+from mmengine.config import Config
+
+import pic_plugin
+from pic_plugin.pretrain import measure, run
+from pic_plugin.pretrain.progress import ProgressHook
+from pic_plugin.tools import pretrain, train
+from toys.pictures import write_classes, write_pictures
+
+SMALL = ['--backbone', 'resnet18', '--image-size', '32', '--batch-size', '8', '--device', 'cpu',
+         '--no-report']
+
+
+@pytest.fixture
+def data(tmp_path):
+    """48 pictures in a folder with a blank and an umlaut."""
+    return write_pictures(tmp_path / 'my pictures ü', 48)
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    """What is printed; progress after every step."""
+    said = []
+    monkeypatch.setattr(pretrain, 'say', said.append)
+    monkeypatch.setattr(run, 'ProgressHook', lambda say: ProgressHook(say, 0.0))
+    return said
+
+
+def call(*arguments):
+    pretrain.main([str(one) for one in arguments])
+
+
+def failure(*arguments):
+    with pytest.raises(SystemExit) as error:
+        call(*arguments)
+    message = str(error.value.code)
+    assert '\n' not in message and message.startswith('pretrain: ')
+    return message
+
+
+def files_in(folder):
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob('*')
+            if path.is_file()}
+
+
+def test_from_a_folder_to_features(data, work_dir, lines, quick):
+    labels = write_classes(data.parent / 'labelled')
+    call(data, '--out', work_dir, *SMALL, '--epochs', 2, '--labels', labels)
+    text = '\n'.join(lines)
+    assert 'images                      48' in text and 'windows of 24' in text
+    assert 'resnet18' in text and 'Expected: 12 steps' in text
+    assert '96 of 96 images (100 %)' in text
+    assert 'with random weights' in text and 'loaded 120 of 120 into torchvision resnet18' in text
+    assert (work_dir / 'epoch_2.pth').is_file()
+    features, names = pic_plugin.embed(data, work_dir)
+    assert features.shape == (48, 512) and names[0] == '0000.png'
+    # The exported file is the trained network.
+    exported = next(work_dir.glob('backbone-*.pth'))
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(pic_plugin.load_backbone(exported)(images),
+                       pic_plugin.load_backbone(work_dir / 'epoch_2.pth')(images))
+
+
+def test_a_dry_run_writes_what_train_takes(data, work_dir, lines, quick):
+    call(data, '--out', work_dir, *SMALL, '--epochs', 1, '--dry-run')
+    assert not list(work_dir.glob('*.pth'))
+    assert Config.fromfile(work_dir / 'pretrain.py').train_dataloader.sampler.window_size == 24
+    train.main([str(work_dir / 'pretrain.py'), '--work-dir', str(work_dir / 'by_train')])
+    assert (work_dir / 'by_train' / 'epoch_1.pth').is_file()
+    assert '--dry-run' in lines[-1]
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(data, work_dir, lines, quick, monkeypatch, number):
+    class SendOnce(list):
+        def append(self, line):
+            super().append(line)
+            if line.startswith('24 of 96 images'):
+                os.kill(os.getpid(), number)
+
+    said = SendOnce()
+    monkeypatch.setattr(pretrain, 'say', said.append)
+    with pytest.raises(SystemExit) as ended:
+        call(data, '--out', work_dir, *SMALL, '--epochs', 2)
+    assert ended.value.code == 128 + number
+    assert 'stopped after 32 images' in said[-1] or 'stopped after 24 images' in said[-1]
+    assert '--resume' in said[-1] and "'" in said[-1]  # the blank is quoted
+    assert (work_dir / 'last_checkpoint').read_text().startswith(str(work_dir / 'iter_'))
+    # The handlers of before are back.
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    forget_runners()
+    call(data, '--out', work_dir, *SMALL[-3:], '--resume')
+    assert (work_dir / 'epoch_2.pth').is_file()
+    assert any('Going on with' in line for line in said)
+
+
+def forget_runners():
+    """A second Runner of the same second would take over the first one's logger."""
+    from mmengine.logging import MessageHub, MMLogger
+    from mmengine.visualization import Visualizer
+    for manager in (MMLogger, MessageHub, Visualizer):
+        manager._instance_dict.clear()
+
+
+def test_another_call_overwrites_nothing(data, work_dir, lines, quick):
+    call(data, '--out', work_dir, *SMALL, '--images-seen', 16)
+    before = files_in(work_dir)
+    assert 'add --resume' in failure(data, '--out', work_dir, *SMALL, '--epochs', 1)
+    other = write_pictures(data.parent / 'other', 10)
+    assert 'is the work folder of' in failure(other, '--out', work_dir, *SMALL)
+    assert 'is the work folder of' in failure(other, '--out', work_dir, '--resume')
+    assert 'leave --epochs out' in failure(data, '--out', work_dir, '--resume', '--epochs', 5)
+    assert files_in(work_dir) == before
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--epochs', '0'], '--epochs must be more than 0, not 0'),
+    (['--epochs', '1', '--budget', '2h'], '--epochs and --budget both say'),
+    (['--backbone', 'resnett18'], 'there is no backbone resnett18: the nearest names are resnet18'),
+    (['--device', 'tpu'], '--device is cuda, mps or cpu, not tpu'),
+    (['--batch-size', '49'], 'more than the 48 pictures'),
+    (['--labels', '/nowhere'], 'there are no labels /nowhere'),
+    (['--resume'], 'holds no run of pretrain'),
+])
+def test_one_line_for_what_is_wrong(data, work_dir, lines, quick, arguments, message):
+    assert message in failure(data, '--out', work_dir, *arguments)
+    assert not list(work_dir.glob('*.p*')) or list(work_dir.glob('*')) == [
+        work_dir / 'pictures.txt']
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_cuda_without_a_gpu(data, work_dir):
+    assert '--device cuda, but torch finds no GPU' in failure(
+        data, '--out', work_dir, '--device', 'cuda')
+
+
+def test_folders_that_cannot_be_trained_on(tmp_path, work_dir):
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    assert 'it is empty' in failure(empty, '--out', work_dir)
+    assert 'there is no folder' in failure(tmp_path / 'missing', '--out', work_dir)
+    assert 'holds 3 pictures' in failure(write_pictures(tmp_path / 'three', 3), '--out', work_dir)
+    assert not work_dir.exists()
+
+
+def test_out_of_memory_while_measuring_halves_the_batch(data, work_dir, lines, quick, monkeypatch):
+    real = measure._step_speed
+
+    def limited(cfg, plan, device):
+        if plan.batch_size > 4:
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB')
+        return real(cfg, plan, device)
+
+    monkeypatch.setattr(measure, '_step_speed', limited)
+    call(data, '--out', work_dir, *SMALL, '--epochs', 1, '--dry-run')
+    assert any('Out of memory with 8 images a step: trying 4' in line for line in lines)
+    cfg = Config.fromfile(work_dir / 'pretrain.py')
+    assert cfg.train_dataloader.batch_size == 4
+    assert cfg.train_dataloader.sampler.window_size == 16  # four batches
+    # 0.03 for 256 images, 8 times in a short run.
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.03 * 4 / 256 * 8, rel=0.01)
+
+
+def test_out_of_memory_in_training_begins_again(data, work_dir, lines, quick, monkeypatch):
+    real = run.train
+
+    def limited(prepared, *arguments):
+        if Config.fromfile(os.path.join(prepared.work, 'pretrain.py')
+                           ).train_dataloader.batch_size > 4:
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+        return real(prepared, *arguments)
+
+    monkeypatch.setattr(run, 'train', limited)
+    call(data, '--out', work_dir, *SMALL, '--epochs', 1)
+    assert any('beginning again with 4' in line for line in lines)
+    assert (work_dir / 'epoch_1.pth').is_file()
+
+
+def test_a_full_disk(data, work_dir, lines, quick, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(pretrain, 'train_in_memory', full)
+    with pytest.raises(SystemExit) as error:
+        call(data, '--out', work_dir, *SMALL, '--epochs', 1)
+    assert 'the disk of the work folder is full' in str(error.value.code)
+    assert '--resume' in str(error.value.code)
+
+
+def test_a_budget_becomes_a_length(data, work_dir, lines, quick, monkeypatch):
+    monkeypatch.setattr(measure, '_step_speed', lambda *arguments: (100.0, 0))
+    monkeypatch.setattr(measure, '_loader_speed', lambda *arguments: 1e9)
+    call(data, '--out', work_dir, *SMALL, '--budget', '16s', '--dry-run')
+    # 16 s at 100 images/s less a tenth are 1,440 images, 30 passes.
+    assert Config.fromfile(work_dir / 'pretrain.py').train_cfg.max_epochs == 30
+
+
+@pytest.mark.parametrize('text, seconds', [('2h', 7200), ('90min', 5400), ('1.5d', 129600),
+                                           ('45s', 45), ('3', 10800)])
+def test_times(text, seconds):
+    assert pretrain.seconds_of(text) == seconds

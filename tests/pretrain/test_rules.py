@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules at 60 pictures, 5,000, a million and ten million, on a CPU, one GPU and eight."""
+import itertools
+
+import pytest
+
+from pic_plugin.pretrain import rules
+from pic_plugin.pretrain.machine import Machine
+from pic_plugin.pretrain.networks import Backbone
+from pic_plugin.pretrain.plan import make_plan
+from pic_plugin.pretrain.rules import Facts, Wishes
+
+GIB = 2**30
+CPU = Machine(num_cores=2, host_bytes=16 * GIB, disk_bytes=100 * GIB)
+GPU = Machine('cuda', 'A GPU', 78 * GIB, 1, 1, 16, 128 * GIB, 500 * GIB, True)
+EIGHT = GPU._replace(num_devices=8, num_processes=8)
+NONE = Wishes()
+MACHINES = {'cpu': CPU, 'gpu': GPU, 'eight': EIGHT}
+NUMBERS = (60, 5_000, 1_000_000, 10_000_000)
+RESNET50 = Backbone('resnet50', dict(type='ResNet', depth=50), 2048, True, False, 23_508_032)
+
+
+def plan_of(num_images, machine, median_side=500, wishes=NONE, rate=None, backbone=RESNET50):
+    facts = Facts(num_images, median_side, machine)
+    size = rules.choose_image_size(facts, wishes)
+    network = rules.choose_backbone(facts, wishes, size.value)
+    return make_plan(facts, wishes, backbone, size, network, rate)
+
+
+@pytest.mark.parametrize('num_images, machine', list(itertools.product(NUMBERS, MACHINES)))
+def test_what_holds_everywhere(num_images, machine):
+    plan = plan_of(num_images, MACHINES[machine])
+    batch = plan.global_batch
+    # A step's images are distinct, and an image comes back while it is remembered.
+    assert batch <= plan.window
+    assert 1 <= plan.stride <= plan.window <= num_images // 2
+    assert batch <= num_images
+    assert plan.num_steps >= 1 and plan.epoch_length >= 1
+    assert 2 <= plan.batch_size <= 256
+    assert 0 < plan.rate < 1
+    assert all(choice.reason for choice in plan.choices.values())
+    text = rules.explain(plan.choices)
+    assert f'{num_images:,}' in text and f'{plan.window:,}' in text
+    # Nothing that a reader would have to look up.
+    assert 'None' not in text
+
+
+@pytest.mark.parametrize('num_images, machine, batch, window, stride, steps', [
+    (60, CPU, 8, 30, 3, 1400),
+    (60, GPU, 8, 30, 3, 14000),
+    (60, EIGHT, 2, 30, 3, 2000 * 4),
+    (5_000, CPU, 64, 500, 62, 12 * 78),
+    (5_000, GPU, 256, 1024, 128, 200 * 19),
+    (5_000, EIGHT, 32, 1024, 128, 200 * 19),
+    (1_000_000, CPU, 64, 100_000, 12_500, 938),
+    (1_000_000, GPU, 256, 100_000, 12_500, 200 * 3906),
+    (1_000_000, EIGHT, 32, 100_000, 12_500, 200 * 3906),
+    (10_000_000, GPU, 256, 1_000_000, 125_000, 26 * 39062),
+    (10_000_000, EIGHT, 32, 1_000_000, 125_000, 26 * 39062),
+])
+def test_sizes(num_images, machine, batch, window, stride, steps):
+    plan = plan_of(num_images, machine)
+    assert (plan.batch_size, plan.window, plan.stride, plan.num_steps) == (
+        batch, window, stride, steps)
+
+
+@pytest.mark.parametrize('num_images', [16, 60, 999, 5000, 10**6])
+@pytest.mark.parametrize('batch', [8, 64])
+def test_window_is_a_tenth_but_four_batches_and_at_most_half(num_images, batch):
+    window, stride = rules.window_and_stride(num_images, batch)
+    assert window <= num_images / 2
+    assert window >= min(4 * batch, num_images // 2)
+    if num_images >= 40 * batch:
+        assert window == num_images // 10
+    assert stride == max(1, window // 8)
+
+
+def test_sampled_negatives_and_where_rows_are_kept():
+    small = plan_of(65_536, GPU)
+    assert small.num_negatives is None and small.storage == 'device'
+    large = plan_of(1_000_000, GPU)
+    assert large.num_negatives == 65_536 and large.storage == 'memory'
+    # 10.3 GB of rows: more than a quarter of 16 GiB.
+    assert plan_of(10_000_000, CPU).storage == 'disk'
+    tight = CPU._replace(disk_bytes=20 * GIB)
+    assert plan_of(10_000_000, tight).storage == 'disk-half'
+    with pytest.raises(ValueError, match=r'need 9\.6 GiB.*give --out'):
+        plan_of(10_000_000, CPU._replace(disk_bytes=4 * GIB))
+
+
+def test_rate_follows_the_batch_and_is_higher_in_short_runs():
+    long = rules.choose_rate('SGD', 256, 10**6).value
+    assert long == 0.03
+    assert rules.choose_rate('SGD', 128, 10**6).value == long / 2
+    # The demo: 128 images, 1,170 steps, 0.12.
+    assert rules.choose_rate('SGD', 128, 1170).value == 0.12
+    between = [rules.choose_rate('SGD', 256, steps).value for steps in (2e3, 1e4, 5e4, 2e5)]
+    assert between == sorted(between, reverse=True) and between[0] == 0.24 and between[-1] == 0.03
+
+
+def test_small_memory_takes_a_smaller_batch():
+    assert plan_of(10**6, GPU._replace(device_bytes=8 * GIB)).batch_size == 64
+    assert 'GiB' in plan_of(10**6, GPU._replace(device_bytes=8 * GIB)).choices['batch'].reason
+
+
+@pytest.mark.parametrize('side, machine, size', [
+    (32, CPU, 32), (64, GPU, 64), (96, CPU, 96), (150, GPU, 128), (500, CPU, 96), (500, GPU, 224)])
+def test_resolution(side, machine, size):
+    assert plan_of(5000, machine, side).image_size == size
+
+
+def test_networks():
+    assert plan_of(5000, CPU, 32).choices['backbone'].value == 'resnet-cifar-18'
+    assert plan_of(5000, CPU).choices['backbone'].value == 'resnet18'
+    assert plan_of(4999, GPU).choices['backbone'].value == 'resnet18'
+    assert plan_of(5000, GPU).choices['backbone'].value == 'resnet50'
+    asked = plan_of(5000, GPU, wishes=Wishes(backbone='vit-small'))
+    assert asked.choices['backbone'] == ('vit-small', 'as asked for')
+
+
+def test_optimizer_of_transformers_depends_on_what_is_exact():
+    vit = RESNET50._replace(is_transformer=True)
+    assert plan_of(5000, GPU, backbone=vit).optimizer == 'AdamW'
+    assert plan_of(10**6, GPU, backbone=vit).optimizer == 'SGD'
+    facts = Facts(10**6, 500, GPU, adamw_sampled=True)
+    assert rules.choose_optimizer(facts, True).value == 'AdamW'
+    assert plan_of(5000, GPU).memory_format == 'channels_last'
+    assert plan_of(5000, GPU, backbone=vit).memory_format == 'contiguous'
+
+
+def test_precision_and_workers():
+    assert [plan_of(5000, one).precision for one in (
+        CPU, GPU, GPU._replace(bfloat16=False))] == ['float32', 'bfloat16', 'float16']
+    assert [rules.choose_workers(one).value for one in (
+        CPU._replace(num_cores=1), CPU, GPU, EIGHT._replace(num_cores=4))] == [0, 1, 15, 3]
+
+
+def test_lengths():
+    assert plan_of(5000, GPU, wishes=Wishes(epochs=3)).num_epochs == 3
+    part = plan_of(5000, GPU, wishes=Wishes(images_seen=1000))
+    assert part.num_epochs is None and part.num_steps == 4  # 256 images each
+    assert plan_of(5000, GPU, wishes=Wishes(images_seen=9000)).num_epochs == 2
+    open_ = plan_of(5000, GPU, wishes=Wishes(budget=7200.0))
+    assert open_.images_seen is None
+    # Two hours at 100 images/s, less a tenth: 648,000 images are 130 passes.
+    settled = plan_of(5000, GPU, wishes=Wishes(budget=7200.0), rate=100.0)
+    assert settled.num_epochs == 130
+    assert settled.rate > plan_of(5000, GPU, wishes=Wishes(epochs=100_000)).rate
+
+
+@pytest.mark.parametrize('wishes, message', [
+    (Wishes(epochs=0), '--epochs must be more than 0, not 0'),
+    (Wishes(images_seen=-5), '--images-seen must be more than 0'),
+    (Wishes(batch_size=0), '--batch-size must be more than 0'),
+    (Wishes(batch_size=1), '--batch-size must be at least 2'),
+    (Wishes(epochs=2, budget=60.0), '--epochs and --budget both'),
+])
+def test_wishes_that_cannot_be_meant(wishes, message):
+    with pytest.raises(ValueError, match=message):
+        rules.check_wishes(wishes)
+
+
+def test_a_batch_of_more_than_all_pictures():
+    with pytest.raises(ValueError, match='at most 7'):
+        plan_of(60, EIGHT, wishes=Wishes(batch_size=8))

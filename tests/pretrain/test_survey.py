@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders as people have them: what is found, what is left out, and what is said."""
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pic_plugin.pretrain.survey import survey_folders
+from pic_plugin.pretrain.walk import find_pictures
+from toys.pictures import picture, write_pictures
+
+
+def test_numbers_sizes_and_endings(tmp_path):
+    write_pictures(tmp_path / 'a', 6, side=40)
+    write_pictures(tmp_path / 'a' / 'deep er' / 'ü', 5, side=80, first=10, ending='.JPG')
+    found = survey_folders([tmp_path / 'a'])
+    assert len(found.files) == 11 and found.by_ending == {'.png': 6, '.jpg': 5}
+    assert found.sides == (40, 40, 80) and found.num_sampled == 11 and not found.broken
+    assert all(os.path.isfile(os.path.join(found.root, name)) for name in found.files)
+
+
+def test_what_is_left_out_is_named(tmp_path):
+    write_pictures(tmp_path, 8)
+    for name in ('film.mp4', 'paper.pdf', 'notes', 'phone.HEIC', '.hidden.png'):
+        (tmp_path / name).write_bytes(b'x')
+    (tmp_path / 'empty.png').write_bytes(b'')
+    (tmp_path / 'gone.png').symlink_to(tmp_path / 'nowhere.png')
+    for name in ('.ipynb_checkpoints', '__MACOSX', '@eaDir'):
+        write_pictures(tmp_path / name, 2)
+    found = find_pictures([tmp_path])
+    assert len(found.files) == 8
+    assert found.left_out == {
+        'hidden files and service folders': 4, 'files ending in .mp4': 1, 'files ending in .pdf': 1,
+        'files without ending': 1, 'files ending in .heic': 1, 'empty files': 1,
+        'links that lead nowhere': 1}
+
+
+def test_links_are_followed_once(tmp_path):
+    data = write_pictures(tmp_path / 'data', 8)
+    more = write_pictures(tmp_path / 'more', 3, first=20)
+    (data / 'link').symlink_to(more)
+    (data / 'up').symlink_to(tmp_path)
+    found = find_pictures([data])
+    assert len(found.files) == 11
+    assert found.left_out['folders that links lead to again'] >= 1
+
+
+def test_several_folders_and_the_same_twice(tmp_path):
+    one = write_pictures(tmp_path / 'one', 5)
+    two = write_pictures(tmp_path / 'two', 4, first=5)
+    found = find_pictures([one, two, f'{one}/', one / '..' / 'one'])
+    assert len(found.files) == 9 and len(set(found.files)) == 9
+    assert found.root == str(tmp_path) and found.folders == (str(one), str(two))
+    assert len(found.notices) == 2 and 'twice' in found.notices[0]
+    assert len(find_pictures([tmp_path, one]).files) == 9
+
+
+def test_broken_ones_are_counted(tmp_path):
+    write_pictures(tmp_path, 8)
+    (tmp_path / 'text.png').write_bytes(b'no picture at all')
+    whole = (tmp_path / '0000.png').read_bytes()
+    (tmp_path / 'cut.png').write_bytes(whole[:len(whole) // 2])
+    found = survey_folders([tmp_path])
+    assert sorted(found.broken) == ['cut.png', 'text.png'] and len(found.files) == 10
+
+
+def test_copies_and_near_copies(tmp_path):
+    write_pictures(tmp_path, 20, side=64)
+    shutil.copy(tmp_path / '0003.png', tmp_path / 'copy.png')
+    darker = (picture(5, 64) * 0.9).astype(np.uint8)
+    Image.fromarray(darker).save(tmp_path / 'near.jpg', quality=90)
+    found = survey_folders([tmp_path])
+    assert found.copies == 1
+    assert found.near == 1
+
+
+@pytest.mark.parametrize('make, message', [
+    (lambda folder: None, 'holds no pictures: it is empty'),
+    (lambda folder: (folder / 'a.mp4').write_bytes(b'x'),
+     r'holds no pictures \(left out: 1 files ending in .mp4\)'),
+    (lambda folder: write_pictures(folder, 3), 'holds 3 pictures'),
+    (lambda folder: [(folder / f'{number}.png').write_bytes(b'x') for number in range(9)],
+     'none of 9 pictures of .* can be read'),
+])
+def test_what_cannot_be_trained_on(tmp_path, make, message):
+    make(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        survey_folders([tmp_path])
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is no folder'):
+        survey_folders([tmp_path / 'missing'])
+    file = tmp_path / 'a.png'
+    file.write_bytes(b'x')
+    with pytest.raises(ValueError, match='is a file'):
+        survey_folders([file])
+
+
+def test_a_folder_without_permission(tmp_path, monkeypatch):
+    """Root may read everything: the answer of the system is what is tried."""
+    monkeypatch.setattr(os, 'access', lambda path, mode: False)
+    with pytest.raises(ValueError, match='may not be read'):
+        survey_folders([tmp_path])

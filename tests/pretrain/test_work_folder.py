@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing in a work folder is overwritten or mixed with other data."""
+import pytest
+
+from pic_plugin.pretrain.work_folder import WorkFolder, default_out, fingerprint
+
+
+def test_a_new_folder_and_one_with_a_plan_only(tmp_path):
+    work = WorkFolder(tmp_path / 'run')
+    work.check(['/a'], resume=False)
+    work.write('x = 1\n', dict(folders=['/a']))
+    assert work.config.read_text() == 'x = 1\n'
+    work.check(['/a'], resume=False)  # after --dry-run
+    assert not list(work.path.glob('*.partial'))
+
+
+def test_what_is_refused(tmp_path):
+    other = tmp_path / 'other'
+    other.mkdir()
+    (other / 'thesis.tex').write_text('x')
+    with pytest.raises(ValueError, match='is not empty and holds no run'):
+        WorkFolder(other).check(['/a'], resume=False)
+    with pytest.raises(ValueError, match='holds no run of pretrain to go on with'):
+        WorkFolder(other).check(['/a'], resume=True)
+    with pytest.raises(ValueError, match='is a file'):
+        WorkFolder(other / 'thesis.tex').check(['/a'], resume=False)
+    work = WorkFolder(tmp_path / 'run')
+    work.write('', dict(folders=['/a', '/b']))
+    with pytest.raises(ValueError, match='is the work folder of /a, /b, not of /a:'):
+        work.check(['/a'], resume=False)
+    work.check(['/b', '/a'], resume=False)
+    (work.path / 'epoch_1.pth').write_bytes(b'')
+    with pytest.raises(ValueError, match='add --resume'):
+        work.check(['/a', '/b'], resume=False)
+    work.check(['/a', '/b'], resume=True)
+    work.state.write_text('{')
+    with pytest.raises(ValueError, match='is damaged'):
+        work.check(['/a', '/b'], resume=True)
+
+
+def test_names():
+    assert str(default_out(('/data/my photos/', '/b'))) == 'work_dirs/pretrain_my photos_and_1'
+    assert fingerprint(['a', 'bc']) != fingerprint(['ab', 'c'])
+    assert fingerprint(['a\udcff']) == fingerprint(['a\udcff'])
