@@ -170,7 +170,7 @@ def export_backbone(weights: StateDict, cfg: dict[str, Any], form: str) -> Expor
     return Export(OrderedDict(weights), name, num_loaded, checks)
 
 
-def _export_vit(network: nn.Module, weights: StateDict, cfg: Dict[str, Any],
+def _export_vit(network: nn.Module, weights: StateDict, cfg: dict[str, Any],
                 form: str) -> Export:
     """See :func:`export_backbone`, for mmpretrain's VisionTransformer."""
     other = torchvision_vit(network)
