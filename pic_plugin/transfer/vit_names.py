@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
-from pic_plugin.transfer.checkpoint import StateDict
+from pic_plugin.engine.checkpoint.foreign_checkpoint import StateDict
 
 TYPES = ('VisionTransformer', 'MoCoV3ViT')
 # torchvision's classifier, which a backbone lacks.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Table 2 under AdamW: number of negatives, with and without the correction of absent rows.
 
-    python -m pic_plugin.tools.ablation _table2_adamw
+    python -m pic_plugin.tools.ablation pic_plugin/studies/grids/_table2_adamw.py
 
-Most systems that sample classes leave absent rows as they were under AdamW. Its results are still to
-be published: then its name loses the underscore, by which tests know grids without results.
+Most systems that sample classes leave absent rows as they were under AdamW. There are no results
+yet: with them the file loses its underscore, and tests look at it as at the other grids.
 """
 title = 'Negatives under AdamW, and the correction of class weights'
 caption = ('5,000 CIFAR-10 images, a small ViT, AdamW for network and class weights, 60,000 images '
