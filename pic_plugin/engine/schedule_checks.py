@@ -36,6 +36,8 @@ def scheduled_rates(runner: Runner) -> Optional[Rates]:
     Returns:
         Rates | None: None where the config does not say enough, or a schedule depends on losses.
     """
+    if hasattr(runner.optim_wrapper, 'items'):
+        return None  # two optimizers, each with rates of its own
     base = runner.optim_wrapper.param_groups[0] if hasattr(
         runner.optim_wrapper, 'param_groups') else None
     cfg = runner.cfg.get('param_scheduler')

@@ -18,6 +18,9 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import StateDict, resnet_de
 from pic_plugin.files import write_atomically
 from pic_plugin.models.pooling import pooled
 from pic_plugin.transfer.config_text import value_in_config
+from pic_plugin.transfer.vit_names import CLASSIFIER as VIT_CLASSIFIER
+from pic_plugin.transfer.vit_names import TYPES as VIT_TYPES
+from pic_plugin.transfer.vit_names import class_token_difference, torchvision_vit, vit_names
 from pic_plugin.version import __version__
 
 FORMATS = ('openmmlab', 'torchvision', 'timm')
@@ -142,8 +145,10 @@ def export_backbone(weights: StateDict, cfg: dict[str, Any], form: str) -> Expor
         state = OrderedDict((f'backbone.{key}', value) for key, value in weights.items())
         return Export(state, name, num_loaded, [])
 
+    if cfg['type'] in VIT_TYPES:
+        return _export_vit(network, weights, cfg, form)
     if cfg['type'] != 'ResNet':
-        raise ValueError(f'--format {form} knows ResNets only, and this backbone is a '
+        raise ValueError(f'--format {form} knows ResNets and ViTs only, and this backbone is a '
                          f'{cfg["type"]}: use --format openmmlab, whose names are mmpretrain\'s.')
     depth = cfg.get('depth')
     # Names of timm's ResNets are torchvision's.
@@ -163,6 +168,25 @@ def export_backbone(weights: StateDict, cfg: dict[str, Any], form: str) -> Expor
             'lies elsewhere. Use --format openmmlab.')
     checks.append(f'features equal to {difference:.1e} of the largest')
     return Export(OrderedDict(weights), name, num_loaded, checks)
+
+
+def _export_vit(network: nn.Module, weights: StateDict, cfg: dict[str, Any],
+                form: str) -> Export:
+    """See :func:`export_backbone`, for mmpretrain's VisionTransformer."""
+    other = torchvision_vit(network)
+    renamed = vit_names(weights, 'torchvision')
+    for name in VIT_CLASSIFIER:  # what is classified is not part of a backbone
+        renamed[name] = other.state_dict()[name]
+    name = f'torchvision VisionTransformer of the sizes of {_describe(cfg)}'
+    take_every_weight(other, renamed, name)
+    difference = class_token_difference(network, other)
+    if not difference < TOLERANCE:
+        raise ValueError(f'{name} takes every weight and gives other class tokens (they differ by '
+                         f'{difference:.1e} of the largest): use --format openmmlab.')
+    checks = [f'class tokens equal to {difference:.1e} of the largest']
+    if form == 'timm':
+        checks.append("compared in torchvision's network; then given the names of timm's")
+    return Export(vit_names(weights, form), name, len(weights), checks)
 
 
 def _build_resnet(library: str, depth: Optional[int]) -> nn.Module:

@@ -68,6 +68,7 @@ SMALL = ((0.4, 0.4, 0.4, 0.1, 0.8), 0.2, None, 0.5)
 RECIPES = {
     **{name: [(*NORMAL, 1)] for name in CROPS},
     'pic_demo': [(*SMALL, 1)],
+    'pic_vit_demo': [(*SMALL, 1)],
     'pic_resnet18_1xb128-coslr-200e_cifar10': [(*SMALL, 1)],
     'pic_resnet50_4xb64-mcrop-coslr-200e_in1k': [(*STRONG, 1), (*STRONG, 3)],
 }
@@ -151,7 +152,7 @@ def test_resolved_values(name):
     assert recipes(cfg) == RECIPES[name]
     preprocessor = cfg.model.data_preprocessor
     assert preprocessor.type == 'AugmentPreprocessor' and preprocessor.to_rgb
-    assert preprocessor.get('channels_last', False) == (name != 'pic_demo'), 'for GPUs'
+    assert preprocessor.get('channels_last', False) == (not name.endswith('demo')), 'for GPUs'
     assert preprocessor.mean == ([125.3, 123.0, 113.9] if 'cifar' in name or 'demo' in name else
                                  [123.675, 116.28, 103.53])
     assert cfg.train_dataloader.persistent_workers is False, 'resume would not be exact'

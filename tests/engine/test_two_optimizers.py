@@ -216,12 +216,14 @@ def test_resume_is_exact(work_dir):
 
 
 @pytest.mark.parametrize('saved, resumed', [
-    (two_optimizers(), dict(optimizer=dict(ADAMW))), (dict(optimizer=dict(SGD)), two_optimizers())
+    (two_optimizers(), dict(optimizer=dict(ADAMW))),
+    (two_optimizers(), dict(optimizer=dict(SGD))),
+    (dict(optimizer=dict(SGD)), two_optimizers()),
 ])
 def test_resume_with_another_number_of_optimizers(work_dir, saved, resumed):
     scheduler = dict(param_scheduler=None)
     train(work_dir, max_epochs=1, seed=0, optim_wrapper=saved, **scheduler)
-    with pytest.raises(ValueError, match='class_weights_optimizer'):
+    with pytest.raises(ValueError, match="cannot be resumed.*SGD beside the network's"):
         train(work_dir, max_epochs=2, seed=0, resume=True, optim_wrapper=resumed, **scheduler)
 
 
@@ -258,3 +260,21 @@ def test_every_parameter_is_in_one_optimizer():
 def test_configs_that_make_no_sense(options, message):
     with pytest.raises(ValueError, match=message):
         build(**options)
+
+
+def test_layer_wise_rates_of_the_network():
+    model = MODELS.build(dict(
+        type='PIC',
+        backbone=dict(type='VisionTransformer', img_size=32, patch_size=16, arch=dict(
+            embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)),
+        neck=dict(type='MoCoV2Neck', in_channels=16, hid_channels=8, out_channels=4,
+                  with_avg_pool=False),
+        head=dict(type='PICHead', feat_dim=4, num_negatives=5)))
+    _, wrapper = build(
+        model, dict(layer_decay_rate=0.5), optimizer=dict(ADAMW), class_weights_optimizer=dict(SGD),
+        network_constructor='LearningRateDecayOptimWrapperConstructor')
+    rates = {group['lr'] for group in wrapper['network'].optimizer.param_groups}
+    assert len(rates) == 4 and max(rates) == ADAMW['lr'], 'embedding, two layers, and the rest'
+    held = [one for group in wrapper['network'].optimizer.param_groups for one in group['params']]
+    assert not any(one is model.head.weight for one in held)
+    assert wrapper['class_weights'].optimizer.param_groups[0]['lr'] == SGD['lr']

@@ -147,7 +147,7 @@ def test_other_backbones_of_mmpretrain(tmp_path, capsys):
     path = write(tmp_path, pic_content(cfg, 16))
     lines = run(path, tmp_path / 'out', capsys=capsys)
     assert 'mmpretrain SwinTransformer(' in lines[0] and 'loaded' in lines[0]
-    with pytest.raises(SystemExit, match='knows ResNets only, and this backbone is a SwinTransf'):
+    with pytest.raises(SystemExit, match='ResNets and ViTs only, and this backbone is a Swin'):
         main([str(path), str(tmp_path / 'out'), '--format', 'torchvision'])
 
 

@@ -53,6 +53,8 @@ class BankCheckpoint:
         self.class_weights = class_weights
         self.bank = class_weights.bank
         self.optimizer = type(class_weights.optimizer).__name__
+        if hasattr(runner.optim_wrapper, 'items'):
+            self.optimizer += " beside the network's optimizer"
         self.head_rows = HeadRows(model, class_weights.weight, class_weights.optimizer)
         self.shards = ShardCheckpoint(class_weights, self.head_rows)
         self.keys = keys

@@ -126,7 +126,7 @@ def test_settings_of_a_grid_differ_and_each_change_takes_effect(name):
             given = changes if is_head else {}
             assert group['lr'] == base.lr * given.get('lr_mult', 1)
             assert group['weight_decay'] == base.weight_decay * given.get('decay_mult', 1)
-            assert group['momentum'] == given.get('momentum', base.momentum)
+            assert group.get('momentum') == given.get('momentum', base.get('momentum'))
         for scheduler in cfg.param_scheduler:
             build_scheduler(scheduler, built)
         sampler = cfg.train_dataloader.sampler
