@@ -103,10 +103,12 @@ def index_rows(path: str, label_column: Optional[str], key_column: Optional[str]
     arrays: Dict[str, np.ndarray] = {}
     classes = None
     if label_column is not None:
-        arrays['label'] = np.array(rows[label_column], dtype=np.int32)
+        arrays['label'] = np.array(rows.data.column(label_column).to_pylist(),
+                                   dtype=np.int32)
         classes = getattr(rows.features[label_column], 'names', None)
     if key_column is not None:
-        arrays['key'] = hash_names(os.fsencode(str(value)) for value in rows[key_column])
+        arrays['key'] = hash_names(
+            os.fsencode(str(value)) for value in rows.data.column(key_column).to_pylist())
     report = FileReport()
     report.read['in a Hugging Face data set'] += len(rows)
     names = NameList.of(f'{columns[0]}/{row}'.encode() for row in range(len(rows)))
