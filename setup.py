@@ -114,6 +114,11 @@ EXTRAS = {
     # the extra `lite`. mmseg imports ftfy and regex without declaring them.
     'downstream': ['mmdet==3.3.0', 'mmsegmentation==1.2.2', 'ftfy', 'regex'],
     'tensorboard': ['tensorboard'],
+    # Pictures of telephones (HEIC); AVIF is Pillow's own from 11.3 on.
+    'heif': ['pillow-heif', 'pillow>=11.3'],
+    # Data sets in an LMDB, and those of Hugging Face on disk.
+    'lmdb': ['lmdb'],
+    'huggingface': ['datasets'],
     # Figures, and features on a map; `umap-learn` besides for another kind of map.
     'analysis': ['matplotlib', 'scikit-learn'],
     # The report's test in a browser; Debian's package chromium besides.
