@@ -73,10 +73,11 @@ def open_rows(path: str) -> Any:
     """
     try:
         import datasets
+        from datasets import load_from_disk  # a folder `datasets` is an empty package to Python
     except ImportError as error:
         raise ImportError(f'{printable(path)} is a Hugging Face data set: run '
                           '`pip install datasets`.') from error
-    rows = datasets.load_from_disk(path)
+    rows = load_from_disk(path)
     if isinstance(rows, datasets.DatasetDict):
         raise ValueError(f'{printable(path)} has the splits {sorted(rows)}: name the folder of one '
                          f'of them, such as {os.path.join(path, sorted(rows)[0])}.')

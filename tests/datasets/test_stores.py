@@ -16,8 +16,10 @@ PIPELINE = [dict(type='LoadImageOrSkip'),
             dict(type='PackInputs', meta_keys=('sample_idx', 'img_path'))]
 needs_lmdb = pytest.mark.skipif(importlib.util.find_spec('lmdb') is None,
                                 reason='lmdb is not installed (pip install lmdb)')
-needs_datasets = pytest.mark.skipif(importlib.util.find_spec('datasets') is None,
-                                    reason='datasets is not installed (pip install datasets)')
+# This folder is a package of that name to Python, without an origin.
+needs_datasets = pytest.mark.skipif(
+    getattr(importlib.util.find_spec('datasets'), 'origin', None) is None,
+    reason='datasets is not installed (pip install datasets)')
 
 
 def pixels_of(dataset):
