@@ -145,14 +145,17 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                              'leave --make out to check it.')
         images = find_images(args.train)
         if args.make is None:
-            names = args.list.read_text(encoding='utf-8').split()
+            text = args.list.read_text(encoding='utf-8', errors='surrogateescape')
+            names = text.split()
         else:
             names = choose(images, args.make, args.seed)
         lines = annotate(names, images, str(args.list))
         if args.make is not None:
-            args.list.write_text(''.join(f'{name}\n' for name in names), encoding='utf-8')
+            args.list.write_text(''.join(f'{name}\n' for name in names), encoding='utf-8',
+                                 errors='surrogateescape')
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8')
+        args.out.write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8',
+                            errors='surrogateescape')
     print(f'{len(lines)} images of {len(images)} classes -> {args.out}')
     if len(images) != NUM_CLASSES:
         print(f'imagenet_subset: {args.train} has {len(images)} folders, and ImageNet-1K '
