@@ -116,6 +116,9 @@ EXTRAS = {
     'tensorboard': ['tensorboard'],
     # Figures, and features on a map; `umap-learn` besides for another kind of map.
     'analysis': ['matplotlib', 'scikit-learn'],
+    # Features as Parquet, and the backbone as ONNX.
+    'parquet': ['pyarrow'],
+    'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
     # The report's test in a browser; Debian's package chromium besides.
     'browser': ['playwright'],
     'tests': ['pytest>=7', 'hypothesis', 'psutil', 'tensorboard', 'setuptools>=64,<82', 'wheel'],

@@ -86,8 +86,7 @@ class ProgressHook(Hook):
         self.say(f'{done * self._batch:,} of {runner.max_iters * self._batch:,} images '
                  f'({100 * done / runner.max_iters:.0f} %), {rate * self._batch:,.0f} images/s, '
                  f'{100 * share:.0f} % of the time waiting for pictures{loss}{left}')
-        if share > LOADER_SHARE and not self._hinted and getattr(
-                runner.train_dataloader, 'num_workers', 0):
+        if share > LOADER_SHARE and not self._hinted and runner.train_dataloader.num_workers:
             self._hinted = True
             self.say('the network waits for pictures most of the time: more loader workers '
                      '(train_dataloader.num_workers), or smaller copies of the pictures, would '
