@@ -114,14 +114,17 @@ EXTRAS = {
     # the extra `lite`. mmseg imports ftfy and regex without declaring them.
     'downstream': ['mmdet==3.3.0', 'mmsegmentation==1.2.2', 'ftfy', 'regex'],
     'tensorboard': ['tensorboard'],
-    # Figures, and features on a map; `umap-learn` besides for another kind of map.
-    'analysis': ['matplotlib', 'scikit-learn'],
+    # Figures, features on a map, and the report's page; `umap-learn` besides for another kind of
+    # map.
+    'analysis': ['matplotlib', 'scikit-learn', 'jinja2'],
     # Features as Parquet, and the backbone as ONNX.
     'parquet': ['pyarrow'],
     'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
     # The report's test in a browser; Debian's package chromium besides.
     'browser': ['playwright'],
     'tests': ['pytest>=7', 'hypothesis', 'psutil', 'tensorboard', 'setuptools>=64,<82', 'wheel'],
+    # The site: sphinx-build -W docs docs/_build.
+    'docs': ['sphinx>=8,<10', 'myst-parser>=4', 'furo'],
     # Pinned: a new linter finds new faults in old code.
     'lint': ['ruff==0.17.6', 'mypy==2.4.1'],
 }
@@ -136,14 +139,14 @@ setup(
     long_description_content_type='text/markdown',
     keywords='self-supervised learning, instance classification, OpenMMLab, computer vision',
     license='Apache-2.0',
-    python_requires='>=3.8',
+    python_requires='>=3.9',
     packages=find_packages(include=['pic_plugin', 'pic_plugin.*']),
     package_data={'pic_plugin': ['py.typed', 'data/*']},
     include_package_data=False,
     # Not here: torch and torchvision, which pip could replace by a build for another CUDA, and
     # mmcv (see the extras). pic_plugin/dependencies.py checks all of them at import.
     install_requires=[
-        'mmengine>=0.10,<1',
+        'mmengine>=0.10.3,<0.11',
         'mmpretrain>=1.2,<2',
         'numpy',
         'pillow',

@@ -2,24 +2,37 @@
 """PIC, Parametric Instance Classification, for OpenMMLab.
 
 ``custom_imports = dict(imports=['pic_plugin'], allow_failed_imports=False)`` in a config registers
-everything below in mmpretrain's registries.
+its algorithm, head, loss, sampler, hooks and data sets in mmpretrain's registries.
+
+Where mmengine, mmcv and mmpretrain are not installed at all, there is the core for training loops
+of one's own, which needs torch and numpy alone: ``pic_plugin.bank`` with ``SampledClassWeights``,
+and ``pic_plugin.losses``.
 """
 from typing import Any
 
-from .dependencies import check_dependencies
+from .dependencies import CORE_ONLY, check_dependencies, has_openmmlab, warn_of_core_only
 from .version import __version__
 
-# Before the imports below, which would fail on a wrong version with a message of their own.
-check_dependencies()
+if has_openmmlab():
+    # Before the imports below, which would fail on a wrong version with a message of their own.
+    check_dependencies()
 
-from . import datasets, engine, evaluation, models  # noqa: E402
+    from . import bank, datasets, engine, evaluation, losses, models
 
-__all__ = ['__version__', 'datasets', 'embed', 'engine', 'evaluation', 'load_backbone', 'models']
+    __all__ = ['__version__', 'bank', 'datasets', 'embed', 'engine', 'evaluation', 'load_backbone',
+               'losses', 'models']
+else:
+    from . import bank, losses
+
+    __all__ = ['__version__', 'bank', 'losses']
+    warn_of_core_only()
 
 
 def __getattr__(name: str) -> Any:
-    """Import what takes long only when it is asked for."""
-    if name in ('embed', 'load_backbone'):
+    """Import what takes long only when it is asked for; say what is missing where it is."""
+    if name in ('embed', 'load_backbone') and has_openmmlab():
         from . import features
         return getattr(features, name)
+    if name in ('embed', 'load_backbone', 'datasets', 'engine', 'evaluation', 'models'):
+        raise AttributeError(f'pic_plugin.{name} is not there: {CORE_ONLY}')
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

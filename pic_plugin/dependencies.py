@@ -7,6 +7,7 @@ same module, and so do the forks of OpenMMLab's packages under other names.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -53,10 +54,27 @@ MMCV_COMMAND = 'pip install mmcv-lite==2.1.0'
 REQUIREMENTS = (
     Requirement('torch', '2.1', None, TORCH_COMMAND),
     Requirement('torchvision', '0.16', None, TORCH_COMMAND),
-    Requirement('mmengine', '0.10', '1', "pip install 'mmengine>=0.10,<1'"),
+    # engine/runner_private.py is tested with each of these.
+    Requirement('mmengine', '0.10.3', '0.11', "pip install 'mmengine>=0.10.3,<0.11'"),
     Requirement('mmcv', '2.0', '2.4', MMCV_COMMAND),
     Requirement('mmpretrain', '1.2', '2', "pip install 'mmpretrain>=1.2,<2'"),
 )
+
+
+OPENMMLAB = ('mmengine', 'mmcv', 'mmpretrain')
+CORE_ONLY = ('mmengine, mmcv and mmpretrain are not installed: pic_plugin.bank and '
+             'pic_plugin.losses work in a training loop of your own; for configs, `mim train` and '
+             "the tools run `pip install 'pic_plugin[lite]'`.")
+
+
+def has_openmmlab() -> bool:
+    """Whether any of OpenMMLab's packages is installed, in whatever version."""
+    return any(importlib.util.find_spec(name) is not None for name in OPENMMLAB)
+
+
+def warn_of_core_only() -> None:
+    """Say that there is the core alone, and how to get the rest."""
+    warnings.warn(CORE_ONLY, stacklevel=3)
 
 
 def parse_version(version: str) -> Version:

@@ -55,7 +55,7 @@ def test_good_versions_pass_without_a_warning():
 @pytest.mark.parametrize('name, command', [
     ('torch', 'pip install torch==2.14.1 torchvision==0.29.1'),
     ('torchvision', 'pip install torch==2.14.1 torchvision==0.29.1'),
-    ('mmengine', "pip install 'mmengine>=0.10,<1'"),
+    ('mmengine', "pip install 'mmengine>=0.10.3,<0.11'"),
     ('mmcv', 'pip install mmcv-lite==2.1.0'),
     ('mmpretrain', "pip install 'mmpretrain>=1.2,<2'"),
 ])

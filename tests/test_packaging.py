@@ -116,7 +116,7 @@ def test_wheel_holds_the_package_its_data_and_what_mim_needs(wheel, checkout):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert wheel.name == f'pic_plugin-{__version__}-py3-none-any.whl'
     expected = {f'pic_plugin/{file}' for file in files_below(
-        checkout / 'pic_plugin', '*.py', '*.webp', 'py.typed')}
+        checkout / 'pic_plugin', '*.py', '*.webp', 'py.typed', 'report.*')}
     expected |= {f'pic_plugin/.mim/configs/{file}'
                  for file in files_below(checkout / 'configs', '*')
                  if (checkout / 'configs' / file).is_file()}
@@ -164,7 +164,7 @@ def test_sdist_gives_the_same_wheel(sdist, wheel, tmp_path):
 
 def test_installed_wheel_finds_its_configs_and_data(installed):
     assert installed.where() == installed.site / 'pic_plugin'
-    code = f'from pic_plugin.tools.config_file import find_config; print(find_config({CONFIG!r}))'
+    code = f'from pic_plugin.engine.config_file import find_config; print(find_config({CONFIG!r}))'
     assert Path(installed('-c', code).strip().splitlines()[-1]) == (
         installed.site / 'pic_plugin' / '.mim' / 'configs' / 'pic' / CONFIG).resolve()
 

@@ -37,7 +37,7 @@ model = dict(
         out_channels=128,
         with_last_bn=False,
         norm_cfg=dict(type='BN1d')),
-    # 5,000 classes are few enough for a soft-max over all of them.
+    # 5,000 classes are few enough for a softmax over all of them.
     head=dict(type='PICHead', feat_dim=128, num_negatives=None))
 
 # Data
@@ -100,7 +100,10 @@ val_cfg = dict()
 
 # Schedule: 30 passes are 150,000 images. The learning rate is 8 times the authors' for this batch,
 # and the weight decay 5 times: there are only 1,170 steps.
-train_cfg = dict(by_epoch=True, max_epochs=30, val_interval=15)
+max_epochs = 30
+warmup_epochs = 2
+warmup_epochs = min(warmup_epochs, max_epochs // 2)
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=15)
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='SGD', lr=0.12, momentum=0.9, weight_decay=5e-4))
 param_scheduler = [
@@ -110,17 +113,19 @@ param_scheduler = [
         start_factor=0.01,
         by_epoch=True,
         begin=0,
-        end=2,
+        end=warmup_epochs,
         convert_to_iter_based=True),
     # It ends at a third of its peak: there are too few steps for a tail of small ones.
     dict(
         type='CosineAnnealingLR',
         eta_min=0.04,
         by_epoch=True,
-        begin=2,
-        end=30,
+        begin=warmup_epochs,
+        end=max_epochs,
         convert_to_iter_based=True),
 ]
+if warmup_epochs == 0:
+    del param_scheduler[0]
 
 # Running
 custom_hooks = [dict(type='InstanceBankHook'), dict(type='CompareWithUntrainedHook')]

@@ -17,12 +17,10 @@ batch_size = 64
 learning_rate = 0.0075
 max_epochs = 200
 warmup_epochs = 5
-# Images that are visited again and again before others come, and by how many they move on. The
-# authors' are a tenth of their images and an eighth of that; the demo's a fifth and an eighth. With
-# fewer images than window_size it becomes their number: choose a smaller one, else every image
-# returns only once an epoch. Both at least a few batches.
-window_size = 131072
-stride = 16384
+# Images that are visited again and again before others come, and by how many they move on. None: a
+# tenth of the images and an eighth of that, the authors' proportions; at least four batches.
+window_size = None
+stride = None
 
 # Model
 model = dict(
@@ -32,10 +30,10 @@ model = dict(
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         to_rgb=True),
-    # For ResNet-18: depth=18 here and in_channels=512 below.
     backbone=dict(type='ResNet', depth=50, zero_init_residual=True),
-    neck=dict(type='MoCoV2Neck', in_channels=2048, hid_channels=2048, out_channels=128),
-    # With fewer images than num_negatives the soft-max runs over all of them.
+    # in_channels=None: as many as the backbone gives.
+    neck=dict(type='MoCoV2Neck', in_channels=None, hid_channels=2048, out_channels=128),
+    # With fewer images than num_negatives the softmax runs over all of them.
     head=dict(type='PICHead', feat_dim=128, num_negatives=65536))
 
 # Data
@@ -75,6 +73,7 @@ train_dataloader = dict(
         pipeline=train_pipeline))
 
 # Schedule
+warmup_epochs = min(warmup_epochs, max_epochs // 2)
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -95,6 +94,8 @@ param_scheduler = [
         end=max_epochs,
         convert_to_iter_based=True),
 ]
+if warmup_epochs == 0:
+    del param_scheduler[0]
 auto_scale_lr = dict(base_batch_size=64)
 
 # Running

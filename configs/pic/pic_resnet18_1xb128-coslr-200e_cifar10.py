@@ -102,7 +102,10 @@ val_evaluator = dict(type='KNNMetric', topk=(20, 200))
 val_cfg = dict()
 
 # Schedule
-train_cfg = dict(by_epoch=True, max_epochs=200, val_interval=10)
+max_epochs = 200
+warmup_epochs = 5
+warmup_epochs = min(warmup_epochs, max_epochs // 2)
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=10)
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='SGD', lr=0.12, momentum=0.9, weight_decay=5e-4))
 param_scheduler = [
@@ -111,16 +114,18 @@ param_scheduler = [
         start_factor=0.01,
         by_epoch=True,
         begin=0,
-        end=5,
+        end=warmup_epochs,
         convert_to_iter_based=True),
     dict(
         type='CosineAnnealingLR',
         eta_min=1e-6,
         by_epoch=True,
-        begin=5,
-        end=200,
+        begin=warmup_epochs,
+        end=max_epochs,
         convert_to_iter_based=True),
 ]
+if warmup_epochs == 0:
+    del param_scheduler[0]
 auto_scale_lr = dict(base_batch_size=128)
 
 # Running

@@ -24,7 +24,7 @@ model = dict(
         feat_dim=128,
         # DistributedDataParallel fixes the size of parameters before the data set is read.
         num_instances=1281167,
-        # The authors' code has a soft-max over all instances (num_negatives=None), 656 MB of
+        # The authors' code has a softmax over all instances (num_negatives=None), 656 MB of
         # weights on each GPU with as much again for gradient and momentum. The paper's recent
         # negatives, which that code lacks, need a twentieth, and with the weight-update correction
         # hardly cost accuracy (its Table 2).
@@ -73,10 +73,13 @@ train_dataloader = dict(
         pipeline=train_pipeline))
 
 # Schedule
-train_cfg = dict(by_epoch=True, max_epochs=200)
+max_epochs = 200
+warmup_epochs = 5
+warmup_epochs = min(warmup_epochs, max_epochs // 2)
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs)
 # Weight decay on everything, class weights, biases and BatchNorm included.
 optim_wrapper = dict(
-    # torch's mixed precision for apex; class weights, norms and soft-max stay in float32.
+    # torch's mixed precision for apex; class weights, norms and softmax stay in float32.
     type='AmpOptimWrapper',
     dtype='float16',
     loss_scale='dynamic',
@@ -88,16 +91,18 @@ param_scheduler = [
         start_factor=0.01,
         by_epoch=True,
         begin=0,
-        end=5,
+        end=warmup_epochs,
         convert_to_iter_based=True),
     dict(
         type='CosineAnnealingLR',
         eta_min=1e-6,
         by_epoch=True,
-        begin=5,
-        end=200,
+        begin=warmup_epochs,
+        end=max_epochs,
         convert_to_iter_based=True),
 ]
+if warmup_epochs == 0:
+    del param_scheduler[0]
 # For another number of GPUs, train with --auto-scale-lr.
 auto_scale_lr = dict(base_batch_size=256)
 

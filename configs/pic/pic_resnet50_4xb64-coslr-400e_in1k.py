@@ -6,20 +6,25 @@ fortieth of the epochs.
 """
 _base_ = 'pic_resnet50_4xb64-coslr-200e_in1k.py'
 
-train_cfg = dict(max_epochs=400)
+max_epochs = 400
+warmup_epochs = 10
+warmup_epochs = min(warmup_epochs, max_epochs // 2)
+train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
     dict(
         type='LinearLR',
         start_factor=0.01,
         by_epoch=True,
         begin=0,
-        end=10,
+        end=warmup_epochs,
         convert_to_iter_based=True),
     dict(
         type='CosineAnnealingLR',
         eta_min=1e-6,
         by_epoch=True,
-        begin=10,
-        end=400,
+        begin=warmup_epochs,
+        end=max_epochs,
         convert_to_iter_based=True),
 ]
+if warmup_epochs == 0:
+    del param_scheduler[0]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Dict, List
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pic_plugin.bank import InstanceBank, read_bank
+from pic_plugin.bank import InstanceBank, NoCorrection, Slots
+from pic_plugin.bank.corrections import correction_named
+from pic_plugin.engine.checkpoint.bank_checkpoint import KEY
+from pic_plugin.engine.checkpoint.bank_files import bank_paths, restore_bank
+from pic_plugin.engine.checkpoint.bank_state import check_bank_state
+from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint, state_dict_of, unwrap
 from pic_plugin.engine.checkpoint.shard_checkpoint import STATES
-from pic_plugin.transfer.checkpoint import read_checkpoint, state_dict_of, unwrap
-
-KEY = 'pic_bank'
 
 
 def read_class_weights(checkpoint: Path) -> Tensor:
@@ -24,7 +25,7 @@ def read_class_weights(checkpoint: Path) -> Tensor:
         checkpoint (Path): Of PIC pre-training; ``*.bank-*`` files are looked for beside it.
 
     Raises:
-        BankFileError: If a bank file is missing or damaged.
+        BankFileError: If a bank file is missing, damaged or of another checkpoint.
         FileNotFoundError: If there is no checkpoint.
         ValueError: If it has no class weights, or not all.
     """
@@ -36,39 +37,30 @@ def read_class_weights(checkpoint: Path) -> Tensor:
     if not isinstance(state, dict) or (weight is None and not sharded):
         raise ValueError(f'{checkpoint} has no class weights: give a checkpoint that PIC '
                          'pre-training wrote with InstanceBankHook.')
+    try:
+        check_bank_state(state)
+    except ValueError as error:
+        raise ValueError(f'{checkpoint} is damaged, or not of this plugin: {error}.') from error
     count = state['num_instances']
-    bank = InstanceBank(count, state['num_negatives'], state['num_slots'], state['feat_dim'],
-                        state['seed'], state['correct'], state['num_states'])
-    bank.step = state['step']
+    correction = (correction_named(state.get('correction', 'SGDCorrection')) if state['correct']
+                  else NoCorrection())
+    bank = InstanceBank(count, state['num_negatives'], Slots(state['num_slots']),
+                        state['feat_dim'], state['seed'], correction)
     if sharded:
-        # Rows of the soft-max that no bank file has stand out.
-        weight = torch.full((count if bank.is_full else bank.num_slots, bank.feat_dim), math.nan)
+        # Rows of the softmax that no bank file has stand out.
+        weight = torch.full((count if bank.is_full else state['num_slots'], bank.feat_dim),
+                            math.nan)
     assert weight is not None
-    if bank.active_set is not None:
-        bank.active_set.load_state_dict(
-            {name: array.cpu().numpy().copy() for name, array in state['active_set'].items()})
-    if sharded or bank.active_set is not None:
-        for rank in range(state['world_size']):
-            _read_rows(bank, weight, checkpoint.with_name(
-                f'{checkpoint.stem}.{state["token"]}.bank-{rank}of{state["world_size"]}'))
+
+    def take(slots: np.ndarray, values: np.ndarray) -> None:
+        # Of each row without what the optimizer keeps for it.
+        weight[torch.from_numpy(slots.copy())] = torch.from_numpy(values[:, 0].copy()).to(weight)
+
+    paths = bank_paths(checkpoint, state) if sharded or bank.active_set is not None else []
+    restore_bank(bank, state, paths, on_head=take)
     if bank.is_full and len(weight) < count:
         raise ValueError(f'{checkpoint} has {len(weight)} of {count} class weights.')
     if weight.isnan().any():
         raise ValueError(f'class weights of {checkpoint} are NaN, or in none of its bank files.')
     return torch.cat([bank.class_weights(ids, weight).float()
                       for ids in np.array_split(np.arange(count), -(-count // 65536))])
-
-
-def _read_rows(bank: InstanceBank, weight: Tensor, path: Path) -> None:
-    transitions: Dict[str, List[np.ndarray]] = {}
-    for kind, values, arrays in read_bank(path):
-        if kind == 'transitions':
-            transitions.setdefault(values['name'], []).append(arrays['products'])
-        if kind == 'rows':
-            bank.put(arrays['ids'], arrays['steps'], arrays['values'])
-        if kind == 'head':
-            # Each row, and what the optimizer keeps for it.
-            weight[torch.from_numpy(arrays['slots'].copy())] = torch.from_numpy(
-                arrays['values'][:, 0].copy())
-    bank.transitions.load_state_dict(
-        {name: np.concatenate(parts) for name, parts in transitions.items()})

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, List
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from pic_plugin.analysis.style import COLOURS, require
+from pic_plugin.analysis.features import Features
+from pic_plugin.analysis.images import Images
+from pic_plugin.analysis.style import COLOURS, hide_axes, require, subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METHODS = ('tsne', 'umap', 'pca')
+CLUSTERS = 10
 PCA_DIMS = 50  # before t-SNE, as its author advises
 MARKERS = 'os^DvP*X'  # a colour that comes again has another mark
 
@@ -33,7 +36,7 @@ def embed(features: np.ndarray, method: str = 'tsne', seed: int = 0) -> np.ndarr
         ValueError: If the method is unknown.
     """
     if method not in METHODS:
-        raise ValueError(f'the method {method!r} is none of {", ".join(METHODS)}.')
+        raise ValueError(f'the method {method!r} is not one of {", ".join(METHODS)}.')
     require('sklearn')
     from sklearn.decomposition import PCA
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
@@ -56,7 +59,7 @@ def embed(features: np.ndarray, method: str = 'tsne', seed: int = 0) -> np.ndarr
     return ((points - low) / np.where(high > low, high - low, 1)).astype(np.float64)
 
 
-def cluster(features: np.ndarray, count: int, seed: int = 0) -> List[str]:
+def cluster(features: np.ndarray, count: int, seed: int = 0) -> list[str]:
     """Names ``cluster 1`` and so on of the k-means cluster of each feature, largest first."""
     require('sklearn')
     from sklearn.cluster import KMeans
@@ -64,6 +67,14 @@ def cluster(features: np.ndarray, count: int, seed: int = 0) -> List[str]:
     numbers, sizes = np.unique(found, return_counts=True)
     rank = {number: place + 1 for place, number in enumerate(numbers[np.argsort(-sizes)])}
     return [f'cluster {rank[number]}' for number in found]
+
+
+def groups_of(features: Features, images: Images, clusters: Optional[int] = None,
+              seed: int = 0) -> list[str]:
+    """Label of each picture, or its cluster where there are no labels or clusters are wanted."""
+    if images.labels is not None and clusters is None:
+        return [images.labels[index] for index in features.indices]
+    return cluster(features.values.numpy(), clusters or CLUSTERS, seed)
 
 
 def group_styles(groups: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -83,18 +94,12 @@ def draw_embedding(points: np.ndarray, groups: Sequence[str]) -> Figure:
         points (np.ndarray): (n, 2).
         groups (Sequence[str]): (n,) label or cluster of each.
     """
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(6.5, 5), layout='constrained')
-    axes = figure.subplots()
+    figure, axes = subplots(6.5, 5)
+    hide_axes(axes)
     chosen = np.array(groups)
     for name, (colour, marker) in group_styles(groups).items():
         here = points[chosen == name]
         axes.scatter(here[:, 0], here[:, 1], s=14, color=colour, marker=marker, label=name,
                      linewidths=0, alpha=0.85)
-    axes.grid(False)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
     figure.legend(loc='outside right upper', fontsize=8)
     return figure

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Callable, List, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pic_plugin.analysis.images import Images
+from pic_plugin.analysis.inputs import progress
 from pic_plugin.analysis.network import Network
-from pic_plugin.analysis.saliency_study import none_readable
 from pic_plugin.evaluation.knn import knn_predict, normalise
 
 NEIGHBOURS = 20
@@ -24,7 +25,7 @@ class Features(NamedTuple):
         values (Tensor): (n, C) float32.
     """
 
-    indices: List[int]
+    indices: list[int]
     values: Tensor
 
 
@@ -32,30 +33,20 @@ def extract(network: Network,
             images: Images,
             indices: Sequence[int],
             side: int,
-            batch_size: int = 128,
-            on_progress: Optional[Callable[[int], None]] = None) -> Features:
-    """Pooled features of pictures, on the CPU.
-
-    Args:
-        network (Network): The network.
-        images (Images): Pictures.
-        indices (Sequence[int]): Which of them.
-        side (int): Pixels that they are brought to.
-        batch_size (int): Pictures in one forward pass. Defaults to 128.
-        on_progress (Callable, optional): Called with the number of pictures just done.
+            batch_size: int = 128) -> Features:
+    """Pooled features of the pictures at ``indices``, brought to ``side`` pixels, on the CPU.
 
     Raises:
         ValueError: If no picture can be read, or a feature is not finite.
     """
-    kept: List[int] = []
-    parts: List[Tensor] = []
-    for batch, pictures in images.batches(indices, side, batch_size):
-        kept += batch
-        parts.append(network.features(network.normalise(pictures)).cpu())
-        if on_progress is not None:
-            on_progress(len(batch))
-    if not kept:
-        raise ValueError(none_readable(images))
+    kept: list[int] = []
+    parts: list[Tensor] = []
+    with progress(len(indices)) as advance:
+        for batch, pictures in images.batches(indices, side, batch_size):
+            kept += batch
+            parts.append(network.features(network.normalise(pictures)).cpu())
+            advance(len(batch))
+    images.check_any(kept)
     values = torch.cat(parts)
     finite = values.isfinite().all(dim=1)
     if not finite.all():
@@ -77,8 +68,9 @@ def knn_accuracy(features: Features, images: Images) -> Optional[float]:
     """
     if images.labels is None or len(features.indices) < 2:
         return None
-    names = sorted(set(images.labels))
-    labels = torch.tensor([names.index(images.labels[index]) for index in features.indices])
+    _, classes = np.unique([images.labels[index] for index in features.indices],
+                           return_inverse=True)
+    labels = torch.from_numpy(classes)
     unit = normalise(features.values)
     # Every second: files are sorted by class, so that both halves have all classes.
     references, queries = slice(0, None, 2), slice(1, None, 2)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Tuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pic_plugin.analysis.scalars import Curve, Run
+from pic_plugin.analysis.style import subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ class Chart(NamedTuple):
     """
 
     title: str
-    keys: Tuple[str, ...]
+    keys: tuple[str, ...]
 
 
 CHARTS = (
@@ -37,7 +38,7 @@ CHARTS = (
 )
 
 
-def curves_of(run: Run, chart: Chart) -> Dict[str, Curve]:
+def curves_of(run: Run, chart: Chart) -> dict[str, Curve]:
     """The scalars of a run that belong into a chart."""
     return {key: curve for key, curve in run.curves.items() for pattern in chart.keys
             if key == pattern or pattern.endswith('*') and key.startswith(pattern[:-1])}
@@ -49,13 +50,11 @@ def draw_health(runs: Sequence[Run]) -> Figure:
     Args:
         runs (Sequence[Run]): At least one.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
-    figure = Figure(figsize=(9, 5), layout='constrained')
-    grid = figure.subplots(2, 3, sharex=True)
+    figure, grid = subplots(9, 5, 2, 3, sharex=True)
     for axes, chart in zip(grid.flat, CHARTS):
         axes.set_title(chart.title)
-        found: List[str] = []
+        found: list[str] = []
         for number, run in enumerate(runs):
             for key, curve in sorted(curves_of(run, chart).items()):
                 if key not in found:

@@ -2,15 +2,20 @@
 """Pictures to analyse: a folder of files or a data set of a config, read a few at a time."""
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, List, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import cv2
 import numpy as np
 from mmpretrain.registry import DATASETS
 
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
+from pic_plugin.datasets.endings import readable_endings
+from pic_plugin.datasets.file_names import printable
+from pic_plugin.datasets.members import read_bytes
+from pic_plugin.datasets.pillow_formats import decode_heif
+from pic_plugin.datasets.walk import walk
 
 
 class Skipped(NamedTuple):
@@ -32,7 +37,7 @@ class Images:
     def __init__(self, names: Sequence[str], labels: Optional[Sequence[str]]) -> None:
         self.names = list(names)
         self.labels = None if labels is None else list(labels)
-        self.skipped: List[Skipped] = []
+        self.skipped: list[Skipped] = []
 
     def __len__(self) -> int:
         return len(self.names)
@@ -46,7 +51,7 @@ class Images:
         raise NotImplementedError
 
     def batches(self, indices: Sequence[int], side: int,
-                batch_size: int) -> Iterator[tuple[List[int], np.ndarray]]:
+                batch_size: int) -> Iterator[tuple[list[int], np.ndarray]]:
         """Read pictures, a few in memory at a time; those that cannot be read are left out.
 
         Args:
@@ -57,8 +62,8 @@ class Images:
         Yields:
             tuple: Indices of up to ``batch_size`` pictures, and (B, side, side, 3) uint8, BGR.
         """
-        kept: List[int] = []
-        pixels: List[np.ndarray] = []
+        kept: list[int] = []
+        pixels: list[np.ndarray] = []
         for index in indices:
             try:
                 picture = square(self.read(index), side)
@@ -75,6 +80,16 @@ class Images:
         if kept:
             yield kept, np.stack(pixels)
 
+    def check_any(self, kept: Sequence[int]) -> None:
+        """Stop where there is nothing to go on with.
+
+        Raises:
+            ValueError: If none of the pictures could be read.
+        """
+        if not kept:
+            first = f', the first because {self.skipped[0].reason}' if self.skipped else ''
+            raise ValueError(f'none of {len(self)} pictures can be read{first}.')
+
 
 class FolderImages(Images):
     """All picture files in a folder and below it, in the order of their paths.
@@ -88,20 +103,18 @@ class FolderImages(Images):
 
     def __init__(self, folder: Union[str, Path]) -> None:
         self.folder = Path(folder).expanduser()
-        if not self.folder.is_dir():
-            raise FileNotFoundError(f'there is no folder {folder}.')
-        files = sorted(file.relative_to(self.folder) for file in self.folder.rglob('*')
-                       if file.suffix.lower() in SUFFIXES and file.is_file())
+        found = walk(self.folder, readable_endings())
+        self.report = found.report
+        files = [os.fsdecode(name) for name in found.names]
         if not files:
-            raise ValueError(f'{folder} holds no pictures: files that end in '
-                             f'{", ".join(SUFFIXES)}.')
-        in_classes = all(len(file.parts) > 1 for file in files)
-        super().__init__([file.as_posix() for file in files],
-                         [file.parts[0] for file in files] if in_classes else None)
+            raise ValueError(f'{printable(folder)} holds no pictures. {found.report}')
+        in_classes = all('/' in file for file in files)
+        super().__init__(
+            files, [printable(file.partition('/')[0]) for file in files] if in_classes else None)
 
     def read(self, index: int) -> np.ndarray:
         """See :meth:`Images.read`."""
-        return _read_file(self.folder / self.names[index])
+        return _read(dict(img_path=str(self.folder / self.names[index])))
 
 
 class DatasetImages(Images):
@@ -119,29 +132,25 @@ class DatasetImages(Images):
     def __init__(self, cfg: dict) -> None:
         self._dataset: Any = DATASETS.build({**cfg, 'pipeline': []})
         if not hasattr(self._dataset, 'get_data_info'):
-            raise ValueError(f'{cfg["type"]} is no data set of single pictures: give a folder of '
-                             'pictures.')
+            raise ValueError(f'{cfg["type"]} is not a data set of single pictures: give a folder '
+                             'of pictures.')
         first = self._dataset.get_data_info(0)
         if 'img' not in first and 'img_path' not in first:
             raise ValueError(f'the data infos of {cfg["type"]} have neither img nor img_path: give '
                              'a folder of pictures.')
-        infos = [self._info(index) for index in range(len(self._dataset))]
+        names, labels = [], []
+        for index in range(len(self._dataset)):  # not all infos at once: they may hold pixels
+            info = self._dataset.get_data_info(index)
+            names.append(str(info.get('img_path', index)))
+            labels.append(info.get('gt_label'))
         classes = self._dataset.metainfo.get('classes')
-        labels = [info[1] for info in infos]
-        super().__init__(
-            [info[0] for info in infos],
-            None if any(label is None for label in labels) else
-            [classes[label] if classes else str(label) for label in labels])
-
-    def _info(self, index: int) -> tuple[str, Optional[int]]:
-        info = self._dataset.get_data_info(index)
-        label = info.get('gt_label')
-        return str(info.get('img_path', index)), None if label is None else int(label)
+        super().__init__(names, None if any(label is None for label in labels) else
+                         [classes[int(label)] if classes else str(int(label)) for label in labels])
 
     def read(self, index: int) -> np.ndarray:
         """See :meth:`Images.read`."""
         info = self._dataset.get_data_info(index)
-        return info['img'] if 'img' in info else _read_file(Path(info['img_path']))
+        return info['img'] if 'img' in info else _read(info)
 
 
 def evaluated_dataset(cfg: Any) -> Optional[dict]:
@@ -153,16 +162,21 @@ def evaluated_dataset(cfg: Any) -> Optional[dict]:
     return dataset
 
 
-def _read_file(file: Path) -> np.ndarray:
+def _read(info: dict) -> np.ndarray:
     try:
-        content = np.fromfile(file, dtype=np.uint8)
+        content = read_bytes(info)
     except OSError as error:
-        raise ValueError(f'it cannot be read ({error.strerror})') from error
+        raise ValueError(f'it cannot be read ({error.strerror or error})') from error
     picture: Optional[np.ndarray] = None
-    if content.size:
-        picture = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    if content:
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
-        raise ValueError(f'its {content.size} bytes are no picture that OpenCV can decode')
+        try:
+            picture = decode_heif(content)
+        except OSError as error:
+            raise ValueError(str(error)) from error
+    if picture is None:
+        raise ValueError(f'its {len(content)} bytes are not a picture that OpenCV can decode')
     return picture
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Iterator, NamedTuple, Optional
 
 import cv2
 import numpy as np
@@ -17,14 +17,14 @@ BLOCK_BYTES = 64 * 2**20  # of similarities at a time
 THUMB = 32  # pixels; pictures of differing sizes are compared at this one
 
 
-def _similarities(values: Tensor, wanted: Tensor) -> Iterator[Tuple[Tensor, Tensor]]:
+def _similarities(values: Tensor, wanted: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows (b,) and their (b, n) cosines to all of ``values``, a block at a time."""
     unit = F.normalize(values.float(), dim=1)
     for rows in wanted.split(max(1, BLOCK_BYTES // (4 * len(values)))):
         yield rows, unit[rows] @ unit.T
 
 
-def nearest(values: Tensor, queries: Sequence[int], count: int) -> Tuple[Tensor, Tensor]:
+def nearest(values: Tensor, queries: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
     """The rows most similar to each query, without itself.
 
     Args:
@@ -65,7 +65,7 @@ class Pair(NamedTuple):
 
 
 def duplicates(values: Tensor, indices: Sequence[int], images: Images, similarity: float,
-               most: int) -> List[Pair]:
+               most: int) -> list[Pair]:
     """Pairs of pictures whose features are nearly the same, most similar first.
 
     Args:
@@ -81,7 +81,7 @@ def duplicates(values: Tensor, indices: Sequence[int], images: Images, similarit
     if not 0 < similarity <= 1:
         raise ValueError(f'the similarity of duplicates must be above 0 and at most 1, not '
                          f'{similarity}.')
-    found: List[Tuple[float, int, int]] = []
+    found: list[tuple[float, int, int]] = []
     for block, similar in _similarities(values, torch.arange(len(values))):
         # Float32 rounding must not lose identical pictures at 1.
         close = similar >= similarity - 1e-5
@@ -106,7 +106,7 @@ def _look_at(images: Images, first: int, second: int, cosine: float) -> Pair:
 
 
 def find_queries(images: Images, names: Optional[Sequence[str]], indices: Sequence[int],
-                 count: int) -> List[int]:
+                 count: int) -> list[int]:
     """Positions in ``indices`` of the pictures that are asked for, or of some, evenly from all.
 
     Args:
@@ -116,14 +116,14 @@ def find_queries(images: Images, names: Optional[Sequence[str]], indices: Sequen
         count (int): How many without names.
 
     Raises:
-        ValueError: If a name is none of them.
+        ValueError: If a name is not one of them.
     """
     if names is None:
         count = min(count, len(indices))
         return [number * len(indices) // count for number in range(count)]
-    places: Dict[str, int] = {images.names[index]: place for place, index in enumerate(indices)}
+    places: dict[str, int] = {images.names[index]: place for place, index in enumerate(indices)}
     unknown = [name for name in names if name not in places]
     if unknown:
-        raise ValueError(f'{unknown[0]} is none of the {len(places)} pictures, which are named '
+        raise ValueError(f'{unknown[0]} is not one of the {len(places)} pictures, which are named '
                          f'such as {next(iter(places))}: give names as they are in the CSV.')
     return [places[name] for name in names]

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from pic_plugin.transfer.checkpoint import (
+from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     StateDict,
     backbone_of,
+    differing,
     read_checkpoint,
     resnet_depth,
     state_dict_of,
     unwrap,
 )
+from pic_plugin.models.pooling import pooled
 from pic_plugin.transfer.config_text import value_in_config
 from pic_plugin.transfer.export import (
     CLASSIFIER,
     backbone_config,
+    build_backbone,
     read_training,
     take_every_weight,
 )
@@ -41,8 +43,14 @@ class Settings(NamedTuple):
         preprocessor (dict | None): mmpretrain's config of the data preprocessor.
     """
 
-    backbone: Optional[Dict[str, Any]]
-    preprocessor: Optional[Dict[str, Any]]
+    backbone: Optional[dict[str, Any]]
+    preprocessor: Optional[dict[str, Any]]
+
+    @classmethod
+    def of(cls, model: dict[str, Any], preprocessor: Optional[dict[str, Any]]) -> Settings:
+        """From a config's ``model`` and top-level ``data_preprocessor``."""
+        own = model.get('data_preprocessor')
+        return cls(model.get('backbone'), own if own is not None else preprocessor)
 
 
 class Network:
@@ -97,35 +105,6 @@ class Network:
         return pooled(self.backbone(images)).float()
 
 
-def pooled(outputs: Any) -> Tensor:
-    """One feature vector for each image from what a backbone gives.
-
-    Args:
-        outputs (Tensor | tuple): (B, C, H, W) maps and (B, T, C) tokens are averaged over places,
-            (B, C) is taken as it is; of a tuple the last.
-
-    Returns:
-        Tensor: (B, C).
-
-    Raises:
-        ValueError: If it is none of these.
-    """
-    last = outputs[-1] if isinstance(outputs, (tuple, list)) else outputs
-    if not isinstance(last, Tensor) or last.dim() not in (2, 3, 4):
-        seen = tuple(last.shape) if isinstance(last, Tensor) else type(last).__name__
-        raise ValueError('a backbone must give (B, C, H, W) maps, (B, T, C) tokens or (B, C) '
-                         f'features, not {seen}.')
-    if last.dim() == 4:
-        return last.mean(dim=(2, 3))
-    return last.mean(dim=1) if last.dim() == 3 else last
-
-
-def settings_of(model: Dict[str, Any], preprocessor: Optional[Dict[str, Any]]) -> Settings:
-    """Settings from a config's ``model`` and top-level ``data_preprocessor``."""
-    own = model.get('data_preprocessor')
-    return Settings(model.get('backbone'), own if own is not None else preprocessor)
-
-
 def open_network(checkpoint: Union[str, Path],
                  config: Optional[Config] = None,
                  like: Optional[Settings] = None,
@@ -144,11 +123,11 @@ def open_network(checkpoint: Union[str, Path],
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint, its network is unknown, or its weights do not fit.
+        ValueError: If it is not a checkpoint, its network is unknown, or its weights do not fit.
     """
     settings = like
     if config is not None:
-        settings = settings_of(config.get('model', {}), config.get('data_preprocessor'))
+        settings = Settings.of(config.get('model', {}), config.get('data_preprocessor'))
     if str(checkpoint) == RANDOM:
         if settings is None or settings.backbone is None:
             raise ValueError(f'a {RANDOM} network needs a config that says which.')
@@ -160,7 +139,7 @@ def open_network(checkpoint: Union[str, Path],
         settings = _settings_in(content, weights, like)
     assert settings is not None, 'from the config or the checkpoint'
     cfg = backbone_config(dict(backbone=settings.backbone), weights)
-    backbone = _build(cfg)
+    backbone = build_backbone(cfg)
     take_every_weight(backbone, weights, str(checkpoint))
     return _network(backbone, settings._replace(backbone=cfg), device)
 
@@ -169,13 +148,12 @@ def _settings_in(content: dict, weights: StateDict, like: Optional[Settings]) ->
     training = read_training(content)
     text = (content.get('meta') or {}).get('cfg')
     outer = value_in_config(text, 'data_preprocessor') if isinstance(text, str) else None
-    own = settings_of(training, outer if isinstance(outer, dict) else None)
+    own = Settings.of(training, outer if isinstance(outer, dict) else None)
     if own.backbone is not None:
         return own
     if like is not None and like.backbone is not None:
-        twin = _build(backbone_config(dict(backbone=like.backbone), weights)).state_dict()
-        if {name: value.shape for name, value in twin.items()} == {
-                name: value.shape for name, value in weights.items()}:
+        twin = build_backbone(backbone_config(dict(backbone=like.backbone), weights))
+        if not differing(twin.state_dict(), weights):
             return like
     return Settings(None, IMAGENET)
 
@@ -186,33 +164,21 @@ def _bare_resnet(state: StateDict) -> Optional[StateDict]:
     return weights if resnet_depth(weights) is not None else None
 
 
-def _build(cfg: Dict[str, Any]) -> nn.Module:
-    try:
-        return MODELS.build(cfg)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f'the backbone {cfg} cannot be built: {error}') from error
-
-
 def _random_backbone(settings: Settings, seed: int) -> nn.Module:
     logger = MMLogger.get_current_instance()
     level = logger.level
-    logger.setLevel('WARNING')  # a line for each weight
+    logger.setLevel('WARNING')  # mmengine logs a line for each weight
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            backbone = _build(backbone_config(settings._asdict(), {}))
+            backbone = build_backbone(backbone_config(settings._asdict(), {}))
             backbone.init_weights()  # type: ignore[operator]
+            return backbone
     finally:
         logger.setLevel(level)
-    return backbone
 
 
 def _network(backbone: nn.Module, settings: Settings, device: str) -> Network:
-    preprocessor = settings.preprocessor or {}
-    return Network(
-        backbone,
-        preprocessor.get('mean'),
-        preprocessor.get('std'),
-        bool(preprocessor.get('to_rgb', preprocessor.get('bgr_to_rgb', False))),
-        device,
-        settings)
+    given = settings.preprocessor or {}
+    to_rgb = bool(given.get('to_rgb', given.get('bgr_to_rgb', False)))
+    return Network(backbone, given.get('mean'), given.get('std'), to_rgb, device, settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Dict
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
@@ -27,7 +27,14 @@ def intersection_over_union(first: Tensor, second: Tensor) -> Tensor:
     return shared / either
 
 
-def summarise_overlap(overlaps: Tensor, other_images: Tensor) -> Dict[str, Any]:
+def mean_and_error(values: Tensor) -> tuple[Optional[float], Optional[float]]:
+    """Mean of the values that are not NaN, and its standard error; None where there are too few."""
+    known = values[~values.isnan()].double()
+    error = float(known.std()) / math.sqrt(len(known)) if len(known) > 1 else None
+    return float(known.mean()) if len(known) else None, error
+
+
+def summarise_overlap(overlaps: Tensor, other_images: Tensor) -> dict[str, Any]:
     """Numbers of the histogram.
 
     Args:
@@ -42,21 +49,18 @@ def summarise_overlap(overlaps: Tensor, other_images: Tensor) -> Dict[str, Any]:
         ``counts``; means are None if nothing was counted.
     """
     values = overlaps[~overlaps.isnan()].double()
-    others = other_images[~other_images.isnan()].double()
-    count = len(values)
-    mean = float(values.mean()) if count else None
-    share = float((values > HIGH).double().mean()) if count else None
-    several = count > 1
+    mean, error = mean_and_error(values)
+    share, _ = mean_and_error((values > HIGH).double())
     edges = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64)
     bins = (values * NUM_BINS).long().clamp(max=NUM_BINS - 1)
     return dict(
-        images=count,
+        images=len(values),
         mean=mean,
-        standard_error=float(values.std()) / math.sqrt(count) if several else None,
+        standard_error=error,
         share_above=share,
         threshold=HIGH,
-        standard_error_of_share=(
-            math.sqrt(share * (1 - share) / count) if several and share is not None else None),
-        other_image_mean=float(others.mean()) if len(others) else None,
+        standard_error_of_share=(None if error is None or share is None else
+                                 math.sqrt(share * (1 - share) / len(values))),
+        other_image_mean=mean_and_error(other_images)[0],
         histogram=dict(edges=[round(float(edge), 6) for edge in edges],
                        counts=torch.bincount(bins, minlength=NUM_BINS).tolist()))

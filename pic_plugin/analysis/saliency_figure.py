@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 import numpy as np
 
 from pic_plugin.analysis.overlap import HIGH
+from pic_plugin.analysis.style import subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,8 +27,8 @@ class Panel(NamedTuple):
     """
 
     picture: np.ndarray
-    maps: List[np.ndarray]
-    regions: List[np.ndarray]
+    maps: list[np.ndarray]
+    regions: list[np.ndarray]
     title: str
 
 
@@ -38,15 +39,13 @@ def draw_maps(panels: Sequence[Panel], names: Sequence[str]) -> Figure:
         panels (Sequence[Panel]): At least one.
         names (Sequence[str]): Of the networks.
     """
-    from matplotlib.figure import Figure
     width = 1 + len(names)
     rows = -(-len(panels) // BLOCKS)
     blocks = min(BLOCKS, len(panels))
-    figure = Figure(figsize=(1.35 * width * blocks + 0.3 * (blocks - 1), 1.5 * rows + 0.3),
-                    layout='constrained')
     # An empty column between blocks, so that it is seen which maps belong to an image.
     ratios = ([1] * width + [0.15]) * blocks
-    grid = figure.subplots(rows, len(ratios), squeeze=False, width_ratios=ratios)
+    figure, grid = subplots(1.35 * width * blocks + 0.3 * (blocks - 1), 1.5 * rows + 0.3, rows,
+                            len(ratios), squeeze=False, width_ratios=ratios)
     for axes in grid.flat:
         axes.axis('off')
     for number, panel in enumerate(panels):
@@ -68,16 +67,14 @@ def _draw_map(axes: Any, picture: np.ndarray, saliency: np.ndarray, region: np.n
         axes.contour(region, levels=[0.5], colors='white', linewidths=1.2)
 
 
-def draw_histogram(summary: Dict[str, Any], names: Sequence[str]) -> Figure:
+def draw_histogram(summary: dict[str, Any], names: Sequence[str]) -> Figure:
     """Overlaps of all images.
 
     Args:
         summary (dict): Of :func:`.overlap.summarise_overlap`.
         names (Sequence[str]): Of the two networks.
     """
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(5, 3.2), layout='constrained')
-    axes = figure.subplots()
+    figure, axes = subplots(5, 3.2)
     edges = np.array(summary['histogram']['edges'])
     axes.bar(edges[:-1], summary['histogram']['counts'], np.diff(edges), align='edge',
              color='C0', edgecolor=figure.get_facecolor())
@@ -98,7 +95,7 @@ def draw_histogram(summary: Dict[str, Any], names: Sequence[str]) -> Figure:
     return figure
 
 
-def _with_error(summary: Dict[str, Any]) -> str:
+def _with_error(summary: dict[str, Any]) -> str:
     error = summary['standard_error']
     return f'{summary["mean"]:.3f}' + ('' if error is None else f' ± {error:.3f}')
 
@@ -126,14 +123,12 @@ def draw_series(points: Sequence[SeriesPoint], against: str) -> Figure:
         points (Sequence[SeriesPoint]): In the order of training.
         against (str): Name of the network that they are compared with.
     """
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(5, 3.2), layout='constrained')
-    axes = figure.subplots()
+    figure, axes = subplots(5, 3.2)
     known = [point for point in points if point.mean is not None]
     labelled = all(point.accuracy is not None for point in known)
-    places: List[Any] = [point.accuracy if labelled else number
+    places: list[Any] = [point.accuracy if labelled else number
                          for number, point in enumerate(known)]
-    means: List[Any] = [point.mean for point in known]
+    means: list[Any] = [point.mean for point in known]
     errors = [point.standard_error or 0 for point in known]
     axes.errorbar(places, means, errors, marker='o', capsize=3)
     for place, point in zip(places, known):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor
 
 from pic_plugin.analysis.images import Images
+from pic_plugin.analysis.inputs import progress
 from pic_plugin.analysis.network import Network
 from pic_plugin.analysis.overlap import intersection_over_union
 from pic_plugin.analysis.saliency import occlusion_distances, saliency_maps, salient_regions, spans
@@ -75,47 +76,33 @@ class Measured(NamedTuple):
         distances (list[Tensor]): (n, Py, Px) float32 for each network.
     """
 
-    indices: List[int]
-    distances: List[Tensor]
+    indices: list[int]
+    distances: list[Tensor]
 
 
 def measure(networks: Sequence[Network],
             images: Images,
             indices: Sequence[int],
-            settings: Occlusion,
-            on_progress: Optional[Callable[[int], None]] = None) -> Measured:
+            settings: Occlusion) -> Measured:
     """Saliency of images under several networks; each image is read once.
 
     Memory grows with the number of images by their (Py, Px) distances alone.
 
-    Args:
-        networks (Sequence[Network]): Networks.
-        images (Images): Pictures.
-        indices (Sequence[int]): Which of them.
-        settings (Occlusion): How.
-        on_progress (Callable, optional): Called with the number of occluded images just done.
-
     Raises:
         ValueError: If no image can be read, or features are not finite.
     """
-    kept: List[int] = []
-    parts: List[List[Tensor]] = [[] for _ in networks]
+    kept: list[int] = []
+    parts: list[list[Tensor]] = [[] for _ in networks]
     at_a_time = max(1, READ_PIXELS // settings.side**2)
-    for batch, pictures in images.batches(indices, settings.side, at_a_time):
-        kept += batch
-        for network, distances in zip(networks, parts):
-            distances.append(occlusion_distances(
-                network.features, network.normalise(pictures), network.grey, settings.patch,
-                settings.stride, settings.batch_size, on_progress))
-    if not kept:
-        raise ValueError(none_readable(images))
+    with progress(len(indices) * settings.num_places * len(networks)) as advance:
+        for batch, pictures in images.batches(indices, settings.side, at_a_time):
+            kept += batch
+            for network, distances in zip(networks, parts):
+                distances.append(occlusion_distances(
+                    network.features, network.normalise(pictures), network.grey, settings.patch,
+                    settings.stride, settings.batch_size, advance))
+    images.check_any(kept)
     return Measured(kept, [torch.cat(distances) for distances in parts])
-
-
-def none_readable(images: Images) -> str:
-    """Message for pictures of which none can be read."""
-    first = f', the first because {images.skipped[0].reason}' if images.skipped else ''
-    return f'none of {len(images)} pictures can be read{first}.'
 
 
 class Comparison(NamedTuple):
@@ -141,23 +128,21 @@ def compare(first: Tensor, second: Tensor, settings: Occlusion) -> Comparison:
         second (Tensor): (n, Py, Px) distances.
         settings (Occlusion): They were measured with.
     """
-    parts: Dict[str, List[Tensor]] = dict(overlaps=[], others=[], areas=[])
-    shifted = second.roll(-1, dims=0)
+    parts = []
     at_a_time = max(1, READ_PIXELS // settings.side**2)
-    for ours, theirs, others in zip(first.split(at_a_time), second.split(at_a_time),
-                                    shifted.split(at_a_time)):
-        region, other = settings.regions(ours), settings.regions(theirs)
-        parts['overlaps'].append(intersection_over_union(region, other))
-        parts['others'].append(intersection_over_union(region, settings.regions(others)))
-        parts['areas'].append(torch.stack(
-            [one.flatten(1).double().mean(dim=1) for one in (region, other)], dim=1))
-    other_images = torch.cat(parts['others'])
+    blocks = (one.split(at_a_time) for one in (first, second, second.roll(-1, dims=0)))
+    for block in zip(*blocks):
+        region, other, elsewhere = map(settings.regions, block)
+        areas = [one.flatten(1).double().mean(dim=1) for one in (region, other)]
+        parts.append((intersection_over_union(region, other),
+                      intersection_over_union(region, elsewhere), torch.stack(areas, dim=1)))
+    overlaps, other_images, areas_of_all = map(torch.cat, zip(*parts))
     if len(first) == 1:
         other_images = torch.full_like(other_images, float('nan'))
-    return Comparison(torch.cat(parts['overlaps']), other_images, torch.cat(parts['areas']))
+    return Comparison(overlaps, other_images, areas_of_all)
 
 
-def most_different(overlaps: Tensor, count: int) -> List[int]:
+def most_different(overlaps: Tensor, count: int) -> list[int]:
     """Positions of the images with the least overlap, least first; NaN come last."""
     order = overlaps.nan_to_num(nan=2.0).argsort(stable=True)
     return order[:count].tolist()

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run logged, from the files that mmengine's LocalVisBackend writes, over images seen."""
+"""Scalars that a run logged, over images seen, from the files of mmengine's LocalVisBackend."""
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Tuple, Union
+from typing import Any, List, NamedTuple, Tuple, Union
 
 from pic_plugin.transfer.config_text import value_in_config
 
@@ -19,11 +19,11 @@ class Run(NamedTuple):
     Attributes:
         name (str): Of its work folder.
         curves (dict[str, list]): For each scalar (images seen, value), ascending.
-        damaged (int): Lines that are no JSON, such as the last of a run that was killed.
+        damaged (int): Lines that are not JSON, such as the last of a run that was killed.
     """
 
     name: str
-    curves: Dict[str, Curve]
+    curves: dict[str, Curve]
     damaged: int
 
 
@@ -48,12 +48,12 @@ def read_run(work_dir: Union[str, Path]) -> Run:
         raise FileNotFoundError(
             f"{work_dir} has no */vis_data/{FILE}: mmengine's LocalVisBackend writes it; add "
             "dict(type='LocalVisBackend') to vis_backends of the visualizer.")
-    points: Dict[str, Dict[float, float]] = {}
+    points: dict[str, dict[float, float]] = {}
     damaged = 0
     for file in files:
         batch = _global_batch(file.parent)
         last_iter = first_iter = None
-        found: Dict[str, Curve] = {}
+        found: dict[str, Curve] = {}
         for line in file.read_text(encoding='utf-8', errors='replace').splitlines():
             entry = _entry(line)
             if entry is None:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, List
+from typing import TYPE_CHECKING, Any, Callable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +57,22 @@ def styled(dark: bool = False) -> Iterator[None]:
         yield
 
 
-def write_figure(draw: Callable[[], Figure], out: Path) -> List[Path]:
+def subplots(width: float, height: float, *shape: int, **options: Any) -> tuple[Figure, Any]:
+    """A figure of so many inches with its axes, for a context of :func:`styled`."""
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(width, height), layout='constrained')
+    return figure, figure.subplots(*shape, **options)
+
+
+def hide_axes(axes: Any) -> None:
+    """For pictures and maps: no ticks, grid and frame (which can be shown again)."""
+    axes.grid(False)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def write_figure(draw: Callable[[], Figure], out: Path) -> list[Path]:
     """Draw a figure and write it as PNG, for the screen, and SVG, for papers.
 
     Args:
@@ -67,6 +82,7 @@ def write_figure(draw: Callable[[], Figure], out: Path) -> List[Path]:
     Returns:
         list[Path]: The files.
     """
+    out.parent.mkdir(parents=True, exist_ok=True)
     files = [out.with_name(f'{out.name}{ending}') for ending in ('.png', '.svg')]
     with styled():
         figure = draw()

@@ -1,15 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class weights of all instances: the active set, the stored rows, lazy SGD. No mmengine here."""
+"""Class weights of all instances: the active set, the stored rows, the correction.
+
+Needs torch and numpy alone: :class:`SampledClassWeights` works in any training loop.
+"""
 from .active_set import ActiveSet
 from .bank_file import BankFileError, read_bank, write_bank
+from .correction import Correction, NoCorrection
+from .corrections import correction_for, group_of, no_correction_for
+from .global_batch import GlobalBatch, gather_batch
 from .initial_rows import initial_rows
-from .instance_bank import InstanceBank, Planes
-from .lazy_sgd import TransitionLog, sgd_transition
+from .instance_bank import InstanceBank, SlotTensors, Storage
 from .row_codec import RowCodec
 from .row_store import RowStore
-from .slot_shards import SlotShards, num_shard_rows
+from .sampled_class_weights import SampledClassWeights
+from .sgd_correction import SGDCorrection, TransitionLog, sgd_transition
+from .slots import Slots, num_shard_rows
 
 __all__ = [
-    'ActiveSet', 'BankFileError', 'InstanceBank', 'Planes', 'RowCodec', 'RowStore', 'SlotShards',
-    'TransitionLog', 'initial_rows', 'num_shard_rows', 'read_bank', 'sgd_transition', 'write_bank'
+    'ActiveSet', 'BankFileError', 'Correction', 'GlobalBatch', 'InstanceBank', 'NoCorrection',
+    'RowCodec', 'RowStore', 'SGDCorrection', 'SampledClassWeights', 'SlotTensors', 'Slots',
+    'Storage', 'TransitionLog', 'correction_for', 'gather_batch', 'group_of', 'initial_rows',
+    'no_correction_for', 'num_shard_rows', 'read_bank', 'sgd_transition', 'write_bank'
 ]

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which instance classes are in the soft-max, and in which slot of the head each one is."""
+"""The active set: the instance classes in the softmax, and the slot of the head that holds each."""
 from __future__ import annotations
 
-from typing import Dict, NamedTuple, Optional
+from collections import OrderedDict
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,30 +29,34 @@ class ActiveSet:
     """The K most recently sampled distinct classes, and their slots.
 
     A class that is pushed out while its row holds a gradient that the optimizer has not applied
-    (gradient accumulation) is *parked*: out of the soft-max, but still in its slot.
+    (gradient accumulation) *waits*: it is out of the softmax, but still in its slot.
 
-    Each update costs O(batch), amortised: the classes are in a queue in the order of sampling, and
-    a class that is sampled again leaves its old entry behind, to be passed over.
+    Each update costs O(batch): the classes are in an ordered dict, the longest-unsampled first.
 
     Args:
         num_negatives (int): K.
-        num_slots (int): K and room for parked classes.
+        num_slots (int): K and room for waiting classes.
+
+    Attributes:
+        num_negatives (int): K.
+        ids (np.ndarray): (num_slots,) int64, the class in each slot, -1 for a free one.
+        last_sampled (np.ndarray): (num_slots,) int64, number of samples up to and including the
+            last one of that class.
+        active (np.ndarray): (num_slots,) bool, whether it is in the softmax; else waiting or free.
     """
 
     def __init__(self, num_negatives: int, num_slots: int) -> None:
         if num_slots < num_negatives:
             raise ValueError(f'{num_slots} slots cannot hold {num_negatives} active classes.')
         self.num_negatives = num_negatives
-        self.ids = np.full(num_slots, -1, dtype=np.int64)  # class in each slot, -1: free
-        self.stamps = np.zeros(num_slots, dtype=np.int64)  # when it was last sampled
-        self.active = np.zeros(num_slots, dtype=bool)  # in the soft-max; else parked or free
-        self._clock = 0
-        self._head, self._tail = 0, 0  # the part of the queue that is in use
-        self._rebuild()
+        self.ids = np.full(num_slots, -1, dtype=np.int64)
+        self.last_sampled = np.zeros(num_slots, dtype=np.int64)
+        self.active = np.zeros(num_slots, dtype=bool)
+        self._restore(list(range(num_slots - 1, -1, -1)))
 
     def __len__(self) -> int:
-        """Number of classes in the soft-max."""
-        return self._num_active
+        """Number of classes in the softmax."""
+        return len(self._recent)
 
     def update(self, ids: np.ndarray, pending: bool = False) -> Swap:
         """Sample a batch: its classes become the most recent ones.
@@ -74,43 +80,45 @@ class ActiveSet:
                 f'a global batch of {len(distinct)} instances does not fit num_negatives='
                 f'{self.num_negatives} active classes: choose num_negatives >= the batch size on '
                 'all processes together.')
-        slots = np.array([self._slot_of.get(i, -1) for i in distinct.tolist()], dtype=np.int64)
-        inside = slots >= 0
-        parked = np.empty(0, dtype=np.int64)
-        if self._num_parked and not pending:
-            parked = np.setdiff1d(np.flatnonzero((self.ids >= 0) & ~self.active), slots)
-        num_entering = int((~inside).sum())
-        num_returning = int((~self.active[slots[inside]]).sum())
-        num_leaving = max(self._num_active + num_returning + num_entering - self.num_negatives, 0)
-        room = len(self._free) + len(parked) + (0 if pending else num_leaving)
-        if num_entering > room:
+        slots = self.slots_of(distinct)
+        entering = slots < 0
+        returning = ~entering & ~self.active[slots]
+        released = np.empty(0, dtype=np.int64)  # slots of waiting classes that may go now
+        if self._waiting and not pending:
+            released = np.setdiff1d(np.array(list(self._waiting.values())), slots)
+        num_pushed_out = max(len(self) + int((entering | returning).sum()) - self.num_negatives, 0)
+        room = len(self._free) + len(released) + (0 if pending else num_pushed_out)
+        if entering.sum() > room:
             raise ValueError(
-                f'{num_entering} classes of this batch find only {room} slots that hold no '
+                f'{entering.sum()} classes of this batch find only {room} slots that hold no '
                 'gradient waiting for the optimizer: set PICHead(pending_rows=...) to at least '
                 '(accumulative_counts - 1) * global batch size.')
 
-        stamps = self._clock + len(ids) - from_end  # 1-based: 0 is before all
-        self._clock += len(ids)
-        self.stamps[slots[inside]] = stamps[inside]
-        self.active[slots[inside]] = True
-        self._num_active += num_returning
-        self._num_parked -= num_returning
-
-        pushed_out = self._oldest(num_leaving)
-        self.active[pushed_out] = False
-        self._num_active -= num_leaving
-        self._num_parked += num_leaving
-        leaving_slots = parked if pending else np.concatenate([parked, pushed_out])
+        for i, slot in zip(distinct[~entering].tolist(), slots[~entering].tolist()):
+            self._waiting.pop(i, None)
+            self._recent[i] = slot
+            self._recent.move_to_end(i)  # beyond the reach of what is pushed out
+        self.active[slots[~entering]] = True
+        pushed_out = dict(self._recent.popitem(last=False) for _ in range(num_pushed_out))
+        pushed_out_slots = np.fromiter(pushed_out.values(), dtype=np.int64, count=num_pushed_out)
+        self.active[pushed_out_slots] = False
+        self._waiting.update(pushed_out)
+        leaving_slots = released if pending else np.concatenate([released, pushed_out_slots])
         leaving_ids = self.ids[leaving_slots]
-        self._release(leaving_slots)
+        self._release(leaving_ids, leaving_slots)
 
-        entering_slots = self._occupy(distinct[~inside], stamps[~inside])
-        slots[~inside] = entering_slots
-        self._enqueue(slots, stamps)
-        return Swap(leaving_ids, leaving_slots, distinct[~inside], entering_slots)
+        slots[entering] = [self._free.pop() for _ in range(int(entering.sum()))]
+        self.ids[slots], self.active[slots] = distinct, True
+        self.last_sampled[slots] = self._num_sampled + len(ids) - from_end
+        self._num_sampled += len(ids)
+        for place in np.argsort(-from_end).tolist():  # in the order of sampling
+            i = int(distinct[place])
+            self._recent[i] = int(slots[place])
+            self._recent.move_to_end(i)
+        return Swap(leaving_ids, leaving_slots, distinct[entering], slots[entering])
 
     def positions(self, ids: np.ndarray) -> np.ndarray:
-        """Places of classes among the rows of :meth:`softmax_slots`.
+        """Places of classes among the rows of :attr:`softmax_slots`.
 
         Args:
             ids (np.ndarray): (B,) int64.
@@ -119,99 +127,56 @@ class ActiveSet:
             np.ndarray: (B,) int64.
 
         Raises:
-            KeyError: If a class is not in the soft-max.
+            KeyError: If a class is not in the softmax.
         """
-        slots = np.array([self._slot_of[i] for i in ids.tolist()], dtype=np.int64)
-        if not self.active[slots].all():
-            raise KeyError(f'classes {ids[~self.active[slots]].tolist()} are not in the soft-max.')
-        if self.is_prefix:
-            return slots
-        return (np.cumsum(self.active) - 1)[slots]
+        slots = self.softmax_slots_of(ids)
+        return slots if self.is_prefix else (np.cumsum(self.active) - 1)[slots]
+
+    def softmax_slots_of(self, ids: np.ndarray) -> np.ndarray:
+        """(B,) int64: slots of classes in the softmax.
+
+        Raises:
+            KeyError: If a class is not in the softmax.
+        """
+        absent = [i for i in ids.tolist() if i not in self._recent]
+        if absent:
+            raise KeyError(f'classes {absent} are not in the softmax.')
+        return np.array([self._recent[i] for i in ids.tolist()], dtype=np.int64)
 
     @property
     def is_prefix(self) -> bool:
         """Whether the active classes fill the first slots without a gap."""
-        return bool(self.active[:self._num_active].all())
+        return bool(self.active[:len(self)].all())
 
     @property
     def softmax_slots(self) -> np.ndarray:
-        """(A,) int64, slots of the classes in the soft-max, ascending."""
+        """(A,) int64, slots of the classes in the softmax, ascending."""
         return np.flatnonzero(self.active)
 
     def slots_of(self, ids: np.ndarray) -> np.ndarray:
-        """(M,) int64: the slot of each class, active or parked, or -1."""
-        return np.array([self._slot_of.get(i, -1) for i in ids.tolist()], dtype=np.int64)
+        """(M,) int64: the slot of each class, active or waiting, or -1."""
+        recent, waiting = self._recent, self._waiting
+        return np.array([recent[i] if i in recent else waiting.get(i, -1) for i in ids.tolist()],
+                        dtype=np.int64)
 
     def oldest_ids(self, count: int) -> np.ndarray:
-        """At most ``count`` of the longest-unsampled classes: those that will leave next.
+        """At most ``count`` of the longest-unsampled classes, those that will leave next: int64."""
+        return np.array(list(islice(self._recent, count)), dtype=np.int64)
 
-        Fewer where the head of the queue is full of entries that are out of date: for use where a
-        guess will do.
-        """
-        end = min(self._head + 2 * count, self._tail)
-        slots = self._queue_slots[self._head:end]
-        current = self._is_current(slots, self._queue_stamps[self._head:end])
-        return self.ids[slots[current][:count]]
-
-    def _oldest(self, count: int) -> np.ndarray:
-        """Take the longest-unsampled active classes off the queue: their slots, (count,)."""
-        taken = [np.empty(0, dtype=np.int64)]
-        while count:
-            end = min(self._head + max(count, 64), self._tail)
-            assert end > self._head, 'every active class is in the queue'
-            slots = self._queue_slots[self._head:end]
-            valid = np.flatnonzero(self._is_current(slots, self._queue_stamps[self._head:end]))
-            chosen = valid[:count]
-            taken.append(slots[chosen].copy())
-            self._head = self._head + int(chosen[-1]) + 1 if len(valid) >= count else end
-            count -= len(chosen)
-        return np.concatenate(taken)
-
-    def _is_current(self, slots: np.ndarray, stamps: np.ndarray) -> np.ndarray:
-        return (self.stamps[slots] == stamps) & self.active[slots]
-
-    def _enqueue(self, slots: np.ndarray, stamps: np.ndarray) -> None:
-        if self._tail + len(slots) > len(self._queue_slots):
-            entries = slice(self._head, self._tail)
-            old_slots, old_stamps = self._queue_slots[entries], self._queue_stamps[entries]
-            # The batch's own classes are current too: their older entries differ in the stamp.
-            keep = self._is_current(old_slots, old_stamps)
-            self._fill_queue(old_slots[keep], old_stamps[keep], len(slots))
-        order = np.argsort(stamps)
-        end = self._tail + len(slots)
-        self._queue_slots[self._tail:end] = slots[order]
-        self._queue_stamps[self._tail:end] = stamps[order]
-        self._tail = end
-
-    def _fill_queue(self, slots: np.ndarray, stamps: np.ndarray, spare: int = 0) -> None:
-        size = 4 * len(self.ids) + len(slots) + spare + 64
-        self._queue_slots = np.empty(size, dtype=np.int64)
-        self._queue_stamps = np.empty(size, dtype=np.int64)
-        self._queue_slots[:len(slots)], self._queue_stamps[:len(slots)] = slots, stamps
-        self._head, self._tail = 0, len(slots)
-
-    def _occupy(self, ids: np.ndarray, stamps: np.ndarray) -> np.ndarray:
-        slots = np.array([self._free.pop() for _ in range(len(ids))], dtype=np.int64)
-        self.ids[slots], self.stamps[slots], self.active[slots] = ids, stamps, True
-        self._slot_of.update(zip(ids.tolist(), slots.tolist()))
-        self._num_active += len(ids)
-        return slots
-
-    def _release(self, slots: np.ndarray) -> None:
-        for i in self.ids[slots].tolist():
-            del self._slot_of[i]
+    def _release(self, ids: np.ndarray, slots: np.ndarray) -> None:
+        for i in ids.tolist():
+            del self._waiting[i]
         self.ids[slots] = -1
-        self.active[slots] = False
-        # The lowest slots are used first, so that without parked classes there are no gaps.
+        # The lowest slots are used first, so that without waiting classes there are no gaps.
         self._free.extend(sorted(slots.tolist(), reverse=True))
-        self._num_parked -= len(slots)
 
-    def state_dict(self) -> Dict[str, np.ndarray]:
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Arrays that :meth:`load_state_dict` continues from, slot for slot."""
-        return dict(ids=self.ids, stamps=self.stamps, active=self.active,
+        # The name of version 0.1.0, whose checkpoints are read too.
+        return dict(ids=self.ids, stamps=self.last_sampled, active=self.active,
                     free=np.array(self._free, dtype=np.int64))
 
-    def load_state_dict(self, state: Dict[str, np.ndarray]) -> None:
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
         """Continue from another set's state.
 
         Raises:
@@ -221,17 +186,16 @@ class ActiveSet:
             raise ValueError(
                 f'{int(state["active"].sum())} active classes in {len(state["ids"])} slots do not '
                 f'fit a set of {self.num_negatives} in {len(self.ids)}.')
-        self.ids[:], self.stamps[:] = state['ids'], state['stamps']
+        self.ids[:], self.last_sampled[:] = state['ids'], state['stamps']
         self.active[:] = state['active']
-        self._clock = int(self.stamps.max(initial=0))
-        self._rebuild(state['free'].tolist())
+        self._restore(state['free'].tolist())
 
-    def _rebuild(self, free: Optional[list] = None) -> None:
-        """Derive everything else from ids, stamps and active."""
-        held = np.flatnonzero(self.ids >= 0)
-        self._slot_of = dict(zip(self.ids[held].tolist(), held.tolist()))
-        self._free = list(range(len(self.ids) - 1, -1, -1)) if free is None else free
-        self._num_active = int(self.active.sum())
-        self._num_parked = len(held) - self._num_active
-        order = self.softmax_slots[np.argsort(self.stamps[self.softmax_slots])]
-        self._fill_queue(order, self.stamps[order])
+    def _restore(self, free: list[int]) -> None:
+        """Derive everything else from ids, last_sampled and active."""
+        self._free = free
+        self._num_sampled = int(self.last_sampled.max(initial=0))
+        slots = self.softmax_slots
+        slots = slots[np.argsort(self.last_sampled[slots])]
+        self._recent = OrderedDict(zip(self.ids[slots].tolist(), slots.tolist()))
+        waiting = np.flatnonzero((self.ids >= 0) & ~self.active)
+        self._waiting = dict(zip(self.ids[waiting].tolist(), waiting.tolist()))

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bank on disk: what a checkpoint keeps of it beside its ``.pth``.
+"""The format of bank files, which a checkpoint keeps beside its ``.pth``.
 
-A file holds the stored rows of one process and the transition log, in sections. A section is a
-JSON header in one line, the raw little-endian arrays that it announces, and a CRC-32 over both;
-the last one says how many there are.
-Nothing in it can run code, and nothing is trusted before its checksum was right.
+A file holds the stored rows of one process and the state of the correction, in sections. A section
+is a JSON header in one line, the raw little-endian arrays that it announces, and a CRC-32 over
+both; the last one says how many there are. Nothing in it can run code, and nothing is trusted
+before its checksum was right. A format of our own, since rows are written as a stream of unknown
+length: npz and safetensors want all of an array at once, which for a billion rows is no option.
 """
 from __future__ import annotations
 
 import json
 import os
 import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, Iterable, Iterator, Tuple, Union
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -21,29 +23,29 @@ from .row_codec import RowCodec
 MAGIC = b'PICBANK1\n'
 MAX_HEADER_BYTES = 2**16
 MAX_SECTION_BYTES = 2**33
-SECTION_STEPS = 2**20  # transitions in a section: 32 MB
+SECTION_STEPS = 2**20  # optimizer steps in a section: 32 MB of SGD's transitions
 
-Arrays = Dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 
 
 class BankFileError(RuntimeError):
     """A bank file that is missing, damaged or of another run; the message says what to do."""
 
 
-def write_bank(path: Union[str, Path], header: Dict[str, Any], transitions: Arrays,
-               rows: Iterator[Tuple[np.ndarray, np.ndarray, np.ndarray]],
+def write_bank(path: str | Path, header: dict[str, Any], correction: Arrays,
+               rows: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]],
                dtype: str = 'float32',
-               head: Iterable[Tuple[np.ndarray, np.ndarray]] = ()) -> None:
+               head: Iterable[tuple[np.ndarray, np.ndarray]] = ()) -> None:
     """Write a bank file, whole or not at all.
 
     Args:
         path (str | Path): File to make. It appears under this name when it is complete and on disk.
         header (dict): Plain values that identify the bank.
-        transitions (dict): (n, 2, 2) float64 arrays, of :meth:`TransitionLog.state_dict`.
+        correction (dict): Arrays (n, ...), of :meth:`Correction.state_dict`.
         rows (Iterator): Chunks of ids (R,) int64, steps (R,) int64 and values (R, P, d) float32.
         dtype (str): What the values are rounded to, see :class:`RowCodec`. Defaults to 'float32'.
         head (Iterable): Chunks of slots (R,) int64 and values (R, P, d) float32 or float64: rows in
-            the soft-max, where no process has all of them. Defaults to none.
+            the softmax, where no process has all of them. Defaults to none.
 
     Raises:
         OSError: If the file cannot be written. Nothing is left behind then.
@@ -54,7 +56,7 @@ def write_bank(path: Union[str, Path], header: Dict[str, Any], transitions: Arra
         with open(partial, 'wb') as file:
             file.write(MAGIC)
             num_sections = 0
-            for section in _sections(header, transitions, rows, RowCodec(dtype), head):
+            for section in _sections(header, correction, rows, RowCodec(dtype), head):
                 _write_section(file, *section)
                 num_sections += 1
             _write_section(file, 'end', dict(num_sections=num_sections), {})
@@ -66,15 +68,16 @@ def write_bank(path: Union[str, Path], header: Dict[str, Any], transitions: Arra
         raise
 
 
-def read_bank(path: Union[str, Path]) -> Iterator[Tuple[str, Dict[str, Any], Arrays]]:
+def read_bank(path: str | Path) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
     """Read a bank file section by section, each one checked.
 
     Args:
         path (str | Path): A file that :func:`write_bank` wrote.
 
     Yields:
-        tuple: Kind ('header' first, then 'transitions' and 'rows'), plain values and arrays; those
-            of rows are ids (R,) int64, steps (R,) int64 and values (R, P, d) float32.
+        tuple: Kind, plain values and arrays. First 'header', without arrays; then 'transitions',
+            parts of the correction's arrays; 'rows', with ids (R,) int64, steps (R,) int64 and
+            values (R, P, d) float32; 'head', with slots (R,) int64 and values (R, P, d).
 
     Raises:
         BankFileError: If the file is missing, truncated, damaged or no bank file.
@@ -110,12 +113,12 @@ def read_bank(path: Union[str, Path]) -> Iterator[Tuple[str, Dict[str, Any], Arr
                 'earlier checkpoint.') from error
 
 
-def _sections(header: Dict[str, Any], transitions: Arrays,
-              rows: Iterator[Tuple[np.ndarray, np.ndarray, np.ndarray]], codec: RowCodec,
-              head: Iterable[Tuple[np.ndarray, np.ndarray]]
-              ) -> Iterator[Tuple[str, Dict[str, Any], Arrays]]:
+def _sections(header: dict[str, Any], correction: Arrays,
+              rows: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]], codec: RowCodec,
+              head: Iterable[tuple[np.ndarray, np.ndarray]]
+              ) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
     yield 'header', header, {}
-    for name, array in transitions.items():
+    for name, array in correction.items():
         for start in range(0, max(len(array), 1), SECTION_STEPS):
             yield 'transitions', dict(name=name), dict(products=array[start:start + SECTION_STEPS])
     for ids, steps, values in rows:
@@ -124,7 +127,7 @@ def _sections(header: Dict[str, Any], transitions: Arrays,
         yield 'head', {}, dict(slots=slots, values=values)
 
 
-def _write_section(file: BinaryIO, kind: str, values: Dict[str, Any], arrays: Arrays) -> None:
+def _write_section(file: BinaryIO, kind: str, values: dict[str, Any], arrays: Arrays) -> None:
     contiguous = {name: np.ascontiguousarray(array, dtype=array.dtype.newbyteorder('<'))
                   for name, array in arrays.items()}
     announced = [[name, array.dtype.str, list(array.shape)] for name, array in contiguous.items()]
@@ -140,7 +143,7 @@ def _write_section(file: BinaryIO, kind: str, values: Dict[str, Any], arrays: Ar
     file.write(checksum.to_bytes(4, 'little'))
 
 
-def _read_section(file: BinaryIO) -> Tuple[str, Dict[str, Any], Arrays]:
+def _read_section(file: BinaryIO) -> tuple[str, dict[str, Any], Arrays]:
     line = file.readline(MAX_HEADER_BYTES)
     if not line.endswith(b'\n'):
         raise ValueError('it ends within a section header')

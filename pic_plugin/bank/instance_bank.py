@@ -1,25 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class weights of all instances: the active ones in the head, the others stored and owed SGD."""
+"""Class weights of all instances: active ones in the head, the others stored and owed steps."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Tuple, Union
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .active_set import ActiveSet
+from .correction import Correction
+from .global_batch import GlobalBatch
 from .initial_rows import initial_rows
-from .lazy_sgd import TransitionLog, advance_rows
 from .row_store import RowStore
-from .slot_shards import Exchange, SlotShards, share_rows
+from .slots import Slots
 
 FILL_ROWS = 65536
 
 
-class Planes(NamedTuple):
-    """Tensors with one row for each slot that move together.
+class SlotTensors(NamedTuple):
+    """Tensors with one row for each slot, whose rows move together.
 
     Attributes:
         weight (Tensor): (S, d) the head's parameter.
@@ -28,116 +29,104 @@ class Planes(NamedTuple):
     """
 
     weight: Tensor
-    states: List[Tensor]
+    states: list[Tensor]
+
+    def clear(self, rows: Tensor) -> None:
+        """Set rows (R,) of all tensors to zero, as rows of free slots are."""
+        for tensor in (self.weight, *self.states):
+            tensor[rows] = 0
+
+
+class Storage(NamedTuple):
+    """Where rows outside the active set are kept.
+
+    Attributes:
+        path (Path, optional): Sparse file. Defaults to None: memory.
+        dtype (str): What they are rounded to, see :class:`RowCodec`. Defaults to 'float32'.
+    """
+
+    path: Path | None = None
+    dtype: str = 'float32'
 
 
 class InstanceBank:
     """Rows of N instance classes, of which the most recently sampled are in the head's parameter.
 
     The other rows are stored as they were when they left, with the optimizer step at which they
-    did. On return a row is multiplied by the transitions that it missed, so that it is what dense
-    SGD on all N rows would have made of it (PIC paper, section on weight update correction).
+    did. When a row returns, the correction brings it up to date with the steps that it missed, so
+    that it is what dense training of all N rows would have made of it (PIC paper, section on weight
+    update correction).
 
     Several processes: the active rows are the same in all of them, each stores the rows of the
-    classes with ``id % world_size == rank``, and tells the others of a row that returns. Or the
-    active rows are shared out too, by slot: a row then goes straight from the process that stores
-    it to the one that holds its slot, and back.
+    classes with ``id % world size == rank``, and tells the others of a row that returns. Or the
+    active rows are sharded too, by slot: a row then goes straight from the process that stores it
+    to the one that holds its slot, and back.
 
     Args:
         num_instances (int): N.
         num_negatives (int, optional): K. None, or at least N: all rows are active, in the order of
             their ids, and nothing is ever stored.
-        num_slots (int): Rows of the head's parameter.
+        slots (Slots): Places for rows, in this and other processes.
         feat_dim (int): d.
         seed (int): Of the initial class weights.
-        correct (bool): Whether returning rows are owed the transitions they missed. Defaults to
-            True.
-        num_states (int, optional): Tensors that the optimizer keeps for each row. Defaults to None:
-            the momentum buffer if rows are corrected, else as many as there are when the first row
-            is stored.
-        path (str | Path, optional): Sparse file for the stored rows. Defaults to None: memory.
-        dtype (str): What stored rows are rounded to, see :class:`RowCodec`. Defaults to 'float32'.
-        rank (int): This process. Defaults to 0.
-        world_size (int): Number of processes. Defaults to 1.
-        exchange (Callable, optional): Gives each process rows of its own. Defaults to None: there
-            is one process.
-        shards (SlotShards, optional): How the head's slots are shared out among the processes.
-            Defaults to None: each holds all of them.
+        correction (Correction): What stored rows are owed.
+        storage (Storage): Defaults to memory, in float32.
     """
 
     def __init__(self,
                  num_instances: int,
-                 num_negatives: Optional[int],
-                 num_slots: int,
+                 num_negatives: int | None,
+                 slots: Slots,
                  feat_dim: int,
                  seed: int,
-                 correct: bool = True,
-                 num_states: Optional[int] = None,
-                 path: Optional[Union[str, Path]] = None,
-                 dtype: str = 'float32',
-                 rank: int = 0,
-                 world_size: int = 1,
-                 exchange: Optional[Exchange] = None,
-                 shards: Optional[SlotShards] = None) -> None:
+                 correction: Correction,
+                 storage: Storage = Storage()) -> None:  # noqa: B008  it cannot be changed
         self.num_instances = num_instances
-        self.num_slots = num_slots
+        self.slots = slots
         self.feat_dim = feat_dim
         self.seed = seed
-        self.correct = correct
-        self.num_states = 1 if correct and num_states is None else num_states
-        self.path, self.dtype = path, dtype
-        self.rank, self.world_size = rank, world_size
+        self.correction = correction
+        self.storage = storage
         self.step = 0  # optimizer steps taken
-        self.transitions = TransitionLog()
-        self.store: Optional[RowStore] = None  # see open_store
-        self.active_set: Optional[ActiveSet] = None
+        #: Tensors that the optimizer keeps for each row; None while that is not known.
+        self.num_states = None if correction.state_names is None else len(correction.state_names)
+        self.store: RowStore | None = None  # see open_store
+        self.active_set: ActiveSet | None = None
         if num_negatives is not None and num_negatives < num_instances:
-            self.active_set = ActiveSet(num_negatives, num_slots)
-        self._exchange = exchange or (lambda rows, sent, received: rows)
-        self.shards = shards or SlotShards()
+            self.active_set = ActiveSet(num_negatives, slots.num_slots)
 
     @property
     def is_full(self) -> bool:
-        """Whether the soft-max runs over all N classes."""
+        """Whether the softmax runs over all N classes."""
         return self.active_set is None
 
-    @property
-    def is_sharded(self) -> bool:
-        """Whether each process holds a part of the head's slots."""
-        return self.shards.num_ranks > 1
-
-    def record_step(self, transition: np.ndarray) -> None:
-        """Count an optimizer step that was really taken.
-
-        Args:
-            transition (np.ndarray): (2, 2) float64, of :func:`sgd_transition`. Not used where rows
-                are not corrected or never stored.
-        """
+    def record_step(self) -> None:
+        """Count an optimizer step that was really taken."""
         self.step += 1
-        if self.correct and not self.is_full:
-            self.transitions.append(transition)
+        if not self.is_full:
+            self.correction.after_step()
 
-    def start(self, planes: Planes) -> None:
+    def start(self, tensors: SlotTensors) -> None:
         """Fill the head's parameter for a training that begins: zeros, or all initial rows."""
-        planes.weight.zero_()
+        tensors.weight.zero_()
         if self.is_full:
-            own = self.shards.slots(self.num_instances)
-            for first in range(0, len(own), FILL_ROWS):
-                ids = own[first:first + FILL_ROWS]
-                planes.weight[first:first + len(ids)] = torch.from_numpy(
-                    initial_rows(ids, self.feat_dim, self.seed)).to(planes.weight)
+            held = self.slots.held(self.num_instances)
+            for first in range(0, len(held), FILL_ROWS):
+                ids = held[first:first + FILL_ROWS]
+                tensors.weight[first:first + len(ids)] = torch.from_numpy(
+                    initial_rows(ids, self.feat_dim, self.seed)).to(tensors.weight)
 
-    def sample(self, ids: np.ndarray, planes: Planes, pending: bool = False) -> np.ndarray:
+    def sample(self, ids: np.ndarray, tensors: SlotTensors, pending: bool = False) -> np.ndarray:
         """Make the classes of a batch the most recent ones, and move rows accordingly.
 
         Args:
             ids (np.ndarray): (B,) int64, the global batch in order: the same in all processes.
-            planes (Planes): The head's rows, changed in place.
+            tensors (SlotTensors): The head's rows, changed in place.
             pending (bool): Whether rows hold gradients that the optimizer has not applied.
 
         Returns:
             np.ndarray: (E,) int64, optimizer steps that each row which returned had missed; where
-            the slots are shared out, of the rows only that this process had stored.
+            slots are sharded, of those rows alone that this process had stored.
 
         Raises:
             ValueError: If an id is outside [0, N) or the batch does not fit the active set.
@@ -147,20 +136,16 @@ class InstanceBank:
             return np.empty(0, dtype=np.int64)
         swap = self.active_set.update(ids, pending)
         if len(swap.leaving_ids):
-            self._keep(swap.leaving_ids, swap.leaving_slots, planes)
+            self._keep(swap.leaving_ids, swap.leaving_slots, tensors)
         if not len(swap.entering_ids):
             return np.empty(0, dtype=np.int64)
-        if self.is_sharded:
-            values, staleness = self._fetch_for_own_slots(swap.entering_ids, swap.entering_slots)
-        else:
-            values, staleness = self._fetch(swap.entering_ids)
-        entered = self.shards.rows(swap.entering_slots[self.shards.holds(swap.entering_slots)])
-        slots = torch.from_numpy(entered).to(planes.weight.device)
-        rows = torch.from_numpy(values).to(planes.weight.device)
+        values, missed = self._fetch_for(swap.entering_ids, swap.entering_slots)  # (E, P, d)
+        index = self._held_rows(swap.entering_slots, tensors.weight.device)
+        rows = torch.from_numpy(values).to(tensors.weight.device)
         # A state that no row was stored with yet is zero, as the free slots are.
-        for tensor, plane in zip((planes.weight, *planes.states), rows.unbind(dim=1)):
-            tensor[slots] = plane.to(tensor.dtype)
-        return staleness
+        for tensor, value in zip((tensors.weight, *tensors.states), rows.unbind(dim=1)):
+            tensor[index] = value.to(tensor.dtype)
+        return missed
 
     def check_ids(self, ids: np.ndarray) -> None:
         """Refuse ids that are no instance class.
@@ -176,21 +161,37 @@ class InstanceBank:
                 'set, or leave it out.')
 
     @property
-    def softmax_rows(self) -> Union[slice, Tensor]:
-        """Index of the head's rows that are in the soft-max: a slice where they lie together."""
+    def softmax_rows(self) -> slice | Tensor:
+        """Index of the parameter's rows that are in the softmax: a slice if they lie together."""
         if self.active_set is None:
-            return slice(0, self.shards.num_held(self.num_instances))
+            return slice(0, self.slots.num_held(self.num_instances))
         if self.active_set.is_prefix:
-            return slice(0, self.shards.num_held(len(self.active_set)))
-        slots = self.active_set.softmax_slots
-        return torch.from_numpy(self.shards.rows(slots[self.shards.holds(slots)]))
+            return slice(0, self.slots.num_held(len(self.active_set)))
+        return self._held_rows(self.active_set.softmax_slots)
 
     @property
     def active_ids(self) -> Tensor:
-        """(A,) int64, classes in the soft-max, in the order of their slots."""
+        """(A,) int64, classes in the softmax, in the order of their slots."""
         if self.active_set is None:
             return torch.arange(self.num_instances)
         return torch.from_numpy(self.active_set.ids[self.active_set.softmax_slots])
+
+    def targets(self, batch: GlobalBatch) -> Tensor:
+        """The place of each image's own class among the rows of the softmax that are held here.
+
+        Args:
+            batch (GlobalBatch): The one that was last sampled.
+
+        Returns:
+            Tensor: (B_r,) int64 for the images of this process or, where slots are sharded, (B,)
+            for those of all processes, with -1 for a class that another process holds.
+
+        Raises:
+            KeyError: If a class is not in the softmax.
+        """
+        if self.slots.is_sharded:
+            return self.shard_positions(batch.ids)
+        return self.positions(batch.own_ids)
 
     def positions(self, ids: np.ndarray) -> Tensor:
         """(B,) int64: places of classes in :attr:`active_ids`."""
@@ -198,26 +199,25 @@ class InstanceBank:
             ids if self.active_set is None else self.active_set.positions(ids))
 
     def shard_positions(self, ids: np.ndarray) -> Tensor:
-        """Places of classes among the rows of the soft-max that this process holds.
+        """Places of classes among the rows of the softmax that this process holds.
 
         Args:
-            ids (np.ndarray): (B,) int64 classes in the soft-max.
+            ids (np.ndarray): (B,) int64 classes in the softmax.
 
         Returns:
             Tensor: (B,) int64, -1 for a class that another process holds.
 
         Raises:
-            KeyError: If a class is not in the soft-max.
+            KeyError: If a class is not in the softmax.
         """
-        places = self.positions(ids).numpy()
-        if self.active_set is None or self.active_set.is_prefix:
-            held, rows = self.shards.holds(places), self.shards.rows(places)
+        if self.active_set is None:
+            held, rows = self.slots.holds(ids), self.slots.rows(ids)
         else:
-            slots = self.active_set.slots_of(ids)
-            held = self.shards.holds(slots)
-            active = self.active_set.active[self.shards.slots(self.num_slots)]
-            rows = np.zeros_like(slots)
-            rows[held] = (np.cumsum(active) - 1)[self.shards.rows(slots[held])]
+            slots = self.active_set.softmax_slots_of(ids)
+            held, rows = self.slots.holds(slots), self.slots.rows(slots)
+            if not self.active_set.is_prefix:
+                active = self.active_set.active[self.slots.held(self.slots.num_slots)]
+                rows[held] = (np.cumsum(active) - 1)[rows[held]]
         return torch.from_numpy(np.where(held, rows, -1))
 
     def class_weights(self, ids: np.ndarray, weight: Tensor) -> Tensor:
@@ -235,54 +235,54 @@ class InstanceBank:
         """
         self.check_ids(ids)
         slots = ids if self.active_set is None else self.active_set.slots_of(ids)
-        held = slots >= 0
-        index = self.shards.rows(slots[held & self.shards.holds(slots)])
-        active = weight.detach()[torch.from_numpy(index).to(weight.device)]
-        if self.is_sharded:
-            active = self._share(active, slots[held] % self.shards.num_ranks)
+        in_slot = slots >= 0
+        active = weight.detach()[self._held_rows(slots[in_slot], weight.device)]
+        if self.slots.is_sharded:
+            active = self.slots.share(active, self.slots.holders(slots[in_slot]))
         rows = weight.new_zeros(len(ids), self.feat_dim,
                                 dtype=torch.promote_types(weight.dtype, torch.float32))
-        rows[torch.from_numpy(held).to(weight.device)] = active.to(rows.dtype)
-        if not (slots >= 0).all():
-            values, _ = self._fetch(ids[slots < 0])
-            stored = torch.from_numpy(slots < 0).to(weight.device)
+        rows[torch.from_numpy(in_slot).to(weight.device)] = active.to(rows.dtype)
+        if not in_slot.all():
+            values, _ = self._fetch(ids[~in_slot])
+            stored = torch.from_numpy(~in_slot).to(weight.device)
             rows[stored] = torch.from_numpy(values[:, 0]).to(rows)
         return rows
 
-    def _keep(self, ids: np.ndarray, slots: np.ndarray, planes: Planes) -> None:
+    def _held_rows(self, slots: np.ndarray, device: torch.device | None = None) -> Tensor:
+        """(R,) int64: rows of the parameter for those of the slots that are held here."""
+        return torch.from_numpy(self.slots.rows(slots[self.slots.holds(slots)])).to(device)
+
+    def _keep(self, ids: np.ndarray, slots: np.ndarray, tensors: SlotTensors) -> None:
         """Store the rows that this process owns, and clear all of their slots."""
+        device = tensors.weight.device
         # Before the first step a row is its initial value: nothing to remember.
         if self.step > 0:
-            own = ids % self.world_size == self.rank
-            taken = self.shards.rows(slots[self.shards.holds(slots) if self.is_sharded else own])
-            index = torch.from_numpy(taken).to(planes.weight.device)
-            values = [tensor[index].float() for tensor in (planes.weight, *planes.states)]
+            own = self.slots.owns(ids)
+            taken = slots if self.slots.is_sharded else slots[own]
+            index = self._held_rows(taken, device)
+            values = [tensor[index].float() for tensor in (tensors.weight, *tensors.states)]
             if self.num_states is None:
-                self.num_states = len(planes.states)
+                self.num_states = len(tensors.states)
             values += [torch.zeros_like(values[0])] * (self.num_states + 1 - len(values))
-            leaving = torch.stack(values, dim=1).cpu()
-            if self.is_sharded:
-                leaving = self.shards.route(leaving, slots % self.shards.num_ranks,
-                                            ids % self.world_size)
+            leaving = torch.stack(values, dim=1).cpu()  # (R, P, d)
+            if self.slots.is_sharded:
+                leaving = self.slots.route(leaving, self.slots.holders(slots),
+                                           self.slots.owners(ids))
             steps = np.full(len(leaving), self.step, dtype=np.int64)
             self.put(ids[own], steps, leaving.numpy())
-        emptied = self.shards.rows(slots[self.shards.holds(slots)])
-        cleared = torch.from_numpy(emptied).to(planes.weight.device)
-        for tensor in (planes.weight, *planes.states):
-            tensor[cleared] = 0
+        tensors.clear(self._held_rows(slots, device))
 
     def open_store(self) -> None:
         """Make the store now and not when the first row is stored, so that errors come early.
 
-        Without effect while the number of planes is not known, or if nothing is ever stored.
+        Without effect while the number of tensors is not known, or if nothing is ever stored.
 
         Raises:
             OSError: If its file cannot be made, or another run uses it.
         """
         if self.store is None and self.num_states is not None and not self.is_full:
-            num_rows = -(-self.num_instances // self.world_size)
-            self.store = RowStore(num_rows, 1 + self.num_states, self.feat_dim, self.path,
-                                  self.dtype)
+            num_rows = -(-self.num_instances // self.slots.processes.size)
+            self.store = RowStore(num_rows, 1 + self.num_states, self.feat_dim, *self.storage)
 
     def prefetch(self, ids: np.ndarray) -> None:
         """Have stored rows read from disk that will be wanted soon; may run in another thread.
@@ -291,8 +291,7 @@ class InstanceBank:
             ids (np.ndarray): (R,) int64 classes; those of other processes are passed over.
         """
         if self.store is not None:
-            own = ids[ids % self.world_size == self.rank]
-            self.store.prefetch(own // self.world_size)
+            self.store.prefetch(ids[self.slots.owns(ids)] // self.slots.processes.size)
 
     def next_to_leave(self, count: int) -> np.ndarray:
         """Up to ``count`` classes that will soon be stored, int64."""
@@ -312,32 +311,30 @@ class InstanceBank:
             self.num_states = values.shape[1] - 1
             self.open_store()
         assert self.store is not None, 'it has just been opened'
-        self.store.write(ids // self.world_size, steps, values)
+        self.store.write(ids // self.slots.processes.size, steps, values)
 
-    def _fetch(self, ids: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """Rows brought up to date, (R, P, d) float32, and the steps each had missed, (R,)."""
-        owners = ids % self.world_size
-        values, missed = self._fetch_own(ids[owners == self.rank])
-        if self.world_size > 1:
-            values = self._share(torch.from_numpy(values), owners).numpy()
-            missed = self._share(torch.from_numpy(missed), owners).numpy()
-        return values, missed
-
-    def _share(self, rows: Tensor, owners: np.ndarray) -> Tensor:
-        return share_rows(rows, owners, self.rank, self.world_size, self._exchange)
-
-    def _fetch_for_own_slots(self, ids: np.ndarray,
-                             slots: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """Rows, brought up to date, for the slots held here, and what those stored here missed."""
-        values, missed = self._fetch_own(ids[ids % self.world_size == self.rank])
-        rows = self.shards.route(torch.from_numpy(values), ids % self.world_size,
-                                 slots % self.shards.num_ranks)
+    def _fetch_for(self, ids: np.ndarray, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows for the slots held here, (R, P, d), and the steps that rows had missed."""
+        if not self.slots.is_sharded:
+            return self._fetch(ids)
+        values, missed = self._fetch_own(ids[self.slots.owns(ids)])
+        rows = self.slots.route(torch.from_numpy(values), self.slots.owners(ids),
+                                self.slots.holders(slots))
         return rows.numpy(), missed
 
-    def _fetch_own(self, ids: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    def _fetch(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows brought up to date, (R, P, d) float32, and the steps each had missed, (R,)."""
+        values, missed = self._fetch_own(ids[self.slots.owns(ids)])
+        if self.slots.processes.size > 1:
+            owners = self.slots.owners(ids)
+            values = self.slots.share(torch.from_numpy(values), owners).numpy()
+            missed = self.slots.share(torch.from_numpy(missed), owners).numpy()
+        return values, missed
+
+    def _fetch_own(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See :meth:`_fetch`, for classes that this process owns."""
         if self.store is not None:
-            steps, values = self.store.read(ids // self.world_size)
+            steps, values = self.store.read(ids // self.slots.processes.size)
         else:
             steps = np.full(len(ids), -1, dtype=np.int64)
             values = np.zeros((len(ids), 1 + (self.num_states or 0), self.feat_dim),
@@ -345,6 +342,6 @@ class InstanceBank:
         fresh = steps < 0
         values[fresh, 0] = initial_rows(ids[fresh], self.feat_dim, self.seed)
         since = np.maximum(steps, 0)
-        if self.correct and self.step > 0:
-            values = advance_rows(values, self.transitions.since(since))
+        if self.step > 0:
+            values = self.correction.advance(values, since)
         return values, self.step - since

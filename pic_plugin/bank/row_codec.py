@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How rows are kept: float32 as they are, or in half the space."""
+"""The formats of stored rows: float32 as they are, or half the space."""
 from __future__ import annotations
 
 from typing import Dict, List, Tuple
@@ -17,7 +17,7 @@ _FLOAT16_EXPONENT = 15
 class RowCodec:
     """Turns rows of P x d float32 into what is kept of them, and back.
 
-    ``float16`` rounds each element to 11 bits of the largest one of its row and plane, whose power
+    ``float16`` rounds each element to 11 bits of the largest one of its row and tensor, whose power
     of two is kept beside it: momentum buffers are far below float16's own range. ``bfloat16``
     rounds each element to 8 bits of its own magnitude. Both round to nearest even, and encoding
     what was decoded changes nothing more, so a row that is saved and restored keeps its bits.
@@ -35,12 +35,12 @@ class RowCodec:
                              f'{", ".join(DTYPES)}.')
         self.dtype = dtype
 
-    def fields(self, num_planes: int, feat_dim: int) -> List[Tuple]:
+    def fields(self, num_tensors: int, feat_dim: int) -> List[Tuple]:
         """Fields of a numpy record that holds an encoded row."""
         code = dict(float32='<f4', float16='<f2', bfloat16='<u2')[self.dtype]
-        fields: List[Tuple] = [('values', code, (num_planes, feat_dim))]
+        fields: List[Tuple] = [('values', code, (num_tensors, feat_dim))]
         if self.dtype == 'float16':
-            fields.append(('exponents', '<i2', (num_planes, )))
+            fields.append(('exponents', '<i2', (num_tensors, )))
         return fields
 
     def encode(self, values: np.ndarray) -> Fields:

@@ -26,7 +26,7 @@ class RowStore:
 
     Args:
         num_rows (int): N.
-        num_planes (int): P: the class weight and each tensor that the optimizer keeps for it.
+        num_tensors (int): P: the class weight and each tensor that the optimizer keeps for it.
         feat_dim (int): d.
         path (str | Path, optional): File to keep the rows in; replaced if it exists, locked while
             it is used, and removed by :meth:`close`. It is scratch space of one run: checkpoints
@@ -40,15 +40,15 @@ class RowStore:
 
     def __init__(self,
                  num_rows: int,
-                 num_planes: int,
+                 num_tensors: int,
                  feat_dim: int,
                  path: Optional[Union[str, Path]] = None,
                  dtype: str = 'float32') -> None:
         self.codec = RowCodec(dtype)
-        record = np.dtype([('stamp', '<i8'), *self.codec.fields(num_planes, feat_dim)])
+        record = np.dtype([('step_after', '<i8'), *self.codec.fields(num_tensors, feat_dim)])
         num_rows = max(num_rows, 1)
         self.num_bytes = num_rows * record.itemsize
-        self.shape = (num_planes, feat_dim)
+        self.shape = (num_tensors, feat_dim)
         self._records: _Records = (
             _RecordMemory(num_rows, record) if path is None else
             RecordFile(num_rows, record, Path(path)))
@@ -67,7 +67,7 @@ class RowStore:
             OSError: If the file cannot take them (full disk).
         """
         records = np.empty(len(rows), dtype=self._records.dtype)
-        records['stamp'] = steps + 1  # 0, a fresh page, means never written
+        records['step_after'] = steps + 1  # 0, a fresh page, means never written
         for name, field in self.codec.encode(values).items():
             records[name] = field
         self._records.write(rows, records)
@@ -88,7 +88,7 @@ class RowStore:
         values = np.zeros((len(rows), *self.shape), dtype=np.float32)
         there = self._maybe_written(rows)
         records = self._records.read(rows[there])
-        steps[there] = records['stamp'] - 1
+        steps[there] = records['step_after'] - 1
         values[there] = self._decode(records)
         return steps, values
 
@@ -110,10 +110,10 @@ class RowStore:
             rows = rows[rows < self._records.num_records]
             rows = rows[self._maybe_written(rows)]
             records = self._records.read(rows)
-            inside = records['stamp'] > 0
+            inside = records['step_after'] > 0
             if inside.any():
                 records = records[inside]
-                yield rows[inside], records['stamp'] - 1, self._decode(records)
+                yield rows[inside], records['step_after'] - 1, self._decode(records)
 
     def close(self) -> None:
         """Give the memory back, or remove the file."""

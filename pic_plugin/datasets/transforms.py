@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from mmcv.image import io as mmcv_io
 from mmcv.transforms import BaseTransform, LoadImageFromFile
-from mmengine import fileio
 from mmengine.logging import print_log
 from mmpretrain.registry import TRANSFORMS
 from torch.utils.data import get_worker_info
+
+from pic_plugin.datasets.file_names import printable
+from pic_plugin.datasets.members import read_bytes
+from pic_plugin.datasets.pillow_formats import decode_heif
 
 # One slot for the main process and one for each loader worker: no two processes write the same.
 _SLOTS = 256
@@ -106,12 +109,14 @@ class LoadImageOrSkip(LoadImageFromFile):
         """Load the image, or return None if it is broken."""
         path = results['img_path']
         try:
-            content = fileio.get(path, backend_args=self.backend_args)
+            content = read_bytes(results, self.backend_args)
         except OSError as error:
             self._count_skipped(path, error)
             return None
         try:
             img = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
+            if img is None and self.color_type == 'color':
+                img = decode_heif(content)
         except MemoryError:
             raise
         except Exception as error:
@@ -133,7 +138,7 @@ class LoadImageOrSkip(LoadImageFromFile):
             reason = f'{type(reason).__name__}: {str(reason).strip()}'
         print_log(
             f'Skipped an image that cannot be loaded ({self._skipped.increase()} loads skipped so '
-            f'far): {path}: {reason}',
+            f'far): {printable(path)}: {reason}',
             logger='current',
             level=logging.WARNING)
 

@@ -12,6 +12,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
+from .runner_private import launcher
+
 
 @RUNNERS.register_module()
 class CPURunner(Runner):
@@ -43,7 +45,7 @@ class CPURunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def _on_cpus(self) -> bool:
-        return self._launcher != 'none' and get_device() == 'cpu'
+        return launcher(self) != 'none' and get_device() == 'cpu'
 
 
 def _leave() -> None:

@@ -2,8 +2,10 @@
 """Finds the head and what trains it, and makes them fit the data set, before the first step."""
 from __future__ import annotations
 
-from typing import Any, Dict
+from pathlib import Path
+from typing import Any
 
+import mmengine.dist as dist
 import torch
 from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
@@ -11,6 +13,12 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.optim import Optimizer
 
+from pic_plugin.bank import (
+    SampledClassWeights,
+    Storage,
+    correction_for,
+    no_correction_for,
+)
 from pic_plugin.engine.shard_clipping import clip_grad_norm_over_shards
 from pic_plugin.models.pic_head import PICHead
 
@@ -35,29 +43,6 @@ def find_head(model: nn.Module) -> PICHead:
     return heads[0]
 
 
-def find_wrapper(runner: Runner, weight: nn.Parameter) -> Any:
-    """mmengine's wrapper of the optimizer that holds a parameter.
-
-    Raises:
-        ValueError: If none does.
-    """
-    wrappers: Dict[str, Any] = dict(runner.optim_wrapper.items()) if hasattr(
-        runner.optim_wrapper, 'items') else {'': runner.optim_wrapper}
-    for wrapper in wrappers.values():
-        for group in wrapper.optimizer.param_groups:
-            if any(parameter is weight for parameter in group['params']):
-                return wrapper
-    raise ValueError('no optimizer holds the class weights (head.weight): do not freeze the head, '
-                     'and train with DistributedDataParallel or one process; FSDP and DeepSpeed '
-                     'flatten or replace parameters and are not supported.')
-
-
-def group_of(optimizer: Optimizer, weight: nn.Parameter) -> Dict[str, Any]:
-    """The optimizer's group with a parameter: its learning rate, momentum and so on."""
-    return next(group for group in optimizer.param_groups
-                if any(parameter is weight for parameter in group['params']))
-
-
 def check_hooks(runner: Runner) -> None:
     """Refuse hooks that a sharded head does not work with.
 
@@ -70,21 +55,6 @@ def check_hooks(runner: Runner) -> None:
                              'a part only: leave it out, or set PICHead(sharded=False).')
 
 
-def check_optimizer(optimizer: Optimizer) -> None:
-    """Refuse an optimizer whose effect on absent rows is not known.
-
-    Raises:
-        ValueError: If it is not torch's SGD.
-    """
-    if type(optimizer) is not torch.optim.SGD:
-        raise ValueError(
-            f'correct_weights=True is exact for torch.optim.SGD only, and the optimizer is '
-            f'{type(optimizer).__name__}: what it does to a class that is not sampled is not '
-            'known. Choose optimizer=dict(type="SGD", ...), or PICHead(num_negatives=None) for a '
-            'soft-max over all instances, or PICHead(correct_weights=False) for uncorrected '
-            'sampling.')
-
-
 def resize_head(head: PICHead, num_instances: int, pending_rows: int, wrapped: bool) -> None:
     """Give the head's parameter the number of rows that the data set asks for.
 
@@ -95,11 +65,12 @@ def resize_head(head: PICHead, num_instances: int, pending_rows: int, wrapped: b
     if head.is_full:
         pending_rows = 0
     # Of a sharded head DistributedDataParallel knows nothing.
-    if not wrapped or head.is_sharded:
+    if not wrapped or head.slots.is_sharded:
         head.pending_rows = max(pending_rows, head.pending_rows)
-        if len(head.weight) != head.num_rows:
+        num_rows = head.slots.num_rows
+        if len(head.weight) != num_rows:
             # The same Parameter object, since the optimizer holds it already.
-            head.weight.data = head.weight.data.new_zeros(head.num_rows, head.feat_dim)
+            head.weight.data = head.weight.data.new_zeros(num_rows, head.feat_dim)
     elif len(head.weight) < head.num_slots:
         raise ValueError(
             f'the head was wrapped for distributed training with {len(head.weight)} rows and needs '
@@ -115,3 +86,28 @@ def clip_over_shards(wrapper: Any, weight: nn.Parameter) -> None:
     """Let an optimizer wrapper that clips by norm count each shard once."""
     if getattr(wrapper, 'clip_func', None) is torch.nn.utils.clip_grad_norm_:
         wrapper.clip_func = clip_grad_norm_over_shards(weight)
+
+
+def sample_class_weights(runner: Runner, head: PICHead,
+                         optimizer: Optimizer) -> SampledClassWeights:
+    """Make what keeps the head's parameter, its optimizer and the stored rows in step.
+
+    Raises:
+        ValueError: If no correction is exact for the optimizer, and one is needed.
+    """
+    path = None
+    if head.storage['type'] == 'mmap':
+        base = head.storage.get('path') or f'{runner.work_dir}/class_weights.bank'
+        path = Path(f'{base}-{dist.get_rank()}of{dist.get_world_size()}')
+    assert head.num_instances is not None, 'resize_head has set it'
+    return SampledClassWeights(
+        head.weight,
+        optimizer,
+        head.num_instances,
+        head.num_negatives,
+        seed=runner.seed,
+        correction=(correction_for(optimizer, head.weight)
+                    if head.correct_weights and not head.is_full
+                    else no_correction_for(optimizer)),
+        storage=Storage(path, head.storage.get('dtype', 'float32')),
+        slots=head.slots)

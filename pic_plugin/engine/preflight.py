@@ -8,16 +8,21 @@ import numpy as np
 import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 
+from pic_plugin.bank import NoCorrection
+from pic_plugin.datasets.instance_numbers import number_instances
+from pic_plugin.datasets.plan import describe_data
+from pic_plugin.engine.schedule_checks import schedule_length_notices, scheduled_rates
+from pic_plugin.engine.single_images import leave_out_single_images
 from pic_plugin.models.pic_head import PICHead, instance_ids
-
-NUM_PROBES = 64
 
 
 def check_dataset_ids(dataset: Any, num_instances: Optional[int]) -> int:
-    """Make sure that a sample's id is its index in the training data set.
+    """Make sure that each image of the training data set has one id, and no two the same.
+
+    Data sets that join or repeat others are numbered through.
 
     Args:
         dataset: The training data set.
@@ -27,30 +32,13 @@ def check_dataset_ids(dataset: Any, num_instances: Optional[int]) -> int:
         int: N.
 
     Raises:
-        ValueError: If the data set is empty, is larger than N, or gives other ids: those of
-            wrappers that join or repeat data sets collide.
+        ValueError: If the data set is empty, has more images than N, or gives ids that may collide.
     """
-    length = len(dataset)
-    if length == 0:
-        raise ValueError('the training data set is empty: check data_root, data_prefix and the '
-                         'extensions of the images.')
-    if num_instances is not None and num_instances < length:
-        raise ValueError(f'num_instances={num_instances}, but the training data set has {length} '
+    found = number_instances(dataset).num_instances
+    if num_instances is not None and num_instances < found:
+        raise ValueError(f'num_instances={num_instances}, but the training data set has {found} '
                          'images: set num_instances to that, or leave it out.')
-    if hasattr(dataset, 'get_data_info'):
-        # Ends of joined data sets are where ids jump; evenly spread probes find repeated ones.
-        ends = np.cumsum([len(part) for part in getattr(dataset, 'datasets', [])])
-        probes = {*np.linspace(0, length - 1, NUM_PROBES).astype(int).tolist(),
-                  *(int(index) for end in ends for index in (end - 1, end) if index < length)}
-        for index in sorted(probes):
-            sample_idx = dataset.get_data_info(index).get('sample_idx')
-            if sample_idx != index:
-                raise ValueError(
-                    f'{type(dataset).__name__} gives image {index} the id {sample_idx}: ids of '
-                    'different images collide, and would be trained as one class. Train on one '
-                    'data set that lists all images (for folders: their common parent as '
-                    'data_root), without ConcatDataset, RepeatDataset or the like.')
-    return num_instances or length
+    return num_instances or found
 
 
 def check_first_batch(data_batch: Any, head: PICHead, model: nn.Module) -> None:
@@ -87,7 +75,8 @@ def loader_notices(runner: Runner) -> List[str]:
     """What about the data loader will surprise."""
     notices = []
     loader = runner.train_dataloader
-    if getattr(loader, 'persistent_workers', False):
+    seeds_samples = getattr(loader.sampler, 'seeds_samples', False)
+    if getattr(loader, 'persistent_workers', False) and not seeds_samples:
         notices.append('persistent_workers=True: their random numbers are not saved, so a resumed '
                        'run draws other augmentations than one that was not interrupted.')
     length, world_size = len(loader.dataset), get_world_size()
@@ -98,42 +87,37 @@ def loader_notices(runner: Runner) -> List[str]:
         notices.append(f'round_up=False: {length} images do not divide among {world_size} '
                        'processes, and those with fewer batches make the others wait for ever. '
                        'Set round_up=True.')
+    if isinstance(runner.train_loop, IterBasedTrainLoop) and (
+            getattr(loader.sampler, 'endless', None) is False):
+        notices.append(f'In an iteration-based loop mmengine waits for two seconds whenever the '
+                       f'data loader ends, every {len(loader)} iterations: set '
+                       'train_dataloader.sampler.endless=True.')
     return notices
 
 
 def checkpoint_notices(runner: Runner) -> List[str]:
     """What about the saving of checkpoints will surprise."""
     notices = []
+    seeds_samples = getattr(runner.train_dataloader.sampler, 'seeds_samples', False)
     for hook in runner.hooks:
         if getattr(hook, 'max_keep_ckpts', -1) == 1:
             notices.append(
                 'max_keep_ckpts=1: mmengine deletes the old checkpoint before it writes the new '
                 'one, so a crash in between loses both. Choose max_keep_ckpts=2 or more.')
-        if isinstance(hook, CheckpointHook) and not hook.by_epoch and isinstance(
-                runner.train_loop, EpochBasedTrainLoop):
+        if isinstance(hook, CheckpointHook) and not hook.by_epoch and not seeds_samples and (
+                isinstance(runner.train_loop, EpochBasedTrainLoop)):
             notices.append(
                 'CheckpointHook(by_epoch=False) saves within epochs, and mmengine resumes such a '
                 'checkpoint at the start of the epoch: its images are trained on again. '
-                'by_epoch=True, or an IterBasedTrainLoop, continues exactly.')
+                'by_epoch=True, an IterBasedTrainLoop or a SlidingWindowSampler continues '
+                'exactly.')
     return notices
 
 
-def schedule_notices(runner: Runner, meta: dict) -> List[str]:
-    """Whether saved schedulers, which count iterations, still fit a run that is resumed.
-
-    Args:
-        runner (Runner): Of the run that resumes.
-        meta (dict): Of the checkpoint: how many epochs and iterations it has seen.
-    """
-    epochs, iterations = meta.get('epoch', 0), meta.get('iter', 0)
-    num_batches = len(runner.train_dataloader)
-    if not epochs or iterations == epochs * num_batches or not isinstance(
-            runner.train_loop, EpochBasedTrainLoop):
-        return []
-    return [f'An epoch had {iterations / epochs:.0f} iterations and has {num_batches} now. '
-            'Learning-rate schedules go on as they were planned, by iterations, and so end before '
-            'or after the training does. To plan them anew, start from the network: '
-            'load_from=CHECKPOINT and resume=False, which begins new class weights.']
+def training_notices(runner: Runner) -> List[str]:
+    """What about the training that is about to begin, or to go on, will surprise."""
+    single = leave_out_single_images(runner)
+    return schedule_length_notices(runner) + ([] if single is None else [single])
 
 
 def describe_plan(runner: Runner, head: PICHead) -> str:
@@ -142,26 +126,41 @@ def describe_plan(runner: Runner, head: PICHead) -> str:
     sampler = loader.sampler
     num_active = head.num_instances if bank.active_set is None else bank.active_set.num_negatives
     device = 4 * head.weight.numel()
-    # Stored rows hold weight, momentum and a step; pages of rows never visited are not taken.
+    # Stored rows hold weight, what the optimizer keeps and a step; pages of rows never visited are
+    # not taken.
     host = 0
     if bank.store is not None:
         host = bank.store.num_bytes
     elif not bank.is_full:
-        host = -(-bank.num_instances // bank.world_size) * (8 * head.feat_dim + 8)
+        num_tensors = 1 + (1 if bank.num_states is None else bank.num_states)
+        host = -(-bank.num_instances // bank.slots.processes.size) * (
+            4 * num_tensors * head.feat_dim + 8)
     window = getattr(sampler, 'window_size', None)
+    global_batch = (loader.batch_size or 1) * get_world_size()
+    rates = scheduled_rates(runner)
+    why_all = '' if head.num_negatives is None else (
+        f' (num_negatives={head.num_negatives:,} is no fewer)')
     lines = [
-        f'PIC: {head.num_instances:,} instances, soft-max over '
-        + ('all of them.' if bank.is_full else f'the {num_active:,} sampled most recently, '
-           f'{"with" if bank.correct else "WITHOUT"} weight-update correction.'),
+        *describe_data(loader.dataset),
+        f'PIC: {head.num_instances:,} instances, softmax over '
+        + (f'all of them{why_all}.' if bank.is_full else
+           f'the {num_active:,} sampled most recently, '
+           f'{"WITHOUT" if isinstance(bank.correction, NoCorrection) else "with"} weight-update '
+           'correction.'),
         f'Scheduler: {type(sampler).__name__}'
         + ('' if window is None else f', window {window:,} images, stride {sampler.stride:,}')
-        + f'; batch {loader.batch_size} on each of {get_world_size()} processes.',
+        + f'; batch {loader.batch_size} on each of {get_world_size()} processes'
+        + ('.' if global_batch <= len(loader.dataset) else
+           f', more than the {len(loader.dataset):,} images: a step has all of them.'),
         f'Class weights: {_megabytes(device)} on {head.weight.device} (gradient and momentum: as '
-        'much again each), ' + (f'1 / {bank.shards.num_ranks} of the active ones; '
-                                if bank.is_sharded else '')
+        'much again each), ' + (f'1 / {bank.slots.num_shards} of the active ones; '
+                                if bank.slots.is_sharded else '')
         + f'up to {_megabytes(host)} in {_place(head)} on the host for '
         'each process, as rows are visited.',
-        f'An untrained soft-max over all active classes has a loss of about '
+        *([] if rates is None else [
+            f'Learning rate: {rates.peak:.3g} at its highest, {rates.end:.3g} at the end of the '
+            'run.']),
+        f'An untrained softmax over all active classes has a loss of about '
         f'{np.log(max(num_active or 1, 1)):.2f}.'
     ]
     return '\n'.join(lines)
@@ -170,7 +169,7 @@ def describe_plan(runner: Runner, head: PICHead) -> str:
 def _place(head: PICHead) -> str:
     if head.storage['type'] == 'memory':
         return 'memory'
-    return f'the sparse file {head.bank.path}'
+    return f'the sparse file {head.bank.storage.path}'
 
 
 def _megabytes(num_bytes: float) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from mmengine.dist import get_world_size
 
 from pic_plugin.bank import InstanceBank
+from pic_plugin.datasets.instance_numbers import number_instances
 
 LOOKAHEAD = 8  # batches
 
@@ -17,7 +18,7 @@ class RowPrefetcher:
     """Warms the system's cache with the rows of the batches to come.
 
     The sampler is a pure function of the place in its stream, so what the next batches of all
-    processes hold is known without waiting for their images. Rows about to leave the soft-max are
+    processes hold is known without waiting for their images. Rows about to leave the softmax are
     fetched too: writing one to a page that is not in the cache would first read it.
 
     Args:
@@ -28,6 +29,7 @@ class RowPrefetcher:
     def __init__(self, bank: InstanceBank, loader: Any) -> None:
         self.bank = bank
         self.sampler = loader.sampler
+        self.ids = number_instances(loader.dataset).ids
         self.batch_size = (loader.batch_size or 1) * get_world_size()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix='row-prefetch')
         self._pending: Optional[Future] = None
@@ -36,7 +38,8 @@ class RowPrefetcher:
     @staticmethod
     def is_of_use(bank: InstanceBank, loader: Any) -> bool:
         """Whether rows come from a disk, and the sampler tells which ones."""
-        return bank.path is not None and not bank.is_full and hasattr(loader.sampler, 'ids_at')
+        return (bank.storage.path is not None and not bank.is_full
+                and hasattr(loader.sampler, 'ids_at'))
 
     def advance(self, epoch: int, batch_idx: int) -> None:
         """Ask for the rows of the next batches, as far as that has not been done.
@@ -61,7 +64,10 @@ class RowPrefetcher:
         self._done_until = until
 
     def _fetch(self, start: int, stop: int, leaving: np.ndarray) -> None:
-        self.bank.prefetch(np.concatenate([self.sampler.ids_at(start, stop), leaving]))
+        ids = self.sampler.ids_at(start, stop)
+        if self.ids is not None:
+            ids = self.ids[ids]
+        self.bank.prefetch(np.concatenate([ids, leaving]))
 
     def close(self) -> None:
         """Wait for what is under way.

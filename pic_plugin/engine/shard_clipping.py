@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pic_plugin.collectives import max_over_ranks, sum_over_ranks
+from pic_plugin.communication import communicator
 
 #: Optimizers whose update of an element depends on that element alone.
 ELEMENTWISE = ('SGD', 'Adam', 'AdamW', 'Adamax', 'NAdam', 'RAdam', 'RMSprop', 'Adagrad', 'Adadelta',
@@ -76,5 +76,5 @@ def _norm(norms: List[Tensor], norm_type: float, like: Tensor) -> Tensor:
 
 def _over_ranks(norm: Tensor, norm_type: float) -> Tensor:
     if math.isinf(norm_type):
-        return max_over_ranks(norm, 'clipping')
-    return sum_over_ranks(norm.pow(norm_type), 'clipping').pow(1 / norm_type)
+        return communicator().max(norm, 'clipping')
+    return communicator().sum(norm.pow(norm_type), 'clipping').pow(1 / norm_type)

@@ -96,8 +96,7 @@ def knn_predict(queries: Tensor,
     parts = [references] if isinstance(references, Tensor) else list(references)
     if positions is None:
         positions = torch.arange(len(labels))
-    _check_features(queries, parts, positions)
-    _check_votes(labels, topk, temperature, max_bytes)
+    _check(queries, parts, positions, labels, topk, temperature, max_bytes)
     device = queries.device if device is None else torch.device(device)
     classes, label_idx = labels.cpu().unique(return_inverse=True)
     query_block, reference_block = block_sizes(
@@ -117,7 +116,8 @@ def knn_predict(queries: Tensor,
     return torch.cat(predicted)
 
 
-def _check_features(queries: Tensor, parts: Sequence[Tensor], positions: Tensor) -> None:
+def _check(queries: Tensor, parts: Sequence[Tensor], positions: Tensor, labels: Tensor,
+           topk: Sequence[int], temperature: float, max_bytes: int) -> None:
     if queries.dim() != 2:
         raise ValueError(f'queries must be a matrix, not of shape {tuple(queries.shape)}.')
     for part in parts:
@@ -128,9 +128,6 @@ def _check_features(queries: Tensor, parts: Sequence[Tensor], positions: Tensor)
     if positions.shape != (num_references, ):
         raise ValueError(f'there are {num_references} references, but positions (by default one '
                          f'for each label) of shape {tuple(positions.shape)}.')
-
-
-def _check_votes(labels: Tensor, topk: Sequence[int], temperature: float, max_bytes: int) -> None:
     if labels.dim() != 1 or not 0 < len(labels) <= MAX_REFERENCES:
         raise ValueError(f'labels must be a vector of 1 to {MAX_REFERENCES} labels, not of shape '
                          f'{tuple(labels.shape)}.')
@@ -182,17 +179,12 @@ def merge_keys(parts: Sequence[Tensor]) -> Tensor:
 def _blocks(parts: Sequence[Tensor], positions: Tensor,
             size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """At most ``size`` references at a time, (b, d), and their positions, (b,)."""
-    pending: list[Tensor] = []
-    start = end = 0
-    for piece in [piece for part in parts for piece in part.split(size)] + [None]:
-        if pending and (piece is None or end + len(piece) - start > size):
-            wanted = (positions[start:end] >= 0).nonzero()[:, 0]
-            yield (torch.cat(pending)[wanted.to(pending[0].device)],
-                   positions[start:end][wanted])
-            pending, start = [], end
-        if piece is not None:
-            pending.append(piece)
-            end += len(piece)
+    start = 0
+    for block in (block for part in parts for block in part.split(size)):
+        where = positions[start:start + len(block)]
+        wanted = (where >= 0).nonzero()[:, 0]
+        yield block[wanted.to(block.device)], where[wanted]
+        start += len(block)
 
 
 def _nearest_keys(queries: Tensor, blocks: Iterator[tuple[Tensor, Tensor]], k: int) -> Tensor:

@@ -2,22 +2,25 @@
 """Metric: accuracy of a nearest-neighbour classifier on the network's features."""
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional, Union
 
 import torch
 from mmengine import dist
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 from mmpretrain.registry import METRICS
 from torch import Tensor
 
+from pic_plugin.datasets.skip_broken import BROKEN
 from pic_plugin.evaluation.knn import knn_predict, merge_keys, normalise
 
 _PACK = "dict(type='PackInputs', meta_keys=('sample_idx', 'reference', 'img_path'))"
 _MARK = (f"add dict(type='MarkReference') to the pipeline of the reference split alone, before "
          f'{_PACK}, which ends the pipelines of both splits')
 
-_NO_ROWS = torch.empty(0, 3, dtype=torch.int64)
+_NO_ROWS = torch.empty(0, 4, dtype=torch.int64)
 
 # Whatever is kept of each batch, be it small, lies between the large temporaries of two batches and
 # leaves holes that glibc's allocator does not fill: three times the size of the features was seen.
@@ -31,8 +34,8 @@ class _Part(NamedTuple):
 
     Attributes:
         feats (Tensor): (B, d) float16, unit length.
-        table (Tensor): (B, 3) int64 on the CPU: 1 for a reference and 0 for a query, the index in
-            its data set (-1: unknown), and the label.
+        table (Tensor): (B, 4) int64 on the CPU: 1 for a reference and 0 for a query, the index in
+            its data set (-1: unknown), the label, and 1 for a picture that could not be loaded.
     """
 
     feats: Tensor
@@ -143,9 +146,8 @@ class KNNMetric(BaseMetric):
                 'no usable features; look at its losses and inputs, or take an earlier '
                 'checkpoint.')
         table = torch.tensor([[
-            int(bool(sample.get('reference', False))),
-            int(sample.get('sample_idx', -1)),
-            self._check_label(_label(sample), sample)
+            int(bool(sample.get('reference', False))), int(sample.get('sample_idx', -1)),
+            self._label(sample), int(bool(sample.get(BROKEN, False)))
         ] for sample in data_samples], dtype=torch.int64)
         self._device = feats.device
         self._keep(_Part(normalise(feats), table))
@@ -160,7 +162,7 @@ class KNNMetric(BaseMetric):
                 or used + len(batch.table) > len(block.table)):
             rows = max(_BLOCK_BYTES // (batch.feats.element_size() * width), len(batch.table))
             block = self._block = _Part(batch.feats.new_empty(rows, width, device=device),
-                                        batch.table.new_empty(rows, 3))
+                                        batch.table.new_empty(rows, 4))
             used = 0
         end = used + len(batch.table)
         block.feats[used:end] = batch.feats
@@ -216,12 +218,13 @@ class KNNMetric(BaseMetric):
         joint = torch.cat(tables)
         order = _order(joint, [len(table) for table in tables], self._size)
         _check_splits(joint, order)
-        self._check_topk(len(order.references))
+        num_references = len(order.references)
+        self.check_references(num_references)
         first = sum(len(table) for table in tables[:dist.get_rank()])
         own = slice(first, first + len(tables[dist.get_rank()]))
         queries = _own_queries(results, order, own)
         positions = torch.full((len(joint), ), -1)
-        positions[order.references] = torch.arange(len(order.references))
+        positions[order.references] = torch.arange(num_references)
         shares = _all_gather_rows(queries)
         predicted = knn_predict(
             # With one process, the queries themselves and not another copy.
@@ -234,25 +237,39 @@ class KNNMetric(BaseMetric):
             positions=positions[own],
             device=self._device,
             merge=_merge_over_processes)
-        correct = predicted == joint[order.queries, 2:]
+        correct = predicted == joint[order.queries, 2:3]
         return {f'top1_k{k}': float(accuracy)
                 for k, accuracy in zip(self.topk, correct.double().mean(dim=0) * 100)}
 
-    def _check_topk(self, num_references: int) -> None:
+    def check_references(self, num_references: int) -> None:
+        """Refuse fewer references than neighbours.
+
+        Raises:
+            ValueError: If a k exceeds ``num_references``.
+        """
         if max(self.topk) > num_references:
             raise ValueError(
                 f'kNN evaluation: topk={self.topk}, but there are {num_references} references: set '
                 f"val_evaluator=dict(type='KNNMetric', topk=...) to at most {num_references}, or "
                 'give more references.')
 
-    def _check_label(self, label: int, sample: dict) -> int:
+    def _label(self, sample: dict) -> int:
+        label = sample.get('gt_label')
+        if label is None:
+            raise ValueError(f'kNN evaluation needs labels of both splits, but {_name(sample)} has '
+                             'no gt_label: use a data set with labels, for CustomDataset folders '
+                             'by class and with_label=True.')
+        label = torch.as_tensor(label)
+        if label.numel() != 1:
+            raise ValueError(f'kNN evaluation needs one label a sample, not {label.numel()} '
+                             f'(gt_label {label.tolist()} of {_name(sample)}).')
         classes = (self.dataset_meta or {}).get('classes')
-        if label < 0 or classes and label >= len(classes):
+        if int(label) < 0 or classes and int(label) >= len(classes):
             known = f'0 to {len(classes) - 1}' if classes else '0 and above'
-            raise ValueError(
-                f'kNN evaluation: {_name(sample)} has label {label}, and labels are {known}: mend '
-                'the annotation file or the classes of its data set.')
-        return label
+            raise ValueError(f'kNN evaluation: {_name(sample)} has label {int(label)}, and labels '
+                             f'are {known}: mend the annotation file or the classes of its data '
+                             'set.')
+        return int(label)
 
 
 def _name(sample: dict) -> str:
@@ -260,19 +277,6 @@ def _name(sample: dict) -> str:
     split = 'of' if sample.get('reference') else 'outside of'
     file = f' ({sample["img_path"]})' if 'img_path' in sample else ''
     return f'sample {sample.get("sample_idx", "?")}{file} {split} the reference split'
-
-
-def _label(sample: dict) -> int:
-    label = sample.get('gt_label')
-    if label is None:
-        raise ValueError(f'kNN evaluation needs labels of both splits, but {_name(sample)} has no '
-                         'gt_label: use a data set with labels, for CustomDataset folders by class '
-                         'and with_label=True.')
-    label = torch.as_tensor(label)
-    if label.numel() != 1:
-        raise ValueError(f'kNN evaluation needs one label a sample, not {label.numel()} '
-                         f'(gt_label {label.tolist()} of {_name(sample)}).')
-    return int(label)
 
 
 def _check_splits(joint: Tensor, order: _Order) -> None:
@@ -316,6 +320,11 @@ def _order(joint: Tensor, sizes: list[int], size: Optional[int]) -> _Order:
         rows = rows[joint[rows, 1].argsort(stable=True)]
     if len(joint) > size:
         rows = _without_repeats(joint, rows, size)
+    broken = joint[rows, 3] == 1
+    if broken.any():
+        print_log(f'kNN evaluation: {int(broken.sum())} of {len(rows)} images could not be loaded '
+                  'and are left out.', logger='current', level=logging.WARNING)
+        rows = rows[~broken]
     is_reference = joint[rows, 0] == 1
     return _Order(rows[is_reference], rows[~is_reference].sort().values)
 
@@ -356,6 +365,4 @@ def _all_gather_rows(rows: Tensor) -> list[Tensor]:
 
 
 def _merge_over_processes(keys: Tensor) -> Tensor:
-    if dist.get_world_size() == 1:
-        return keys
-    return merge_keys(dist.all_gather(keys))
+    return keys if dist.get_world_size() == 1 else merge_keys(dist.all_gather(keys))

@@ -24,8 +24,9 @@ def linear_accuracy(train_features: Tensor,
     The features are standardised by the training features' mean and standard deviation. The
     classifier minimises cross-entropy plus ``penalty / 2`` times the squared norm of its weights
     (not of its biases), a convex problem that torch's LBFGS solves from zero: there is no
-    learning rate, seed or length to choose, so the number depends on the features alone. It
-    stands in for linear evaluation by SGD where images are not augmented.
+    learning rate, seed or length to choose, so the number depends on the features alone (and not
+    on scikit-learn, which is optional here). It stands in for linear evaluation by SGD where
+    images are not augmented.
 
     Args:
         train_features (Tensor): (R, d).

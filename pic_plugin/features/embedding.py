@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from pic_plugin.analysis.images import FolderImages, Images, training_side
 from pic_plugin.analysis.network import RANDOM, Network, open_network, pooled
+from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint
 from pic_plugin.features.files import check_writable, write_features
-from pic_plugin.transfer.checkpoint import read_checkpoint
 from pic_plugin.transfer.config_text import value_in_config
 
 DEFAULT_SIDE = 224  # pixels, where a checkpoint does not say with which it was trained

@@ -11,6 +11,9 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from .neck_channels import project, with_in_channels
+from .pic_head import PICHead
+
 
 class _Pass(NamedTuple):
     """What one view became on its way to the loss."""
@@ -26,11 +29,12 @@ class PIC(BaseSelfSupervisor):
 
     Implementation of `Parametric Instance Classification for Unsupervised Visual Feature Learning
     <https://arxiv.org/abs/2006.14618>`_: one network, one view of an image is enough, and a cosine
-    soft-max over instance classes.
+    softmax over instance classes.
 
     Args:
         backbone (dict | nn.Module): Any classifier backbone.
-        neck (dict | nn.Module): Projection, from backbone features to (B, d).
+        neck (dict | nn.Module): Projection, from backbone features to (B, d). A config with
+            ``in_channels=None`` takes them from the backbone.
         head (dict | nn.Module): A :class:`PICHead`.
         num_update_views (int): Views that train the class weights; the others, small crops, train
             the network alone (paper, multi-crop). Defaults to 1.
@@ -54,6 +58,7 @@ class PIC(BaseSelfSupervisor):
         if not isinstance(num_update_views, int) or num_update_views < 1:
             raise ValueError('num_update_views must be an integer of at least 1, not '
                              f'{num_update_views!r}: class weights that no view trains stay noise.')
+        backbone, neck = with_in_channels(backbone, neck)
         super().__init__(
             backbone=backbone,
             neck=neck,
@@ -62,7 +67,7 @@ class PIC(BaseSelfSupervisor):
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg)
         self.num_update_views = num_update_views
-        if getattr(self.head, 'is_sharded', False):
+        if isinstance(self.head, PICHead) and self.head.slots.is_sharded:
             # DistributedDataParallel would broadcast one process's shard to all, and average them.
             self._ddp_params_and_buffers_to_ignore = ['head.weight']
 
@@ -94,7 +99,7 @@ class PIC(BaseSelfSupervisor):
         passes, outputs = [], []
         for i, view in enumerate(views):
             features = self.backbone(view)
-            projected = self.neck(features)  # ((B, d),)
+            projected = project(self.neck, features)  # ((B, d),)
             outputs.append(self.head.loss(projected, data_samples,
                                           train_weights=i < self.num_update_views))
             passes.append(_Pass(view, _last(features), _last(projected)))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Head of PIC: the class weights in the soft-max and the loss over them."""
+"""Head of PIC: the class weights in the softmax and the loss over them."""
 from __future__ import annotations
 
+import inspect
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -10,18 +11,19 @@ from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from pic_plugin.bank import InstanceBank, num_shard_rows
+from pic_plugin.bank import GlobalBatch, InstanceBank, SampledClassWeights, Slots
 from pic_plugin.bank.row_codec import DTYPES
-from pic_plugin.collectives import world_size
-
-from .global_batch import GlobalBatch
+from pic_plugin.communication import communicator
+from pic_plugin.losses import Shards
 
 HOOK_LINE = "custom_hooks = [dict(type='InstanceBankHook')]"
+NO_BANK = ('PICHead has no bank of class weights: nothing moves the classes of a batch into the '
+           f'softmax. Add to your config: {HOOK_LINE}')
 
 
 @MODELS.register_module()
 class PICHead(BaseModule):
-    """Cosine soft-max over the instance classes that were sampled most recently.
+    """Cosine softmax over the instance classes that were sampled most recently.
 
     ``weight`` is an ordinary parameter that holds the rows of the active classes; an
     ``InstanceBankHook`` moves rows between it and the bank of all classes around each step. Memory
@@ -30,22 +32,22 @@ class PICHead(BaseModule):
     Args:
         feat_dim (int): d, width of the projected features. Defaults to 128.
         num_instances (int, optional): N, images in the training data set. Defaults to None: taken
-            from the data set before the first step. Needed for a full soft-max under
+            from the data set before the first step. Needed for a full softmax under
             DistributedDataParallel, which fixes the parameter's size when it wraps the model.
-        num_negatives (int, optional): K, classes in the soft-max, the batch's own included. None or
+        num_negatives (int, optional): K, classes in the softmax, the batch's own included. None or
             at least N: all instances. Defaults to 65536.
         loss (dict): Config of the loss. Its module is called with features (B, d), class weights
             (A, d) and targets (B,), and may have ``with_accuracy`` of the same arguments that
-            gives the top-1 accuracy too.
-        correct_weights (bool): Whether a class that returns to the soft-max is owed the momentum
+            gives the top-1 accuracy too, and takes ``shards`` if it spans processes.
+        correct_weights (bool): Whether a class that returns to the softmax is owed the momentum
             and weight decay of the steps it missed. False leaves rows as they were (the uncorrected
             variant of the paper's Table 2). Defaults to True.
         storage (dict): Where the other rows are: ``dict(type='memory')``, or
             ``dict(type='mmap', path=...)`` for a sparse scratch file of N records (``path``
             defaults to ``class_weights.bank`` in the work directory). With
             ``dtype='float16'`` or ``'bfloat16'`` they are rounded to take half the space; the
-            rows in the soft-max are not. ``dtype`` defaults to 'float32'.
-        pending_rows (int): Room for classes that are pushed out of the soft-max while the
+            rows in the softmax are not. ``dtype`` defaults to 'float32'.
+        pending_rows (int): Room for classes that are pushed out of the softmax while the
             optimizer has not yet applied their gradient; 0 without gradient accumulation. Set
             automatically before training, except under DistributedDataParallel, where it has to
             be given: (accumulative_counts - 1) * global batch size. Defaults to 0.
@@ -84,13 +86,13 @@ class PICHead(BaseModule):
         self.sharded = sharded
         self.storage = _check_storage(storage or dict(type='memory'))
         self.loss_module = MODELS.build(loss or dict(type='CosineSoftmaxLoss', temperature=0.2))
-        self.weight = nn.Parameter(torch.zeros(self.num_rows, feat_dim))
-        self._bank: Optional[InstanceBank] = None
-        self._batch: Optional[GlobalBatch] = None
+        self.weight = nn.Parameter(torch.zeros(self.slots.num_rows, feat_dim))
+        self._sampled: Optional[SampledClassWeights] = None
+        self._checked: Optional[Tuple[Sequence[Any], GlobalBatch]] = None
 
     @property
     def is_full(self) -> bool:
-        """Whether the soft-max runs over all instances, as far as N is known."""
+        """Whether the softmax runs over all instances, as far as N is known."""
         return self.num_negatives is None or (self.num_instances is not None
                                               and self.num_negatives >= self.num_instances)
 
@@ -99,54 +101,51 @@ class PICHead(BaseModule):
         """Places for classes; 0 while that depends on an N that is not known."""
         if self.is_full:
             return self.num_instances or 0
-        assert self.num_negatives is not None, 'else the soft-max is full'
+        assert self.num_negatives is not None, 'else the softmax is full'
         return self.num_negatives + self.pending_rows
 
     @property
-    def num_rows(self) -> int:
-        """Rows that ``weight`` needs: one for each slot, or for each of this process's slots."""
-        return num_shard_rows(self.num_slots, world_size()) if self.sharded else self.num_slots
-
-    @property
-    def is_sharded(self) -> bool:
-        """Whether there are several processes and each holds a part of the slots."""
-        return self.sharded and world_size() > 1
+    def slots(self) -> Slots:
+        """The slots of ``weight`` in all processes."""
+        return Slots(self.num_slots, communicator(), self.sharded)
 
     @property
     def bank(self) -> InstanceBank:
-        """The bank of all class weights.
+        """The bank of all class weights; no attribute before a hook has attached one."""
+        if self._sampled is None:
+            raise AttributeError('bank')  # replaced by that of __getattr__
+        return self._sampled.bank
 
-        Raises:
-            RuntimeError: If no hook has attached one.
-        """
-        if self._bank is None:
-            raise RuntimeError(
-                'PICHead has no bank of class weights: nothing moves the classes of a batch into '
-                f'the soft-max. Add to your config: {HOOK_LINE}')
-        return self._bank
+    def __getattr__(self, name: str) -> Any:
+        # nn.Module's own would hide why a property has no value yet.
+        if name == 'bank':
+            raise AttributeError(NO_BANK)
+        return super().__getattr__(name)
 
-    def attach(self, bank: InstanceBank) -> None:
-        """Take the bank that the hook keeps in step with this head.
+    def __getstate__(self) -> Dict[str, Any]:
+        # A copy, such as that of averaged weights, is only looked at: it has no bank of its own.
+        return dict(self.__dict__, _sampled=None, _checked=None)
+
+    def attach(self, class_weights: SampledClassWeights) -> None:
+        """Take what keeps this head's parameter, the optimizer and the stored rows in step.
 
         Raises:
             ValueError: If the loss cannot be computed on a sharded head.
         """
-        if bank.is_sharded and not hasattr(self.loss_module, 'with_accuracy_over_shards'):
-            raise ValueError(
-                f'a sharded head needs a loss that spans processes, and {type(self.loss_module)} '
-                "does not: choose loss=dict(type='CosineSoftmaxLoss'), or PICHead(sharded=False).")
-        self._bank = bank
-
-    def begin(self, batch: GlobalBatch) -> None:
-        """Take the batch of all processes, which the hook gathers before each step."""
-        self._batch = batch
+        if class_weights.bank.slots.is_sharded:
+            with_accuracy = getattr(self.loss_module, 'with_accuracy', self.loss_module.forward)
+            if 'shards' not in inspect.signature(with_accuracy).parameters:
+                raise ValueError(
+                    f'a sharded head needs a loss that spans processes, and '
+                    f"{type(self.loss_module)} does not: choose loss=dict(type="
+                    "'CosineSoftmaxLoss'), or PICHead(sharded=False).")
+        self._sampled = class_weights
 
     @property
     def active_ids(self) -> Tensor:
-        """(A,) int64, ids of the classes in the soft-max, in the order of its rows."""
-        return self.bank.active_ids
+        """(A,) int64, ids of the classes in the softmax, in the order of its rows."""
+        return self._attached().active_ids
 
-    @torch.no_grad()
     def class_weights(self, ids: Union[Tensor, np.ndarray, Sequence[int]]) -> Tensor:
         """Rows as dense training would hold them after the last optimizer step.
 
@@ -161,8 +160,7 @@ class PICHead(BaseModule):
         Raises:
             ValueError: If an id is outside [0, N).
         """
-        wanted = torch.as_tensor(ids, dtype=torch.int64).cpu().numpy()
-        return self.bank.class_weights(wanted, self.weight)
+        return self._attached().rows(ids)
 
     def loss(self, feats: Union[Tensor, Tuple[Tensor, ...]], data_samples: List[Any],
              train_weights: bool = True) -> Dict[str, Tensor]:
@@ -183,46 +181,51 @@ class PICHead(BaseModule):
                 what batch they have together.
             ValueError: If the features do not have d columns and one row for each sample.
         """
-        rows = self.bank.softmax_rows
-        features = feats[-1] if isinstance(feats, (tuple, list)) else feats
+        sampled = self._attached()
+        features = feats[-1] if isinstance(feats, (tuple, list)) else feats  # (B, d)
         if features.shape != (len(data_samples), self.feat_dim):
             raise ValueError(
                 f'PICHead expects projected features of shape ({len(data_samples)}, '
                 f'{self.feat_dim}), (samples, feat_dim), and got {tuple(features.shape)}: set '
                 'out_channels of the neck and feat_dim of the head to the same number.')
-        class_weights = self.weight[rows]
-        if not train_weights:
-            class_weights = class_weights.detach()
-        ids = instance_ids(data_samples)
-        batch = self._global_batch(ids)
-        accuracy = None
-        if self.bank.is_sharded:
-            held = self.bank.shard_positions(batch.ids).to(features.device)
-            loss, accuracy = self.loss_module.with_accuracy_over_shards(
-                features, class_weights, held, batch.sizes, batch.rank)
+        batch = self._batch_of(data_samples)
+        class_weights = sampled.active if train_weights else sampled.active.detach()  # (A, d)
+        targets = sampled.bank.targets(batch).to(features.device)
+        inputs: List[Any] = [features, class_weights, targets]
+        if sampled.bank.slots.is_sharded:
+            inputs.append(Shards(sampled.bank.slots.processes, batch.sizes))
+        if hasattr(self.loss_module, 'with_accuracy'):
+            loss, accuracy = self.loss_module.with_accuracy(*inputs)
+            losses = dict(loss=loss, instance_acc=accuracy)
         else:
-            targets = self.bank.positions(ids).to(features.device)
-            if hasattr(self.loss_module, 'with_accuracy'):
-                loss, accuracy = self.loss_module.with_accuracy(features, class_weights, targets)
-            else:
-                loss = self.loss_module(features, class_weights, targets)
+            losses = dict(loss=self.loss_module(*inputs))
         if batch.loss_factor != 1:
-            loss = loss * batch.loss_factor
-        return dict(loss=loss) if accuracy is None else dict(loss=loss, instance_acc=accuracy)
+            losses['loss'] = losses['loss'] * batch.loss_factor
+        return losses
 
-    def _global_batch(self, ids: np.ndarray) -> GlobalBatch:
-        if self.bank.world_size == 1:
-            return GlobalBatch(ids, [len(ids)])
-        batch = self._batch
-        if batch is None or not np.array_equal(batch.ids[batch.own], ids):
-            raise RuntimeError('the samples of this loss are not those that the processes have '
-                               f'told each other of before the step: {HOOK_LINE} does that.')
+    def _attached(self) -> SampledClassWeights:
+        if self._sampled is None:
+            raise RuntimeError(NO_BANK)
+        return self._sampled
+
+    def _batch_of(self, data_samples: Sequence[Any]) -> GlobalBatch:
+        """The batch of all processes that holds these samples; read once for all views of it."""
+        sampled = self._attached()
+        if self._checked is not None and self._checked[0] is data_samples:
+            return self._checked[1]
+        batch, ids = sampled.batch, instance_ids(data_samples)
+        if batch is None or not np.array_equal(batch.own_ids, ids):
+            if sampled.bank.slots.processes.size > 1:
+                raise RuntimeError('the samples of this loss are not those that the processes have '
+                                   f'told each other of before the step: {HOOK_LINE} does that.')
+            batch = GlobalBatch(ids, [len(ids)])
+        self._checked = data_samples, batch
         return batch
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         # A head that is only looked at (evaluation, export) takes the rows that a checkpoint has.
         saved = state_dict.get(prefix + 'weight')
-        if saved is not None and self._bank is None and saved.shape[1:] == self.weight.shape[1:]:
+        if saved is not None and self._sampled is None and saved.shape[1:] == self.weight.shape[1:]:
             self.weight.data = self.weight.data.new_zeros(saved.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -2,13 +2,13 @@
 """The end of a pre-training: backbone files for other libraries, the report, how to use them."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from pic_plugin.analysis.scalars import read_run
 from pic_plugin.analysis.verdicts import context_of, verdicts_of
-from pic_plugin.transfer.checkpoint import (
+from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     backbone_of,
     check_finite,
     read_checkpoint,
@@ -88,16 +88,18 @@ def verdicts(work_dir: Path, cfg: Any, untrained: Dict[str, float],
 
 
 def report(work_dir: Path, pictures: Optional[str], device: str, say: Callable[[str], Any],
-           arguments: Sequence[str] = ('--saliency-images', '6', '--num-images', '400')) -> None:
+           saliency_images: int = 6, num_images: int = 400) -> None:
     """Make the page about the run; what prevents it is said, and ends nothing."""
-    from pic_plugin.tools import report as tool
-    options = [str(work_dir), '--device', device, *arguments]
-    if pictures is not None:
-        options += ['--images', pictures]
+    # Imports matplotlib, which an installation without the extra `analysis` lacks.
     try:
-        tool.main(options)
-    except SystemExit as error:
-        say(f'no report: {error}')
+        from pic_plugin.analysis.report import Options, write_report
+        file, notes = write_report(Options(
+            work_dir, compare=(), config=None, checkpoint=None, against=None,
+            saliency_images=saliency_images, images=pictures, side=None, num_images=num_images,
+            batch_size=64, device=device, out=None))
+        for note in notes:
+            say(f'report: {note}')
+        say(f'report: {file}')
     # A report is looks; a trained network must not be lost to it.
     except Exception as error:
         say(f'no report ({type(error).__name__}: {error}); make it with `python -m '

@@ -2,13 +2,22 @@
 """Pictures of two objects, put together from two, and how evenly a network looks at both."""
 from __future__ import annotations
 
-from typing import List, Tuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pic_plugin.analysis.images import Images, square
+from pic_plugin.analysis.network import Network
+from pic_plugin.analysis.overlap import mean_and_error
+from pic_plugin.analysis.saliency_comparison import make_panels
+from pic_plugin.analysis.saliency_figure import draw_maps
+from pic_plugin.analysis.saliency_study import measure, occlusion
+from pic_plugin.analysis.style import write_figure
+from pic_plugin.files import write_csv, write_json
 
 GREY = 127
 
@@ -34,7 +43,7 @@ class PairedImages(Images):
             raise ValueError('two objects need pictures of two classes, or two without labels: '
                              'give more pictures.')
         generator = np.random.default_rng(seed)
-        self.pairs: List[Tuple[int, int]] = []
+        self.pairs: list[tuple[int, int]] = []
         while len(self.pairs) < count:
             first, second = generator.integers(len(labels), size=2).tolist()
             if labels[first] != labels[second]:
@@ -71,3 +80,41 @@ def balance(maps: Tensor) -> Tensor:
     sides = torch.stack([pictures[:, :, :half].sum(dim=(1, 2)),
                          pictures[:, :, -half:].sum(dim=(1, 2))])
     return 2 * sides.amin(dim=0) / sides.sum(dim=0)
+
+
+def compare_balance(networks: Sequence[Network], names: Sequence[str], pairs: PairedImages,
+                    batch_size: int, out: Path, show: int) -> dict[str, dict[str, Any]]:
+    """Measure the balance of all pairs and write two_objects.csv, .json, .png and .svg.
+
+    Args:
+        networks (Sequence[Network]): Networks.
+        names (Sequence[str]): Of the networks.
+        pairs (PairedImages): Pictures of two objects.
+        batch_size (int): Images in one forward pass.
+        out (Path): Folder, made if it is not there.
+        show (int): Pairs in the figure.
+
+    Returns:
+        dict[str, dict]: Mean and standard error of each network.
+    """
+    # A patch as for single pictures, which are half as wide; halves need no finer stride.
+    patch = occlusion(pairs.side).patch
+    settings = occlusion(2 * pairs.side, patch, max(1, patch // 2), batch_size)
+    measured = measure(networks, pairs, range(len(pairs)), settings)
+    balances = torch.stack([balance(settings.maps(one)) for one in measured.distances], dim=1)
+    write_csv(out / 'two_objects.csv', ['pair', *names],
+              [[pairs.names[index], *row]
+               for index, row in zip(measured.indices, balances.tolist())])
+    summary = {name: _mean(balances[:, place]) for place, name in enumerate(names)}
+    differences = {name: _mean(balances[:, place] - balances[:, 0])
+                   for place, name in enumerate(names) if place}
+    write_json(out / 'two_objects.json', dict(
+        balance=summary, difference_to_first=differences, settings=settings._asdict()))
+    panels = make_panels(pairs, measured, settings, range(min(show, len(measured.indices))))
+    write_figure(lambda: draw_maps(panels, names), out / 'two_objects')
+    return summary
+
+
+def _mean(values: Tensor) -> dict[str, Any]:
+    mean, error = (None if value is None else round(value, 6) for value in mean_and_error(values))
+    return dict(pairs=int((~values.isnan()).sum()), mean=mean, standard_error=error)

@@ -5,7 +5,7 @@
     python -m pic_plugin.tools.convert_official ckpt_epoch_200.pth pic_official.pth
 
 The result is a checkpoint as training writes it, without optimizer: for ``extract_backbone``, for
-``init_cfg``, or for ``load_from`` with a soft-max over all instances. No code in the file is run.
+``init_cfg``, or for ``load_from`` with a softmax over all instances. No code in the file is run.
 """
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from typing import Optional
 
 import torch
 
-from pic_plugin.tools.config_file import explained_errors
-from pic_plugin.transfer.checkpoint import read_checkpoint, state_dict_of
+from pic_plugin.command_line import explained_errors
+from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint, state_dict_of
+from pic_plugin.files import replacing
 from pic_plugin.transfer.official import convert_official, file_content
 
 
@@ -41,10 +42,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             conversion = convert_official(state, not args.without_class_weights)
         except ValueError as error:
             raise ValueError(f'{args.checkpoint}: {error}') from error
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f'{out.name}.partial')
-    torch.save(file_content(conversion, Path(args.checkpoint).name, content.get('epoch')), partial)
-    partial.replace(out)
+    with replacing(out) as partial:
+        torch.save(file_content(conversion, Path(args.checkpoint).name, content.get('epoch')),
+                   partial)
     print(f'loaded {conversion.num_loaded} of {conversion.num_loaded}, projected features equal to '
           f'{conversion.difference:.1e} of the largest')
     print(f'{out}: {out.stat().st_size} bytes')

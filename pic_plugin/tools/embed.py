@@ -10,8 +10,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Optional
 
+from pic_plugin.command_line import explained_errors
 from pic_plugin.features import embed
-from pic_plugin.tools.config_file import explained_errors
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

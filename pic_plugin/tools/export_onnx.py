@@ -10,9 +10,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Optional
 
+from pic_plugin.command_line import explained_errors
 from pic_plugin.features.embedding import load_backbone
 from pic_plugin.features.onnx import check_onnx, export_onnx
-from pic_plugin.tools.config_file import explained_errors
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

@@ -14,15 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from mmengine.config import Config
-
-from pic_plugin.tools.config_file import explained_errors, find_config
-from pic_plugin.transfer.checkpoint import (
+from pic_plugin.command_line import explained_errors
+from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     backbone_of,
     check_finite,
     read_checkpoint,
     state_dict_of,
 )
+from pic_plugin.engine.config_file import read_config
 from pic_plugin.transfer.export import (
     FORMATS,
     backbone_config,
@@ -59,7 +58,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         check_finite(weights, args.checkpoint)
         training = read_training(content)
         if args.config is not None:
-            model = Config.fromfile(find_config(args.config)).model.to_dict()
+            model = read_config(args.config).model.to_dict()
             training.update(backbone=model['backbone'],
                             data_preprocessor=model.get('data_preprocessor'))
         cfg = backbone_config(training, weights)

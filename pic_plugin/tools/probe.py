@@ -17,8 +17,8 @@ from typing import Optional
 
 import torch
 
+from pic_plugin.command_line import explained_errors
 from pic_plugin.features.probe import probe_checkpoint
-from pic_plugin.tools.config_file import explained_errors
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

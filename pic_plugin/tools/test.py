@@ -15,9 +15,17 @@ from typing import Optional
 
 import mmengine
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
+from mmpretrain.utils import get_ori_model
 
-from pic_plugin.tools import config_file
+from pic_plugin.command_line import (
+    add_runner_arguments,
+    announce,
+    explained_errors,
+    explained_unpickling,
+    read_runner_config,
+)
+from pic_plugin.engine.config_file import build_runner, check_checkpoint, complete_dataloaders
+from pic_plugin.engine.evaluation_checks import check_evaluation, explained_classes
 from pic_plugin.transfer.fit import check_fits
 
 
@@ -28,25 +36,18 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('config', help='path, or name of a config of pic_plugin')
     parser.add_argument('checkpoint', help='file or address of a checkpoint')
     parser.add_argument('--out', help='file for the metrics: .json, .yaml or .pkl')
-    config_file.add_common_arguments(parser)
+    add_runner_arguments(parser)
     return parser.parse_args(argv)
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
-    """Take the command line into a config.
-
-    Args:
-        cfg (Config): From :func:`config_file.read_config`; changed in place.
-        args (Namespace): From :func:`parse_args`.
-
-    Returns:
-        Config: ``cfg``.
+    """Take the command line into a config, which is changed in place and returned.
 
     Raises:
         FileNotFoundError: If the checkpoint is a file that does not exist.
         ValueError: If the config has nothing to evaluate, or ``--out`` another ending.
     """
-    config_file.check_checkpoint(args.checkpoint)
+    check_checkpoint(args.checkpoint)
     if args.out and not args.out.endswith(('.json', '.yaml', '.yml', '.pkl')):
         raise ValueError(f'--out {args.out}: the name must end in .json, .yaml or .pkl.')
     cfg.load_from = args.checkpoint
@@ -58,22 +59,23 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         cfg.test_dataloader = deepcopy(cfg.val_dataloader)
         cfg.test_evaluator = deepcopy(cfg.val_evaluator)
         cfg.test_cfg = dict()
-    config_file.complete_dataloaders(cfg, pin_memory=not args.no_pin_memory,
-                                     persistent_workers=True)
+    complete_dataloaders(cfg, pin_memory=not args.no_pin_memory,
+                         persistent_workers=True)
     return cfg
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Command line entry."""
     args = parse_args(argv)
-    with config_file.explained_errors('test'):
-        cfg = merge_args(config_file.read_config(args), args)
-    config_file.announce('test', cfg)
-    runner = config_file.build_runner(cfg)
-    with config_file.explained_errors('test'):
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        check_fits(model, args.checkpoint)
-    with config_file.explained_unpickling('test'):
+    with explained_errors('test'):
+        cfg = merge_args(read_runner_config(args), args)
+    announce('test', cfg)
+    runner = build_runner(cfg)
+    with explained_errors('test'):
+        check_fits(get_ori_model(runner.model), args.checkpoint)
+    with explained_classes('test', runner), explained_errors('test'):
+        check_evaluation(runner, runner.test_loop)
+    with explained_unpickling('test'):
         metrics = runner.test()
     if args.out and runner.rank == 0:
         mmengine.dump(metrics, args.out)

@@ -16,7 +16,16 @@ from typing import Optional
 
 from mmengine.config import Config
 
-from pic_plugin.tools import config_file
+from pic_plugin.command_line import (
+    add_runner_arguments,
+    announce,
+    explained_errors,
+    explained_unpickling,
+    read_runner_config,
+)
+from pic_plugin.engine.config_file import build_runner, check_checkpoint, complete_dataloaders
+from pic_plugin.engine.evaluation_checks import explained_classes
+from pic_plugin.engine.train_loader import build_train_loader
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -34,19 +43,12 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
                         'auto_scale_lr.base_batch_size')
     parser.add_argument('--no-persistent-workers', action='store_true',
                         help='start new data workers in each epoch')
-    config_file.add_common_arguments(parser)
+    add_runner_arguments(parser)
     return parser.parse_args(argv)
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
-    """Take the command line into a config.
-
-    Args:
-        cfg (Config): From :func:`config_file.read_config`; changed in place.
-        args (Namespace): From :func:`parse_args`.
-
-    Returns:
-        Config: ``cfg``.
+    """Take the command line into a config, which is changed in place and returned.
 
     Raises:
         FileNotFoundError: If ``--resume`` names a file that does not exist.
@@ -55,7 +57,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     missing = [key for key in ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
                if cfg.get(key) is None]
     if missing:
-        raise ValueError(f'{cfg.filename} has no {", ".join(missing)}: it is no training config.')
+        raise ValueError(f'{cfg.filename} has no {", ".join(missing)}: it is not a training '
+                         'config.')
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
@@ -69,26 +72,40 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         cfg.resume = True
         cfg.load_from = None
         if args.resume != 'auto':
-            config_file.check_checkpoint(args.resume)
+            check_checkpoint(args.resume)
             cfg.load_from = args.resume
     if args.auto_scale_lr:
         if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
             raise ValueError('--auto-scale-lr needs the batch size that the learning rate is meant '
                              'for: set auto_scale_lr = dict(base_batch_size=...) in the config.')
         cfg.auto_scale_lr.enable = True
-    config_file.complete_dataloaders(cfg, pin_memory=not args.no_pin_memory,
-                                     persistent_workers=not args.no_persistent_workers)
+    save_on_interrupt(cfg)
+    complete_dataloaders(cfg, pin_memory=not args.no_pin_memory,
+                         persistent_workers=not args.no_persistent_workers)
     return cfg
+
+
+def save_on_interrupt(cfg: Config) -> None:
+    """Let Ctrl-C and SIGTERM save a checkpoint, in a training that can resume from it.
+
+    Args:
+        cfg (Config): ``custom_hooks`` gets a SaveOnInterruptHook, unless it has one.
+    """
+    hooks = cfg.get('custom_hooks') or []
+    types = {hook.get('type') for hook in hooks}
+    if types & {'InstanceBankHook', 'PlainCheckpointHook'} and 'SaveOnInterruptHook' not in types:
+        cfg.custom_hooks = [*hooks, dict(type='SaveOnInterruptHook')]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Command line entry."""
     args = parse_args(argv)
-    with config_file.explained_errors('train'):
-        cfg = merge_args(config_file.read_config(args), args)
-    config_file.announce('train', cfg)
-    runner = config_file.build_runner(cfg)
-    with config_file.explained_unpickling('train'):
+    with explained_errors('train'):
+        cfg = merge_args(read_runner_config(args), args)
+    announce('train', cfg)
+    runner = build_runner(cfg)
+    with explained_unpickling('train'), explained_classes('train', runner):
+        build_train_loader(runner)
         runner.train()
 
 

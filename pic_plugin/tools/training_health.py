@@ -17,8 +17,8 @@ from typing import Optional
 from pic_plugin.analysis.health_figure import draw_health
 from pic_plugin.analysis.scalars import read_run
 from pic_plugin.analysis.style import write_figure
-from pic_plugin.tools.analysis_inputs import write_csv
-from pic_plugin.tools.config_file import explained_errors
+from pic_plugin.command_line import explained_errors
+from pic_plugin.files import write_csv
 
 TOOL = 'training_health'
 

@@ -17,7 +17,7 @@ from typing import Any, List, Optional
 
 from pic_plugin.analysis.live_page import live_page, parse_address
 from pic_plugin.analysis.style import require
-from pic_plugin.tools.config_file import explained_errors
+from pic_plugin.command_line import explained_errors
 
 
 def make_server(work_dirs: List[Path], port: Optional[int], seconds: int) -> ThreadingHTTPServer:

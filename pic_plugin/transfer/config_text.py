@@ -16,31 +16,26 @@ def value_in_config(text: str, name: str) -> Optional[Any]:
         name (str): Variable to look for.
 
     Returns:
-        Any: Its value, or None if it is not there or is no literal.
+        Any: Its value, or None if it is not there or is not a literal.
     """
     try:
         for statement in ast.parse(text).body:
             if isinstance(statement, ast.Assign) and any(
                     isinstance(target, ast.Name) and target.id == name
                     for target in statement.targets):
-                return _literal(statement.value)
-    except (SyntaxError, ValueError):
+                return ast.literal_eval(_DictCalls().visit(statement.value))
+    except (SyntaxError, ValueError, TypeError):
         pass
     return None
 
 
-def _literal(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call):
-        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args or any(
-                keyword.arg is None for keyword in node.keywords):
-            raise ValueError(f'{ast.dump(node.func)} is called')
-        return {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
-    if isinstance(node, ast.Dict):
-        if None in node.keys:
-            raise ValueError('a dict is unpacked')
-        return {_literal(key): _literal(value) for key, value in zip(node.keys, node.values)
-                if key is not None}
-    if isinstance(node, (ast.List, ast.Tuple)):
-        values = [_literal(value) for value in node.elts]
-        return values if isinstance(node, ast.List) else tuple(values)
-    return ast.literal_eval(node)
+class _DictCalls(ast.NodeTransformer):
+    """Turns ``dict(key=value)`` into ``{'key': value}``, which literal_eval takes."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args:
+            return node  # literal_eval refuses it
+        return ast.Dict([None if keyword.arg is None else ast.Constant(keyword.arg)
+                         for keyword in node.keywords],
+                        [keyword.value for keyword in node.keywords])

@@ -7,14 +7,16 @@ import importlib.util
 import io
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import torch
 import torchvision
 from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
-from pic_plugin.transfer.checkpoint import StateDict, resnet_depth
+from pic_plugin.engine.checkpoint.foreign_checkpoint import StateDict, resnet_depth
+from pic_plugin.files import write_atomically
+from pic_plugin.models.pooling import pooled
 from pic_plugin.transfer.config_text import value_in_config
 from pic_plugin.version import __version__
 
@@ -31,10 +33,10 @@ class Export(NamedTuple):
     state_dict: StateDict
     target: str  # the network that took the weights
     num_loaded: int
-    checks: List[str]  # what else was found to agree
+    checks: list[str]  # what else was found to agree
 
 
-def read_training(content: dict) -> Dict[str, Any]:
+def read_training(content: dict) -> dict[str, Any]:
     """How a checkpoint was trained, in plain values, as far as mmengine wrote it down.
 
     Args:
@@ -56,7 +58,7 @@ def read_training(content: dict) -> Dict[str, Any]:
                 **known)
 
 
-def backbone_config(training: dict, weights: StateDict) -> Dict[str, Any]:
+def backbone_config(training: dict, weights: StateDict) -> dict[str, Any]:
     """Config that builds the backbone: the one it was trained with, or what its weights say.
 
     Raises:
@@ -72,6 +74,18 @@ def backbone_config(training: dict, weights: StateDict) -> Dict[str, Any]:
         raise ValueError('the checkpoint does not say which backbone it holds, and its weights are '
                          'not those of a ResNet: give the training config with --config.')
     return dict(type='ResNet', depth=depth)
+
+
+def build_backbone(cfg: dict[str, Any]) -> nn.Module:
+    """Build a backbone of mmpretrain.
+
+    Raises:
+        ValueError: If it is unknown, or its arguments are wrong.
+    """
+    try:
+        return MODELS.build(cfg)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'the backbone {cfg} cannot be built: {error}') from error
 
 
 def take_every_weight(network: nn.Module, weights: StateDict, name: str) -> int:
@@ -105,7 +119,7 @@ def take_every_weight(network: nn.Module, weights: StateDict, name: str) -> int:
     return len(weights)
 
 
-def export_backbone(weights: StateDict, cfg: Dict[str, Any], form: str) -> Export:
+def export_backbone(weights: StateDict, cfg: dict[str, Any], form: str) -> Export:
     """Rename the weights for a library and try them in its network.
 
     Args:
@@ -121,10 +135,7 @@ def export_backbone(weights: StateDict, cfg: Dict[str, Any], form: str) -> Expor
         ValueError: If the library has no such network, or it does not take every weight, or gives
             other features.
     """
-    try:
-        network = MODELS.build(cfg)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f'the backbone {cfg} cannot be built: {error}') from error
+    network = build_backbone(cfg)
     name = f'mmpretrain {_describe(cfg)}'
     num_loaded = take_every_weight(network, weights, name)
     if form == 'openmmlab':
@@ -167,23 +178,18 @@ def _build_resnet(library: str, depth: Optional[int]) -> nn.Module:
 
 @torch.no_grad()
 def _feature_difference(network: nn.Module, other: nn.Module) -> float:
-    """Largest difference of the last feature maps for a noise image, over the largest feature."""
+    """Largest difference of pooled features of a noise image, over the largest feature."""
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    seen: List[Tensor] = []
-    hook = other.layer4.register_forward_hook(  # type: ignore[union-attr]
-        lambda module, inputs, output: seen.append(output))
-    network.eval()
+    other.fc = nn.Identity()
+    network.eval()  # some of mmpretrain's return nothing
     other.eval()
-    expected = network(images)
-    expected = expected[-1] if isinstance(expected, (tuple, list)) else expected
-    other(images)
-    hook.remove()
-    if expected.shape != seen[0].shape:
+    expected, got = pooled(network(images)), other(images)
+    if expected.shape != got.shape:
         return float('inf')
-    return float((expected - seen[0]).abs().max() / expected.abs().max())
+    return float((expected - got).abs().max() / expected.abs().max())
 
 
-def _describe(cfg: Dict[str, Any]) -> str:
+def _describe(cfg: dict[str, Any]) -> str:
     arguments = ', '.join(f'{key}={value!r}' for key, value in cfg.items() if key != 'type')
     return f'{cfg["type"]}({arguments})'
 
@@ -207,15 +213,12 @@ def write_with_hash(content: dict, out: Union[str, Path]) -> Path:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     digits = hashlib.sha256(buffer.getvalue()).hexdigest()[:8]
-    out.parent.mkdir(parents=True, exist_ok=True)
     file = out.with_name(f'{name}-{digits}.pth')
-    partial = file.with_name(f'{file.name}.partial')
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(file)
+    write_atomically(file, buffer.getvalue())
     return file
 
 
-def file_content(export: Export, training: dict, cfg: Dict[str, Any], source: Path,
+def file_content(export: Export, training: dict, cfg: dict[str, Any], source: Path,
                  form: str) -> dict:
     """What is written: weights and how they came about.
 

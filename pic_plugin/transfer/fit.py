@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does a checkpoint hold all that a network is evaluated with?"""
+"""Check that a checkpoint holds all that a network is evaluated with."""
 from __future__ import annotations
 
 from typing import Optional
 
-import torch
 from mmpretrain.models import BaseSelfSupervisor
-from torch import nn
+from torch import Tensor, nn
 
-from pic_plugin.transfer.checkpoint import (
+from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     check_finite,
+    differing,
     read_checkpoint,
     resnet_depth,
     state_dict_of,
@@ -28,8 +28,8 @@ def check_fits(model: nn.Module, path: str) -> None:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint, or a weight is missing, unused, of another shape or not
-            finite.
+        ValueError: If it is not a checkpoint, or a weight is missing, unused, of another shape or
+            not finite.
     """
     if '://' in path:
         return
@@ -38,12 +38,11 @@ def check_fits(model: nn.Module, path: str) -> None:
     content = {name[7:] if name.startswith('module.') else name: value
                for name, value in content.items()}
     part = 'backbone.' if isinstance(model, BaseSelfSupervisor) else ''
-    own = {name: value.shape for name, value in model.state_dict().items()
-           if name.startswith(part)}
-    saved = {name: value.shape for name, value in content.items() if name.startswith(part)}
-    wrong = sorted(name for name in own.keys() | saved.keys() if own.get(name) != saved.get(name))
+    own, saved = ({name: value for name, value in state.items() if name.startswith(part)}
+                  for state in (model.state_dict(), content))
+    wrong = differing(own, saved)
     if not wrong:
-        check_finite({name: content[name] for name in saved}, path)
+        check_finite(saved, path)
         return
     depth = resnet_depth({name[len('backbone.'):]: value for name, value in content.items()
                           if name.startswith('backbone.')})
@@ -55,5 +54,5 @@ def check_fits(model: nn.Module, path: str) -> None:
         'was trained with.')
 
 
-def _shape(shape: Optional[torch.Size]) -> str:
-    return 'absent' if shape is None else f'shape {tuple(shape)}'
+def _shape(value: Optional[Tensor]) -> str:
+    return 'absent' if value is None else f'shape {tuple(value.shape)}'

@@ -8,15 +8,17 @@ torchvision's names as ``encoder.*``, whose classifier is a projection of two la
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torchvision
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pic_plugin.transfer.checkpoint import StateDict, resnet_depth, unwrap
+from pic_plugin.engine.checkpoint.foreign_checkpoint import StateDict, resnet_depth, unwrap
+from pic_plugin.transfer.export import take_every_weight
 
 PROJECTION = {'fc1.weight': 'neck.mlp.0.weight', 'fc1.bias': 'neck.mlp.0.bias',
               'fc2.weight': 'neck.mlp.2.weight', 'fc2.bias': 'neck.mlp.2.bias'}
@@ -27,13 +29,13 @@ class Conversion(NamedTuple):
     """A model of ours that holds the authors' weights."""
 
     state_dict: StateDict
-    model: Dict[str, Any]  # config
+    model: dict[str, Any]  # config
     num_loaded: int
     difference: float  # of projected features, relative to the largest
 
 
 def convert_official(state: StateDict, with_class_weights: bool = True) -> Conversion:
-    """Rename the weights, load them into our network and compare it with an independent one.
+    """Rename the weights, load them into our network and compare it with torchvision's.
 
     Args:
         state (dict[str, Tensor]): Names as in the file.
@@ -44,7 +46,7 @@ def convert_official(state: StateDict, with_class_weights: bool = True) -> Conve
         Conversion: Our state dict, its config, and what was checked.
 
     Raises:
-        ValueError: If it is no checkpoint of a PIC model of theirs, or of a kind that is not
+        ValueError: If it is not a checkpoint of a PIC model of theirs, or of a kind that is not
             converted.
     """
     # Mixed precision of theirs may leave halves, with which a CPU does not compute.
@@ -54,7 +56,7 @@ def convert_official(state: StateDict, with_class_weights: bool = True) -> Conve
                if name.startswith('encoder.')}
     if not encoder or CLASS_WEIGHTS not in names:
         raise ValueError(
-            'it is no PIC checkpoint of the authors\' code, which has encoder.* and '
+            'it is not a PIC checkpoint of the authors\' code, which has encoder.* and '
             f'{CLASS_WEIGHTS} (there are {", ".join(list(names)[:3])}, ...)'
             + (': it is one of pic_plugin already.' if 'backbone.conv1.weight' in names else '.'))
     if 'fc1.weight' not in encoder or 'fc2.weight' not in encoder:
@@ -63,7 +65,7 @@ def convert_official(state: StateDict, with_class_weights: bool = True) -> Conve
     body = {name: value for name, value in encoder.items() if name not in PROJECTION}
     depth = resnet_depth(body)
     if depth is None or 'conv1.weight' not in body:
-        raise ValueError('its encoder is no plain ResNet of 18 to 152 layers (a deep stem, '
+        raise ValueError('its encoder is not a plain ResNet of 18 to 152 layers (a deep stem, '
                          '`resnet50_d`, is not converted).')
     base = body['layer1.0.conv1.weight'].shape[0]
     num_instances, feat_dim = names[CLASS_WEIGHTS].shape
@@ -75,7 +77,7 @@ def convert_official(state: StateDict, with_class_weights: bool = True) -> Conve
         backbone=dict(type='ResNet', depth=depth, base_channels=base, zero_init_residual=True),
         neck=dict(type='MoCoV2Neck', in_channels=width, hid_channels=hidden,
                   out_channels=feat_dim),
-        # A soft-max over all instances, as theirs.
+        # A softmax over all instances, as theirs.
         head=dict(type='PICHead', feat_dim=feat_dim, num_instances=num_instances,
                   num_negatives=None))
 
@@ -86,77 +88,52 @@ def convert_official(state: StateDict, with_class_weights: bool = True) -> Conve
         converted[ours] = encoder[theirs]
 
     network = nn.ModuleDict({part: MODELS.build(model[part]) for part in ('backbone', 'neck')})
-    own = network.state_dict()
-    wrong: List[str] = sorted(
-        {name for name in {*own, *converted} if name not in own or name not in converted
-         or own[name].shape != converted[name].shape})
-    if wrong:
-        raise ValueError(f'{len(wrong)} of {len(own)} weights do not fit {model["backbone"]}, '
-                         f'{wrong[0]} first.')
-    network.load_state_dict(converted)
-    difference = _projection_difference(network, encoder)
+    num_loaded = take_every_weight(network, converted, str(model['backbone']))
+    difference = _projection_difference(network, encoder, depth)
     if not difference < 1e-5:
         raise ValueError(f'the converted network gives other features (they differ by '
                          f'{difference:.1e} of the largest), although every weight fits: please '
                          'report it with the options of the training.')
     if with_class_weights:
         converted['head.weight'] = names[CLASS_WEIGHTS]
-    return Conversion(converted, model, len(own), difference)
+    return Conversion(converted, model, num_loaded, difference)
 
 
 @torch.no_grad()
-def _projection_difference(network: nn.ModuleDict, encoder: StateDict) -> float:
-    """Largest difference of projected features to plain torch with the authors' names."""
+def _projection_difference(network: nn.ModuleDict, encoder: StateDict, depth: int) -> float:
+    """Largest difference of projected features to torchvision's network with their weights."""
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     network.eval()
     ours = network['neck'](network['backbone'](images))[-1]
-    theirs = forward_resnet(encoder, images)
+    theirs = forward_resnet(
+        {name: value for name, value in encoder.items() if name not in PROJECTION}, depth, images)
     theirs = functional.linear(theirs, encoder['fc1.weight'], encoder['fc1.bias']).relu()
     theirs = functional.linear(theirs, encoder['fc2.weight'], encoder['fc2.bias'])
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-def forward_resnet(weights: StateDict, images: Tensor) -> Tensor:
-    """Pooled features of a ResNet out of its weights alone, in evaluation mode.
-
-    The oracle of the conversion, independent of mmpretrain's network.
+def forward_resnet(weights: StateDict, depth: int, images: Tensor) -> Tensor:
+    """Pooled features by torchvision's ResNet in evaluation mode, of whatever width.
 
     Args:
-        weights (dict[str, Tensor]): torchvision's names.
+        weights (dict[str, Tensor]): torchvision's names, without the classifier.
+        depth (int): 18, 34, 50, 101 or 152.
         images (Tensor): (B, 3, H, W).
 
     Returns:
         Tensor: (B, C).
+
+    Raises:
+        ValueError: If it has other layers.
     """
-
-    def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
-        kernel = weights[f'{name}.weight']
-        return functional.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
-
-    def norm(x: Tensor, name: str) -> Tensor:
-        return functional.batch_norm(
-            x, weights[f'{name}.running_mean'], weights[f'{name}.running_var'],
-            weights[f'{name}.weight'], weights[f'{name}.bias'])
-
-    x = norm(conv(images, 'conv1', 2), 'bn1').relu()
-    x = functional.max_pool2d(x, 3, 2, 1)
-    for stage in (1, 2, 3, 4):
-        block = 0
-        while f'layer{stage}.{block}.conv1.weight' in weights:
-            name = f'layer{stage}.{block}'
-            # In the middle of three convolutions, in the first of two.
-            strided = 'conv2' if f'{name}.conv3.weight' in weights else 'conv1'
-            stride = 2 if stage > 1 and block == 0 else 1
-            y, layer = x, 1
-            while f'{name}.conv{layer}.weight' in weights:
-                y = norm(conv(y if layer == 1 else y.relu(), f'{name}.conv{layer}',
-                              stride if strided == f'conv{layer}' else 1), f'{name}.bn{layer}')
-                layer += 1
-            if f'{name}.downsample.0.weight' in weights:
-                x = norm(conv(x, f'{name}.downsample.0', stride), f'{name}.downsample.1')
-            x = (x + y).relu()
-            block += 1
-    return x.mean(dim=(2, 3))
+    network = torchvision.models.get_model(f'resnet{depth}', weights=None).eval()
+    network.fc = nn.Identity()
+    try:
+        # In a call weights of another width may take the place of the network's own.
+        return torch.func.functional_call(network, weights, images, strict=True)
+    except RuntimeError as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise ValueError(f"its encoder is not torchvision's ResNet-{depth}: {reason}") from error
 
 
 def file_content(conversion: Conversion, source: str, epoch: Any) -> dict:

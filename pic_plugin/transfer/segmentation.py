@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a config of mmseg imports:
+"""The module that configs of mmseg import, with
 ``custom_imports = dict(imports=['pic_plugin.transfer.segmentation'], allow_failed_imports=False)``.
 """
 from pic_plugin.transfer.requirements import check_downstream

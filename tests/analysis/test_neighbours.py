@@ -58,5 +58,5 @@ def test_queries_by_name():
     assert find_queries(images, ['4.png', '1.png'], [1, 2, 4], 9) == [2, 0]
     assert find_queries(images, None, [1, 2, 4, 5], 2) == [0, 2]
     assert find_queries(images, None, [1, 2], 9) == [0, 1]
-    with pytest.raises(ValueError, match='3.png is none of the 2 pictures'):
+    with pytest.raises(ValueError, match='3.png is not one of the 2 pictures'):
         find_queries(images, ['3.png'], [1, 2], 9)

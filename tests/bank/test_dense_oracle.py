@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pic_plugin.bank import InstanceBank, Planes, initial_rows, sgd_transition
+from pic_plugin.bank import NoCorrection, SampledClassWeights, Storage, initial_rows
 
 D, STEPS = 6, 120
 
@@ -43,35 +43,16 @@ class Dense:
         return active, torch.tensor([active.index(i) for i in ids.tolist()])
 
 
-class Sampled:
-    """The bank, driven as the hook drives it."""
+class Sampled(SampledClassWeights):
+    """The class under test, with a parameter and an optimizer of its own."""
 
-    def __init__(self, num_instances, num_negatives, options, room, **storage):
-        num_slots = min(num_instances, num_negatives + room)
-        if num_negatives < num_instances:
-            num_slots = num_negatives + room
-        self.weight = torch.nn.Parameter(torch.zeros(num_slots, D))
-        self.optimizer = torch.optim.SGD([self.weight], lr=1.0, **options)
-        self.bank = InstanceBank(num_instances, num_negatives, num_slots, D, seed=3, num_states=1,
-                                 **storage)
-        with torch.no_grad():
-            self.bank.start(self.planes())
-
-    def planes(self):
-        buffer = self.optimizer.state.get(self.weight, {}).get('momentum_buffer')
-        return Planes(self.weight.detach(), [] if buffer is None else [buffer])
-
-    def sample(self, ids):
-        with torch.no_grad():
-            self.bank.sample(ids, self.planes(), pending=self.weight.grad is not None)
-
-    def step(self):
-        group = self.optimizer.param_groups[0]
-        first = self.optimizer.state.get(self.weight, {}).get('momentum_buffer') is None
-        transition = sgd_transition(group['lr'], group['momentum'], group['dampening'],
-                                    group['weight_decay'], group['nesterov'], first)
-        self.optimizer.step()
-        self.bank.record_step(transition)
+    def __init__(self, num_instances, num_negatives, options, room, correction=None, **storage):
+        num_slots = num_instances if num_negatives >= num_instances else num_negatives + room
+        weight = torch.nn.Parameter(torch.empty(num_slots, D))
+        optimizer = torch.optim.SGD([weight], lr=1.0, **options)
+        super().__init__(weight, optimizer, num_instances, num_negatives, 3, correction,
+                         Storage(**storage))
+        self.start()
 
 
 OPTIONS = [
@@ -96,12 +77,11 @@ def test_equals_dense_sgd_on_all_rows(options, num_negatives, accumulate):
         ids = rng.integers(0, num_instances - 3, batch)  # repeats; three classes are never visited
         features = torch.from_numpy(rng.normal(size=(batch, D)))
         active, targets = dense.sample(ids)
-        sampled.sample(ids)
-        assert sorted(active) == sorted(sampled.bank.active_ids.tolist())
+        places = sampled.sample(ids)
+        assert sorted(active) == sorted(sampled.active_ids.tolist())
 
         expected = cosine_loss(features, dense.weight[active], targets)
-        loss = cosine_loss(features.float(), sampled.weight[sampled.bank.softmax_rows],
-                           sampled.bank.positions(ids))
+        loss = cosine_loss(features.float(), sampled.active, places)
         # float32 against float64 over 120 steps.
         torch.testing.assert_close(loss.double(), expected, rtol=2e-5, atol=2e-5)
         expected.backward()
@@ -113,32 +93,31 @@ def test_equals_dense_sgd_on_all_rows(options, num_negatives, accumulate):
             torch.nn.utils.clip_grad_norm_([trained.weight], 1.0)
             # A gradient scaler that found an overflow skips the step and clears the gradient.
             if step % 13 != 2:
-                trained.step() if trained is sampled else trained.optimizer.step()
+                trained.optimizer.step()
             trained.optimizer.zero_grad()
-        rows = sampled.bank.class_weights(everyone, sampled.weight).double()
+        rows = sampled.rows(everyone).double()
         error = (rows - dense.weight.detach()).norm() / dense.weight.detach().norm()
         assert error < 2e-5
 
 
 def test_without_correction_rows_stay_as_they_left():
     bank_rows = []
-    for correct in (True, False):
-        sampled = Sampled(30, 5, OPTIONS[0], room=0)
-        sampled.bank.correct = correct
+    for correction in (None, NoCorrection(('momentum_buffer', ))):
+        sampled = Sampled(30, 5, OPTIONS[0], room=0, correction=correction)
         for first in (0, 5, 10, 15):
             ids = np.arange(first, first + 5)
-            sampled.sample(ids)
-            loss = cosine_loss(torch.ones(5, D), sampled.weight[:5], sampled.bank.positions(ids))
+            targets = sampled.sample(ids)
+            loss = cosine_loss(torch.ones(5, D), sampled.active, targets)
             loss.backward()
             sampled.optimizer.param_groups[0]['lr'] = 0.1
-            sampled.step()
+            sampled.optimizer.step()
             sampled.optimizer.zero_grad()
             if first == 0:
                 left = sampled.weight.detach().clone()
-                order = sampled.bank.active_ids.numpy()
+                order = sampled.active_ids.numpy()
                 bank_rows.append((left, order))
-        returned = sampled.bank.class_weights(order, sampled.weight)
-        assert torch.equal(returned, bank_rows[-1][0]) == (not correct)
+        returned = sampled.rows(order)
+        assert torch.equal(returned, bank_rows[-1][0]) == (correction is not None)
 
 
 # Rounding a row when it leaves is an error of half a unit in the last kept place: 2**-11 of the
@@ -161,13 +140,12 @@ def test_stored_rows_among_a_billion(tmp_path, dtype, tolerance, on_disk):
         ids = instances[places]
         features = torch.from_numpy(rng.normal(size=(7, D)))
         active, targets = dense.sample(places)
-        sampled.sample(ids)
+        places = sampled.sample(ids)
         cosine_loss(features, dense.weight[active], targets).backward()
-        cosine_loss(features.float(), sampled.weight[sampled.bank.softmax_rows],
-                    sampled.bank.positions(ids)).backward()
+        cosine_loss(features.float(), sampled.active, places).backward()
         for trained in (dense, sampled):
             trained.optimizer.param_groups[0]['lr'] = learning_rate(step)
-            trained.step() if trained is sampled else trained.optimizer.step()
+            trained.optimizer.step()
             trained.optimizer.zero_grad()
         rows = sampled.bank.class_weights(instances, sampled.weight).double()
         errors.append(float((rows - dense.weight.detach()).norm() / dense.weight.detach().norm()))

@@ -11,28 +11,41 @@ import torch
 
 from pic_plugin.bank import (
     InstanceBank,
-    Planes,
-    SlotShards,
+    NoCorrection,
+    SGDCorrection,
+    Slots,
+    SlotTensors,
+    Storage,
     initial_rows,
-    num_shard_rows,
     sgd_transition,
 )
+from pic_plugin.communication import Communicator
 
 D, SEED = 4, 9
 STEP = sgd_transition(0.1, 0.9, weight_decay=0.1)
+GROUP = dict(lr=0.1, momentum=0.9, dampening=0, weight_decay=0.1, nesterov=False)
 DTYPES = [torch.float64, torch.float32, torch.float16]
 
 
-def make(num_instances=20, num_negatives=4, room=0, num_states=1, dtype=torch.float32, **kwargs):
-    """A bank and the planes of a head that has been trained with ``num_states`` states."""
-    kept_states = kwargs.pop('kept_states', num_states)
+def make(num_instances=20, num_negatives=4, room=0, num_states=1, dtype=torch.float32,
+         correct=True, kept_states='as many', slots=None, **storage):
+    """A bank and the tensors of a head that has been trained with ``num_states`` states."""
     num_slots = num_instances if num_negatives is None else min(num_negatives + room, 10**4)
-    bank = InstanceBank(num_instances, num_negatives, num_slots, D, SEED, num_states=kept_states,
-                        **kwargs)
-    planes = Planes(torch.ones(num_slots, D, dtype=dtype),
-                    [torch.zeros(num_slots, D, dtype=dtype) for _ in range(num_states)])
-    bank.start(planes)
-    return bank, planes
+    slots = slots or Slots(num_slots)
+    kept = num_states if kept_states == 'as many' else kept_states
+    names = None if kept is None else ('state', ) * kept
+    bank = InstanceBank(num_instances, num_negatives, slots, D, SEED,
+                        SGDCorrection() if correct else NoCorrection(names), Storage(**storage))
+    tensors = SlotTensors(torch.ones(slots.num_rows, D, dtype=dtype),
+                          [torch.zeros(slots.num_rows, D, dtype=dtype) for _ in range(num_states)])
+    bank.start(tensors)
+    return bank, tensors
+
+
+def take_step(bank):
+    """What the optimizer's hooks do around a step that is not the first."""
+    bank.correction.before_step(GROUP, dict(momentum_buffer=True))
+    bank.record_step()
 
 
 def arange(start, stop):
@@ -41,16 +54,16 @@ def arange(start, stop):
 
 @pytest.mark.parametrize('num_negatives', [None, 20, 25])
 def test_full_softmax(num_negatives):
-    bank, planes = make(num_negatives=num_negatives)
-    planes = Planes(planes.weight[:20], planes.states)
+    bank, tensors = make(num_negatives=num_negatives)
+    tensors = SlotTensors(tensors.weight[:20], tensors.states)
     assert bank.is_full and bank.softmax_rows == slice(0, 20)
-    assert torch.equal(planes.weight, torch.from_numpy(initial_rows(arange(0, 20), D, SEED)))
-    assert len(bank.sample(np.array([3, 3, 19]), planes)) == 0
-    bank.record_step(STEP)
-    assert bank.step == 1 and bank.store is None and len(bank.transitions) == 0
+    assert torch.equal(tensors.weight, torch.from_numpy(initial_rows(arange(0, 20), D, SEED)))
+    assert len(bank.sample(np.array([3, 3, 19]), tensors)) == 0
+    take_step(bank)
+    assert bank.step == 1 and bank.store is None and len(bank.correction) == 0
     assert bank.active_ids.tolist() == list(range(20))
     assert bank.positions(np.array([3, 19])).tolist() == [3, 19]
-    assert torch.equal(bank.class_weights(np.array([5, 2]), planes.weight), planes.weight[[5, 2]])
+    assert torch.equal(bank.class_weights(np.array([5, 2]), tensors.weight), tensors.weight[[5, 2]])
 
 
 @pytest.mark.parametrize('path', [None, 'rows.bank'])
@@ -58,172 +71,159 @@ def test_full_softmax(num_negatives):
 @pytest.mark.parametrize('num_states', [0, 1, 2])
 def test_uncorrected_rows_return_as_they_left(tmp_path, dtype, num_states, path):
     path = path and tmp_path / path
-    bank, planes = make(correct=False, num_states=num_states, dtype=dtype, path=path)
-    bank.sample(arange(0, 4), planes)
-    bank.record_step(STEP)
-    for tensor in (planes.weight, *planes.states):
+    bank, tensors = make(correct=False, num_states=num_states, dtype=dtype, path=path)
+    bank.sample(arange(0, 4), tensors)
+    take_step(bank)
+    for tensor in (tensors.weight, *tensors.states):
         tensor.normal_()
-    left = [tensor.float().clone() for tensor in (planes.weight, *planes.states)]
+    left = [tensor.float().clone() for tensor in (tensors.weight, *tensors.states)]
     where = bank.active_set.slots_of(arange(0, 4))
-    assert bank.sample(arange(4, 8), planes).tolist() == [1] * 4  # initial rows: one step missed
-    for tensor in planes.states:
+    assert bank.sample(arange(4, 8), tensors).tolist() == [1] * 4  # initial rows: one step missed
+    for tensor in tensors.states:
         assert not tensor.any()
-    bank.record_step(STEP)
-    assert bank.sample(arange(0, 4), planes).tolist() == [1] * 4
+    take_step(bank)
+    assert bank.sample(arange(0, 4), tensors).tolist() == [1] * 4
     back = bank.active_set.slots_of(arange(0, 4))
-    for tensor, before in zip((planes.weight, *planes.states), left):
+    for tensor, before in zip((tensors.weight, *tensors.states), left):
         assert torch.equal(tensor[back].float(), before[where])
     assert (path is None) or path.exists()
 
 
 def test_states_that_are_made_later_begin_at_zero():
-    bank, planes = make(correct=False, num_states=0, kept_states=2)
-    bank.sample(arange(0, 4), planes)
-    bank.record_step(STEP)
-    bank.sample(arange(4, 8), planes)  # stored while there were no states
-    planes = Planes(planes.weight, [torch.ones_like(planes.weight) for _ in range(2)])
-    bank.sample(arange(0, 4), planes)
-    assert all(not state.any() for state in planes.states)
+    bank, tensors = make(correct=False, num_states=0, kept_states=2)
+    bank.sample(arange(0, 4), tensors)
+    take_step(bank)
+    bank.sample(arange(4, 8), tensors)  # stored while there were no states
+    tensors = SlotTensors(tensors.weight, [torch.ones_like(tensors.weight) for _ in range(2)])
+    bank.sample(arange(0, 4), tensors)
+    assert all(not state.any() for state in tensors.states)
 
 
 def test_corrected_row_is_owed_what_it_missed():
-    bank, planes = make()
-    bank.sample(arange(0, 4), planes)
-    bank.record_step(STEP)
-    planes.weight.normal_()
-    planes.states[0].normal_()
+    bank, tensors = make()
+    bank.sample(arange(0, 4), tensors)
+    take_step(bank)
+    tensors.weight.normal_()
+    tensors.states[0].normal_()
     slot = int(bank.active_set.slots_of(np.array([2]))[0])
-    row = torch.stack([planes.weight[slot], planes.states[0][slot]]).double().numpy()
-    bank.sample(arange(4, 8), planes)
+    row = torch.stack([tensors.weight[slot], tensors.states[0][slot]]).double().numpy()
+    bank.sample(arange(4, 8), tensors)
     for _ in range(3):
-        bank.record_step(STEP)
+        take_step(bank)
     expected = np.linalg.matrix_power(STEP, 3) @ row
-    np.testing.assert_allclose(bank.class_weights(np.array([2]), planes.weight)[0], expected[0],
+    np.testing.assert_allclose(bank.class_weights(np.array([2]), tensors.weight)[0], expected[0],
                                rtol=1e-6)  # float32
-    assert bank.sample(np.array([2]), planes).tolist() == [3]
+    assert bank.sample(np.array([2]), tensors).tolist() == [3]
     slot = int(bank.active_set.slots_of(np.array([2]))[0])
-    np.testing.assert_allclose(planes.weight[slot], expected[0], rtol=1e-6)
-    np.testing.assert_allclose(planes.states[0][slot], expected[1], rtol=1e-6)
+    np.testing.assert_allclose(tensors.weight[slot], expected[0], rtol=1e-6)
+    np.testing.assert_allclose(tensors.states[0][slot], expected[1], rtol=1e-6)
     fresh = np.linalg.matrix_power(STEP, 4) @ np.stack(
         [initial_rows(np.array([15]), D, SEED)[0].astype(float), np.zeros(D)])
-    np.testing.assert_allclose(bank.class_weights(np.array([15]), planes.weight)[0], fresh[0],
+    np.testing.assert_allclose(bank.class_weights(np.array([15]), tensors.weight)[0], fresh[0],
                                rtol=1e-6)
 
 
 def test_corrected_bank_knows_the_momentum_before_a_row_is_stored():
-    bank, planes = make(num_states=1, kept_states=None)
-    bank.sample(arange(0, 2), planes)
-    bank.record_step(STEP)
-    bank.sample(arange(2, 4), planes)  # nothing has left yet
+    bank, tensors = make(num_states=1, kept_states=None)
+    bank.sample(arange(0, 2), tensors)
+    take_step(bank)
+    bank.sample(arange(2, 4), tensors)  # nothing has left yet
     fresh = STEP @ np.stack([initial_rows(np.array([3]), D, SEED)[0].astype(float), np.zeros(D)])
     slot = int(bank.active_set.slots_of(np.array([3]))[0])
-    np.testing.assert_allclose(planes.states[0][slot], fresh[1], rtol=1e-6)
+    np.testing.assert_allclose(tensors.states[0][slot], fresh[1], rtol=1e-6)
 
 
 def test_rows_that_leave_before_the_first_step_are_not_stored():
-    bank, planes = make()
-    bank.sample(arange(0, 4), planes)
-    bank.sample(arange(4, 8), planes)
+    bank, tensors = make()
+    bank.sample(arange(0, 4), tensors)
+    bank.sample(arange(4, 8), tensors)
     assert bank.store is None
-    assert torch.equal(bank.class_weights(arange(0, 20), planes.weight),
+    assert torch.equal(bank.class_weights(arange(0, 20), tensors.weight),
                        torch.from_numpy(initial_rows(arange(0, 20), D, SEED)))
 
 
 def test_rows_with_pending_gradients_stay_in_their_slots():
-    bank, planes = make(room=4)
-    bank.sample(arange(0, 4), planes)
-    bank.record_step(STEP)
-    planes.weight[:4] = torch.arange(4.0)[:, None]
-    bank.sample(arange(4, 6), planes, pending=True)
+    bank, tensors = make(room=4)
+    bank.sample(arange(0, 4), tensors)
+    take_step(bank)
+    tensors.weight[:4] = torch.arange(4.0)[:, None]
+    bank.sample(arange(4, 6), tensors, pending=True)
     assert sorted(bank.active_ids.tolist()) == [2, 3, 4, 5]
     assert bank.softmax_rows.tolist() == [2, 3, 4, 5] and bank.store is None
     assert bank.positions(np.array([4, 2])).tolist() == [
         bank.active_ids.tolist().index(4), bank.active_ids.tolist().index(2)]
-    planes.weight[0] = 7  # the step moves a parked row too
-    bank.record_step(STEP)
-    assert bank.class_weights(np.array([0]), planes.weight)[0, 0] == 7
-    bank.sample(np.array([5]), planes)
+    tensors.weight[0] = 7  # the step moves a waiting row too
+    take_step(bank)
+    assert bank.class_weights(np.array([0]), tensors.weight)[0, 0] == 7
+    bank.sample(np.array([5]), tensors)
     assert (bank.store.read(np.array([0, 1]))[0] == 2).all()
-    assert bank.class_weights(np.array([0]), planes.weight)[0, 0] == 7
-    assert not planes.weight[:2].any()
+    assert bank.class_weights(np.array([0]), tensors.weight)[0, 0] == 7
+    assert not tensors.weight[:2].any()
 
 
 @pytest.mark.parametrize('num_negatives', [None, 4])
 @pytest.mark.parametrize('ids', [[0, 20], [-1, 3]])
 def test_ids_outside(num_negatives, ids):
-    bank, planes = make(num_negatives=num_negatives)
-    before = planes.weight.clone()
-    for call in (lambda: bank.sample(np.array(ids), planes),
-                 lambda: bank.class_weights(np.array(ids), planes.weight)):
+    bank, tensors = make(num_negatives=num_negatives)
+    before = tensors.weight.clone()
+    for call in (lambda: bank.sample(np.array(ids), tensors),
+                 lambda: bank.class_weights(np.array(ids), tensors.weight)):
         with pytest.raises(ValueError, match=r'lie outside the 20 instances \[0, 20\)'):
             call()
-    assert torch.equal(planes.weight, before)
+    assert torch.equal(tensors.weight, before)
 
 
-class ExchangeOverThreads:
-    """What all-to-all does, for as many threads as there are ranks."""
+class Threads(Communicator):
+    """The exchange of rows between as many threads as there are ranks."""
 
-    def __init__(self, world_size):
-        self.barrier = threading.Barrier(world_size, timeout=30)
-        self.parts = [None] * world_size
+    def __init__(self, rank, size, barrier, parts):
+        self.rank, self.size, self.barrier, self.parts = rank, size, barrier, parts
 
-    def of_rank(self, rank):
-
-        def exchange(rows, sent, received):
-            self.parts[rank] = rows.split(sent)
-            self.barrier.wait()
-            incoming = [parts[rank] for parts in self.parts]
-            assert [len(part) for part in incoming] == received
-            self.barrier.wait()
-            return torch.cat(incoming)
-
-        return exchange
+    def exchange_rows(self, rows, sent, received, purpose):
+        self.parts[self.rank] = rows.split(sent)
+        self.barrier.wait()
+        incoming = [parts[self.rank] for parts in self.parts]
+        assert [len(part) for part in incoming] == received
+        self.barrier.wait()
+        return torch.cat(incoming)
 
 
-def noisy_training(**kwargs):
-    """Planes, class weights and staleness of a training in which noise is the gradient."""
+def on_threads(world_size, num_slots, sharded, work):
+    """Results of ``work(slots)`` in each of several threads."""
+    barrier, parts = threading.Barrier(world_size, timeout=30), [None] * world_size
+    with ThreadPoolExecutor(world_size) as pool:
+        futures = [pool.submit(work, Slots(num_slots, Threads(rank, world_size, barrier, parts),
+                                           sharded)) for rank in range(world_size)]
+        return [future.result() for future in futures]
+
+
+def noisy_training(slots=None):
+    """Tensors, class weights and staleness of a training in which noise is the gradient."""
     rng = np.random.default_rng(0)
-    bank, planes = make(num_negatives=6, **kwargs)
+    bank, tensors = make(num_negatives=6, slots=slots)
     staleness = []
     for _ in range(25):
-        staleness += bank.sample(rng.integers(0, 20, 5), planes).tolist()
-        noise = torch.from_numpy(rng.normal(size=planes.weight.shape)).float()
+        staleness += bank.sample(rng.integers(0, 20, 5), tensors).tolist()
+        noise = torch.from_numpy(rng.normal(size=tensors.weight.shape)).float()
         noise *= torch.from_numpy(bank.active_set.active)[:, None]
-        planes.weight.add_(noise)
-        planes.states[0].sub_(noise)
-        bank.record_step(STEP)
-    return bank, planes, staleness, bank.class_weights(arange(0, 20), planes.weight)
+        tensors.weight.add_(noise)
+        tensors.states[0].sub_(noise)
+        take_step(bank)
+    return bank, tensors, staleness, bank.class_weights(arange(0, 20), tensors.weight)
 
 
 @pytest.mark.parametrize('world_size', [2, 3])
 def test_ranks_do_what_one_process_does(world_size):
-    exchange = ExchangeOverThreads(world_size)
-    with ThreadPoolExecutor(world_size) as pool:
-        futures = [
-            pool.submit(noisy_training, rank=rank, world_size=world_size,
-                        exchange=exchange.of_rank(rank)) for rank in range(world_size)]
-        ranks = [future.result() for future in futures]
-    _, planes, staleness, rows = noisy_training()
+    ranks = on_threads(world_size, 6, False, noisy_training)
+    _, tensors, staleness, rows = noisy_training()
     assert max(staleness) > 3
-    for rank, (bank, own_planes, own_staleness, own_rows) in enumerate(ranks):
-        assert torch.equal(own_planes.weight, planes.weight)
-        assert torch.equal(own_planes.states[0], planes.states[0])
+    for rank, (bank, own_tensors, own_staleness, own_rows) in enumerate(ranks):
+        assert torch.equal(own_tensors.weight, tensors.weight)
+        assert torch.equal(own_tensors.states[0], tensors.states[0])
         assert own_staleness == staleness and torch.equal(own_rows, rows)
         stored = np.concatenate([chunk[0] for chunk in bank.store.written()])
         assert bank.store.num_bytes == -(-20 // world_size) * (8 + 2 * D * 4)
         assert 0 < len(stored) <= -(-(20 - rank) // world_size)
-
-
-def run_sharded(world_size, work):
-    """What ``work`` returns in each of several threads, given the arguments of a sharded bank."""
-    exchange = ExchangeOverThreads(world_size)
-    with ThreadPoolExecutor(world_size) as pool:
-        futures = [
-            pool.submit(work, rank=rank, world_size=world_size,
-                        exchange=exchange.of_rank(rank),
-                        shards=SlotShards(rank, world_size, exchange.of_rank(rank)))
-            for rank in range(world_size)]
-        return [future.result() for future in futures]
 
 
 @pytest.mark.parametrize('num_states', [1, 2])
@@ -233,35 +233,31 @@ def test_shards_hold_what_one_process_holds(world_size, accumulate, num_states):
     room = 5 * (accumulate - 1)
     num_slots = 6 + room
 
-    def train(shards=None, correct=num_states == 1, **kwargs):
+    def train(slots=None):
         rng = np.random.default_rng(0)
-        bank, planes = make(20, 6, room, num_states, kept_states=None, correct=correct,
-                            shards=shards, **kwargs)
-        own = bank.shards.slots(num_slots)
-        num_rows = num_shard_rows(num_slots, bank.shards.num_ranks)
-        planes = Planes(torch.zeros(num_rows, D),
-                        [torch.zeros(num_rows, D) for _ in range(num_states)])
-        bank.start(planes)
+        bank, tensors = make(20, 6, room, num_states, kept_states=None, correct=num_states == 1,
+                             slots=slots)
+        own = bank.slots.held(num_slots)
         seen = []
         for i in range(40):
             ids = rng.integers(0, 20, 5)
-            missed = bank.sample(ids, planes, pending=i % accumulate > 0)
+            missed = bank.sample(ids, tensors, pending=i % accumulate > 0)
             places = bank.positions(ids).numpy()
             held = bank.shard_positions(ids).numpy()
-            rows = planes.weight[bank.softmax_rows]
+            rows = tensors.weight[bank.softmax_rows]
             seen.append((missed.sum(), bank.active_ids.tolist(),
                          {int(places[j]): rows[held[j]].clone() for j in np.flatnonzero(held >= 0)},
                          len(rows)))
             if (i + 1) % accumulate == 0:
                 noise = torch.from_numpy(rng.normal(size=(num_slots, D))).float()
                 noise *= torch.from_numpy(bank.active_set.ids >= 0)[:, None]
-                for tensor in (planes.weight, *planes.states):
+                for tensor in (tensors.weight, *tensors.states):
                     tensor[:len(own)] += noise[own]
-                bank.record_step(STEP)
-        return bank, planes, seen, bank.class_weights(arange(0, 20), planes.weight)
+                take_step(bank)
+        return bank, tensors, seen, bank.class_weights(arange(0, 20), tensors.weight)
 
-    _, planes, seen, class_weights = train()
-    ranks = run_sharded(world_size, train)
+    _, tensors, seen, class_weights = train()
+    ranks = on_threads(world_size, num_slots, True, train)
     assert max(step[0] for step in seen) > 3
     for i, (missed, active_ids, rows, num_rows) in enumerate(seen):
         steps = [rank[2][i] for rank in ranks]
@@ -272,11 +268,11 @@ def test_shards_hold_what_one_process_holds(world_size, accumulate, num_states):
         for place, row in rows.items():
             got, = (step[2][place] for step in steps if place in step[2])
             assert torch.equal(got, row)
-    for rank, (bank, own_planes, _, own_class_weights) in enumerate(ranks):
+    for rank, (bank, own_tensors, _, own_class_weights) in enumerate(ranks):
         assert torch.equal(own_class_weights, class_weights)
-        own = bank.shards.slots(num_slots)
-        for tensor, part in zip((planes.weight, *planes.states),
-                                (own_planes.weight, *own_planes.states)):
+        own = bank.slots.held(num_slots)
+        for tensor, part in zip((tensors.weight, *tensors.states),
+                                (own_tensors.weight, *own_tensors.states)):
             assert torch.equal(part[:len(own)], tensor[own])
             assert not part[len(own):].any()
         stored = np.concatenate([chunk[0] for chunk in bank.store.written()])
@@ -287,23 +283,22 @@ def test_shards_hold_what_one_process_holds(world_size, accumulate, num_states):
 def test_full_softmax_in_shards(world_size):
     ids = np.array([3, 0, 19, 3])
 
-    def look(**kwargs):
-        bank, _ = make(num_negatives=None, **kwargs)
-        planes = Planes(torch.ones(num_shard_rows(20, world_size), D), [])
-        bank.start(planes)
-        assert not len(bank.sample(ids, planes))
-        return (bank.shard_positions(ids).tolist(), planes.weight[bank.softmax_rows],
-                bank.class_weights(np.array([5, 2]), planes.weight))
+    def look(slots):
+        bank, tensors = make(num_negatives=None, num_states=0, slots=slots)
+        assert not len(bank.sample(ids, tensors))
+        return (bank.shard_positions(ids).tolist(), tensors.weight[bank.softmax_rows],
+                bank.class_weights(np.array([5, 2]), tensors.weight))
 
     initial = torch.from_numpy(initial_rows(arange(0, 20), D, SEED))
-    for rank, (positions, weight, looked_up) in enumerate(run_sharded(world_size, look)):
+    for rank, (positions, weight, looked_up) in enumerate(
+            on_threads(world_size, 20, True, look)):
         assert positions == [i // world_size if i % world_size == rank else -1 for i in ids]
         assert torch.equal(weight, initial[rank::world_size])
         assert torch.equal(looked_up, initial[[5, 2]])
 
 
 def test_a_class_outside_the_softmax_has_no_place():
-    bank, planes = make()
-    bank.sample(arange(0, 4), planes)
+    bank, tensors = make()
+    bank.sample(arange(0, 4), tensors)
     with pytest.raises(KeyError):
         bank.shard_positions(np.array([7]))

@@ -70,7 +70,7 @@ def main():
     parser.add_argument('--steps', type=int, default=20)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    # As many images as fill the soft-max, and then some for the steps that are measured.
+    # As many images as fill the softmax, and then some for the steps that are measured.
     fill = -(-args.num_negatives // args.batch_size) + 4
     num_images = (fill + args.steps) * args.batch_size
     with tempfile.TemporaryDirectory() as folder:

@@ -26,7 +26,7 @@ MB = 2**20
 
 
 def plugin(features: Tensor, class_weights: Tensor, targets: Tensor) -> Tensor:
-    from pic_plugin.models.cosine_softmax_loss import CosineSoftmaxLoss
+    from pic_plugin.losses import CosineSoftmaxLoss
     return CosineSoftmaxLoss(TEMPERATURE)(features, class_weights, targets)
 
 

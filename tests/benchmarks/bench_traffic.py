@@ -32,7 +32,7 @@ from pic_plugin.models import PICHead
 
 MB = 1e6
 SGD: Dict[str, Any] = dict(lr=0.03, momentum=0.9, weight_decay=1e-4)
-PARTS = ('ids', 'rows', 'features', 'soft-max', 'gradient')
+PARTS = ('ids', 'rows', 'features', 'softmax', 'gradient')
 BYTES_SENT = 200  # of Linux's struct tcp_info: tcpi_bytes_sent
 
 
@@ -127,7 +127,7 @@ def computed(sharded: bool, world_size: int, num_negatives: int, batch_size: int
         # As many leave as return; of each process's share, 1 in world_size stays where it is.
         parts['rows'] = 2 * batch_size * row * others / world_size
         parts['features'] = 2 * others * batch_size * feat_dim * 4  # and what becomes of gradients
-        parts['soft-max'] = ring(3 * everyone * 4) + others * batch_size * 4
+        parts['softmax'] = ring(3 * everyone * 4) + others * batch_size * 4
     else:
         parts['rows'] = others * batch_size * (row + 8)  # and how many steps each has missed
         parts['gradient'] = ring(num_negatives * feat_dim * 4)

@@ -3,7 +3,7 @@
 
     python tests/benchmarks/half_precision_rows.py
 
-400 instances, the 64 most recent in the soft-max, momentum 0.9, weight decay 1e-3, warm-up and
+400 instances, the 64 most recent in the softmax, momentum 0.9, weight decay 1e-3, warm-up and
 cosine. Error: norm of the difference of all class weights over the norm of the class weights.
 """
 import math

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pic_plugin.models.cosine_softmax_loss import cosine_softmax
+from pic_plugin.losses import cosine_softmax
 
 TEMPERATURE = 0.2
 BATCH = 128

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from contextlib import contextmanager
 from unittest import mock
 
 import numpy as np
@@ -19,7 +20,12 @@ from torch.utils.data import Dataset
 
 from pic_plugin.datasets import SlidingWindowSampler, sliding_window_sampler
 from pic_plugin.datasets.permutation import derive_keys, permute
-from pic_plugin.datasets.sliding_window_sampler import CHUNK, PASS_ORDER, WINDOW_ORDER
+from pic_plugin.datasets.sliding_window_sampler import (
+    CHUNK,
+    PASS_ORDER,
+    WINDOW_ORDER,
+    default_window,
+)
 
 
 class Images(Dataset):
@@ -260,29 +266,140 @@ def test_bad_seed_and_epoch():
         iter(sampler)
 
 
-@pytest.mark.parametrize('asked, used, num_notices', [
-    ((200, 50), (100, 50), 1),
-    ((200, 150), (100, 100), 1),
-    ((100, 100), (100, 100), 0),
-    ((99, 7), (99, 7), 0),
-])
-def test_window_larger_than_the_data_set(asked, used, num_notices):
+@contextmanager
+def logged():
+    """What the sampler logs."""
     records = []
     handler = logging.Handler()
     handler.emit = records.append
     logger = MMLogger.get_current_instance()
     logger.addHandler(handler)
     try:
-        sampler = SlidingWindowSampler(Images(100), *asked, seed=1)
+        yield records
     finally:
         logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize('asked, used, warned', [
+    ((200, 50), (100, 50), True),
+    ((200, 150), (100, 100), True),
+    ((100, 100), (100, 100), True),
+    ((51, 7), (51, 7), True),
+    ((50, 7), (50, 7), False),
+    ((None, None), (10, 1), False),
+])
+def test_window_larger_than_half_of_the_data_set(asked, used, warned):
+    with logged() as records:
+        sampler = SlidingWindowSampler(Images(100), *asked, seed=1)
     assert (sampler.window_size, sampler.stride) == used
-    assert len(records) == num_notices
+    assert [record.levelno for record in records] == [logging.WARNING] * warned
     for record in records:
-        assert record.levelno == logging.INFO
-        assert f'window_size {asked[0]} exceeds the 100 images' in record.getMessage()
-        assert f'using window_size 100, stride {used[1]}' in record.getMessage()
+        text = record.getMessage()
+        assert f'window_size {asked[0]} is more than half of the 100 images' in text
+        assert 'once an epoch' in text and 'a window of 10 images' in text
+        assert (f'used as window_size 100, stride {used[1]}' in text) == (asked[0] > 100)
     assert len(set(itertools.islice(sampler, used[0]))) == used[0]
+
+
+@pytest.mark.parametrize('num_images, global_batch, window', [
+    (1281167, 256, 128116),  # a tenth
+    (50000, 1, 5000),
+    (2000, 64, 256),  # four batches
+    (300, 64, 150),  # half
+    (15, 8, 7),
+    (2, 8, 1), (1, 8, 1), (1, 1, 1),
+])
+def test_default_window(num_images, global_batch, window):
+    assert default_window(num_images, global_batch) == window
+    sampler = make_sampler(num_images, None, None, seed=1)
+    sampler.set_global_batch(global_batch)
+    assert sampler.window_size == window
+    assert sampler.stride == max(1, window // 8)
+    assert list(sampler) == list_stream(num_images, window, max(1, window // 8), 1, True,
+                                        num_images)
+
+
+def test_given_numbers_mean_what_they_say():
+    sampler = make_sampler(1000, 40, None, seed=1)
+    sampler.set_global_batch(64)
+    assert (sampler.window_size, sampler.stride) == (40, 5)
+    sampler = make_sampler(1000, None, 7, seed=1)
+    sampler.set_global_batch(64)
+    assert (sampler.window_size, sampler.stride) == (256, 7)
+    with pytest.raises(ValueError, match='stride 101 exceeds window_size 100'):
+        make_sampler(1000, None, 101, seed=1)
+
+
+def test_a_checkpoint_brings_window_and_stride_along():
+    saved = make_sampler(1000, 120, 30, seed=3).state_dict()
+    assert saved == dict(seed=3, window_size=120, stride=30)
+    with logged() as records:
+        sampler = make_sampler(1000, None, None, seed=1)
+        sampler.set_global_batch(4)
+        sampler.load_state_dict(saved)
+        assert list(sampler) == list(make_sampler(1000, 120, 30, seed=3))
+    assert not records
+
+
+@pytest.mark.parametrize('num_images, used', [(1281167, (131072, 16384)), (20000, (20000, 16384)),
+                                              (100, (100, 100))])
+def test_a_checkpoint_of_version_0_1_0_has_the_old_defaults(num_images, used):
+    sampler = make_sampler(num_images, None, None, seed=1)
+    sampler.load_state_dict(dict(seed=5))
+    assert (sampler.window_size, sampler.stride, sampler.seed) == (*used, 5)
+    given = make_sampler(num_images, 64, 8, seed=1)
+    given.load_state_dict(dict(seed=None))
+    assert (given.window_size, given.stride, given.seed) == (64, 8, 1)
+
+
+def test_numbers_of_the_config_go_before_those_of_the_checkpoint():
+    sampler = make_sampler(1000, 64, None, seed=1)
+    with logged() as records:
+        sampler.load_state_dict(dict(seed=1, window_size=120, stride=30))
+    assert (sampler.window_size, sampler.stride) == (64, 30)
+    record, = records
+    assert record.levelno == logging.WARNING
+    assert 'saved with window_size 120 and stride 30, and this run has 64 and 30' in (
+        record.getMessage())
+
+
+@pytest.mark.parametrize('world_size', [1, 3])
+def test_endless_goes_on_along_the_stream(world_size):
+    stream = list_stream(50, 12, 4, 3, True, 400)
+    for rank in range(world_size):
+        sampler = make_sampler(50, 12, 4, rank, world_size, seed=3, endless=True)
+        assert len(sampler) == -(-50 // world_size)
+        assert list(itertools.islice(sampler, 100)) == stream[rank::world_size][:100]
+        sampler.start_at(0, 123)
+        expected = [stream[p] for p in range(123, 400) if p % world_size == rank]
+        assert list(itertools.islice(sampler, 80)) == expected[:80]
+
+
+@pytest.mark.parametrize('world_size', [1, 3])
+def test_an_epoch_goes_on_where_it_was_left(world_size):
+    for rank in range(world_size):
+        sampler = make_sampler(50, 12, 4, rank, world_size, epoch=2, seed=3)
+        whole, length = list(sampler), len(sampler)
+        sampler.start_at(2, 5 * world_size)
+        assert list(sampler) == whole[5:] and len(sampler) == length
+        sampler.set_epoch(2)
+        assert list(sampler) == whole[5:]
+        sampler.set_epoch(3)
+        assert list(sampler) == list(make_sampler(50, 12, 4, rank, world_size, epoch=3, seed=3))
+    with pytest.raises(ValueError, match='offset -1 is negative'):
+        sampler.start_at(0, -1)
+
+
+def test_each_position_has_random_numbers_of_its_own():
+    samplers = [make_sampler(50, 12, 4, rank, 2, seed=3, endless=True) for rank in range(2)]
+    parts = [list(itertools.islice(sampler, 100)) for sampler in samplers]
+    whole = list(itertools.islice(make_sampler(50, 12, 4, seed=3, endless=True), 200))
+    draws = [index.draws for index in whole]
+    assert len(set(draws)) == 200
+    # Whichever process has the position.
+    assert [index.draws for part in zip(*parts) for index in part] == draws
+    others = list(itertools.islice(make_sampler(50, 12, 4, seed=4, endless=True), 200))
+    assert not set(draws) & {index.draws for index in others}
 
 
 @pytest.mark.parametrize('window_size, stride', [(131072, 16384), (10**9, 10**9)])

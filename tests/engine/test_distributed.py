@@ -122,7 +122,7 @@ def test_bank_of_one_process_is_missing(tmp_path):
         assert 'BankFileError' in result and missing.name in result
 
 
-@pytest.mark.parametrize('name, full_rank', [('write_bank', 1), ('publish', 0)])
+@pytest.mark.parametrize('name, full_rank', [('write_bank_file', 1), ('publish', 0)])
 def test_one_process_cannot_write(tmp_path, name, full_rank):
     results = run_ranks(train_on_full_disk, 2, name, full_rank, str(tmp_path), OPTIONS)
     for rank, result in enumerate(results):

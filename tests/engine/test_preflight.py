@@ -163,7 +163,7 @@ def test_sizes_and_optimizer(work_dir, options, match):
 
 def test_plan_is_said_once(work_dir, monkeypatch):
     messages = messages_of(build(work_dir), monkeypatch)
-    plan, = [text for text in messages if 'soft-max over the' in str(text)]
+    plan, = [text for text in messages if 'softmax over the' in str(text)]
     assert '50 instances' in plan and 'the 16 sampled most recently' in plan
     assert 'with weight-update correction' in plan
     assert 'SlidingWindowSampler, window 20 images, stride 5; batch 8 on each of 1' in plan
@@ -181,7 +181,7 @@ def test_plan_is_said_once(work_dir, monkeypatch):
 ])
 def test_plan_of_variants(work_dir, monkeypatch, head, expected):
     plan, = [text for text in messages_of(build(work_dir, head=head), monkeypatch)
-             if 'soft-max over ' in str(text) and 'PIC: ' in str(text)]
+             if 'softmax over ' in str(text) and 'PIC: ' in str(text)]
     for text in expected:
         assert text in plan
 
@@ -193,10 +193,22 @@ def test_memory_in_the_plan(work_dir):
 
 
 def test_persistent_workers_are_noticed(work_dir):
-    notices = [preflight.loader_notices(build(work_dir, dict(num_workers=1, persistent_workers=on)))
-               for on in (False, True)]
+    shuffled = dict(sampler=dict(type='DefaultSampler', shuffle=True))
+    notices = [preflight.loader_notices(build(work_dir, dict(
+        loader, num_workers=1, persistent_workers=on))) for on, loader in (
+            (False, shuffled), (True, shuffled), (True, {}))]
     assert notices[0] == []
     assert ['persistent_workers=True' in text for text in notices[1]] == [True]
+    # Each sample of a sliding window has random numbers of its own.
+    assert notices[2] == []
+
+
+@pytest.mark.parametrize('endless', [False, True])
+def test_a_loader_that_ends_in_an_iteration_based_loop_is_noticed(work_dir, endless):
+    sampler = dict(type='SlidingWindowSampler', window_size=20, stride=5, endless=endless)
+    notices = preflight.loader_notices(build(
+        work_dir, dict(sampler=sampler), train_cfg=dict(by_epoch=False, max_iters=3)))
+    assert ['endless=True' in text for text in notices] == [True] * (not endless)
 
 
 @pytest.mark.parametrize('round_up, world_size, noticed', [

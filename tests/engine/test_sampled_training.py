@@ -170,7 +170,7 @@ class DenseOracle(Hook):
             if torch.is_tensor(value) and value.shape == self.weight.shape})
 
     def put_back_absent(self, before):
-        """Uncorrected sampling: the optimizer never touches a class outside the soft-max."""
+        """Uncorrected sampling: the optimizer never touches a class outside the softmax."""
         absent = [i for i in range(N) if i not in self.recent]
         self.weight.data[absent] = before['weight'][absent]
         for name, value in self.optimizer.state[self.weight].items():
@@ -283,7 +283,7 @@ def assert_equals_dense_training(work_dir, **kwargs):
     runner, oracle = compare(work_dir, **kwargs)
     head, bank = runner.model.head, runner.model.head.bank
     exact = bank.is_full
-    # Rows are stored as float32 (1e-7) a few times each; a full soft-max stores none.
+    # Rows are stored as float32 (1e-7) a few times each; a full softmax stores none.
     tolerance = 1e-12 if exact else 3e-6
     assert oracle.loss_error < tolerance
     assert oracle.row_error < tolerance

@@ -129,8 +129,8 @@ def test_no_more_than_rows_of_batches_are_sent(ranks):
         total = sum(rank['sent']['rows'] for rank in outcome)
         assert 0 < total <= num_steps * global_batch * copies * row_bytes
         assert set(outcome[0]['sent']) == {'ids', 'rows'} | (
-            set() if 'replicated' in name else {'features', 'soft-max', 'logging'})
-    assert set(outcomes['full'][0]['sent']) == {'ids', 'features', 'soft-max', 'logging'}
+            set() if 'replicated' in name else {'features', 'softmax', 'logging'})
+    assert set(outcomes['full'][0]['sent']) == {'ids', 'features', 'softmax', 'logging'}
 
 
 N = 48  # all global batches are of one size, whoever shares them out

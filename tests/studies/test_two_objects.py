@@ -11,8 +11,8 @@ from mmpretrain.registry import DATASETS, MODELS
 from pic_plugin.analysis.images import FolderImages
 from pic_plugin.analysis.network import Network
 from pic_plugin.analysis.saliency_study import measure, occlusion
+from pic_plugin.engine.config_file import find_config
 from pic_plugin.studies.two_objects import GREY, PairedImages, balance
-from pic_plugin.tools.config_file import find_config
 from pic_plugin.tools.two_objects import main
 from toys.networks import Watcher, write_pictures
 

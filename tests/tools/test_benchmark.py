@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from pic_plugin.bank import initial_rows
+from pic_plugin.studies.benchmark import run as run_module
 from pic_plugin.studies.benchmark.case import Case
 from pic_plugin.studies.benchmark.heads import SEED
+from pic_plugin.studies.benchmark.run import make_cases, measure
 from pic_plugin.tools import benchmark
 
 SIZES = ['--num-negatives', '12', '--batch-size', '5', '--feat-dim', '6', '--window-size', '24',
@@ -21,8 +23,8 @@ def run(tmp_path):
 
     def run(*options: str) -> list[Case]:
         args = benchmark.parse_args([*SIZES, *options])
-        cases.extend(benchmark.make_cases(args, tmp_path))
-        benchmark.measure(cases, args.steps, args.repetitions)
+        cases.extend(make_cases(args, tmp_path))
+        measure(cases, args.steps, args.repetitions)
         return cases
 
     yield run
@@ -85,7 +87,7 @@ def test_numbers_of_instances_see_a_stream_of_their_own(run) -> None:
 
 def test_the_table_names_every_case(capsys: pytest.CaptureFixture,
                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, 'NUM_INDICES', 1000)
+    monkeypatch.setattr(run_module, 'NUM_INDICES', 1000)
     benchmark.main([*SIZES, '--bank', '60', '1000', '--dense', '60', '--file', '60'])
 
     out = capsys.readouterr().out

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """compare_transfer: its table, and its errors; real runs are in the downstream group."""
+import json
+from types import SimpleNamespace
+
 import pytest
 from mmengine.config import Config
 
-from pic_plugin.tools.compare_transfer import main, set_initialisation, table
+from pic_plugin.studies import compare_transfer as study
+from pic_plugin.studies.compare_transfer import set_initialisation, table
+from pic_plugin.tools.compare_transfer import main
 
 
 def test_table():
@@ -51,3 +56,38 @@ def test_errors(tmp_path):
         main(['pic_demo_nothing', str(tmp_path)])
     with pytest.raises(SystemExit, match='compare_transfer: there is no checkpoint .*x.pth'):
         main(['pic_demo_fcn_scenes', str(tmp_path / 'x.pth')])
+
+
+CONFIG = """
+model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=None)), width=1)
+custom_hooks = [dict(type='CheckPretrainedHook')]
+"""
+
+
+def test_each_training_has_a_process_and_is_not_repeated(tmp_path, monkeypatch):
+    """The processes' commands are run here, up to the training itself."""
+    file = tmp_path / 'config.py'
+    file.write_text(CONFIG)
+    trained = []
+
+    def train_once(cfg, folder):
+        trained.append((cfg.model.backbone.get('init_cfg', {}).get('checkpoint'),
+                        cfg.randomness.seed, cfg.model.width))
+        folder.mkdir(parents=True)
+        (folder / 'result.json').write_text(json.dumps(dict(mIoU=float(len(trained)))))
+
+    def run(command):
+        assert command[1:3] == ['-m', 'pic_plugin.studies.compare_transfer']
+        study.main(command[3:])
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(study, 'train_once', train_once)
+    monkeypatch.setattr(study.subprocess, 'run', run)
+    table = study.compare(file, 'pic.pth', [0, 5], tmp_path / 'out', ['model.width=2'])
+    assert trained == [('pic.pth', 0, 2), (None, 0, 2), ('pic.pth', 5, 2), (None, 5, 2)]
+    assert table.splitlines()[2:] == ['| pic | 2.0 ± 1.4 |', '| random | 3.0 ± 1.4 |']
+    assert study.compare(file, 'pic.pth', [0, 5], tmp_path / 'out', []) == table
+    assert len(trained) == 4
+    monkeypatch.setattr(study.subprocess, 'run', lambda command: SimpleNamespace(returncode=1))
+    with pytest.raises(RuntimeError, match='pic, seed 6 failed'):
+        study.compare(file, 'pic.pth', [6], tmp_path / 'out', [])

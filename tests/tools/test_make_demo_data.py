@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pic_plugin.datasets import make_demo_data as grids
 from pic_plugin.datasets.cifar10_archive import CLASSES
 from pic_plugin.datasets.image_grid import DATA_DIR
+from pic_plugin.datasets.make_demo_data import make_grid, write_webp
 from pic_plugin.tools import make_demo_data as tool
-from pic_plugin.tools.make_demo_data import main, make_grid, write_webp
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_tiles_are_where_the_readme_says(folder):
 
 def test_rows_follow_each_other(folder, monkeypatch):
     root, images = folder
-    monkeypatch.setattr(tool, 'COLUMNS', 10)
+    monkeypatch.setattr(grids, 'COLUMNS', 10)
     grid = make_grid(root / 'test', 7)
     assert grid.shape == (7 * 32, 320, 3)
     tile = 43  # image 1 of class 6
@@ -56,7 +57,7 @@ def test_command_writes_pictures_that_decode_to_the_same_pixels(folder, tmp_path
                                                                capsys):
     root, _ = folder
     monkeypatch.setattr(tool, 'PER_CLASS', {'train': 5, 'test': 5})
-    main([str(root), '--out', str(tmp_path)])
+    tool.main([str(root), '--out', str(tmp_path)])
     sizes = []
     for split in ('train', 'test'):
         file = tmp_path / f'cifar10_{split}_50.webp'
@@ -95,7 +96,7 @@ def test_bad_folders(folder, tmp_path):
         with pytest.raises(ValueError, match=f'{path.name} is not a 32x32 colour image'):
             make_grid(root / 'train', 5)
     with pytest.raises(SystemExit, match='^make_demo_data: .*airplane has 7 images, 500 are'):
-        main([str(root), '--out', str(tmp_path)])
+        tool.main([str(root), '--out', str(tmp_path)])
 
 
 def test_shipped_pictures_are_as_documented():

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pic_plugin.tools.make_scenes import main, make_scenes
+from pic_plugin.studies.scenes.make_scenes import make_scenes
+from pic_plugin.tools.make_scenes import main
 
 
 def test_all_formats(tmp_path, capsys):

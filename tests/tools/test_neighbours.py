@@ -45,7 +45,7 @@ def test_a_planted_copy_is_found(tmp_path):
 
 @pytest.mark.parametrize('numbers, arguments, message', [
     ([3], [], 'one picture has no neighbours'),
-    ([3, 4], ['--queries', 'x.png'], 'x.png is none of'),
+    ([3, 4], ['--queries', 'x.png'], 'x.png is not one of'),
     ([3, 4], ['--duplicates', '0'], 'above 0')])
 def test_bad_input_is_one_line(tmp_path, numbers, arguments, message):
     write(tmp_path / 'images', numbers)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import pic_plugin
+from pic_plugin.datasets import prepare_cifar10 as tool
 from pic_plugin.datasets.cifar10_archive import BATCHES, CLASSES
-from pic_plugin.tools import prepare_cifar10 as tool
-from pic_plugin.tools.prepare_cifar10 import main, prepare_cifar10
+from pic_plugin.datasets.prepare_cifar10 import prepare_cifar10
+from pic_plugin.tools.prepare_cifar10 import main
 
 SIZE = 20  # images in a batch
 
@@ -109,7 +110,7 @@ def test_interrupted_run_is_continued(tmp_path, source, monkeypatch):
 KILLED_WHILE_WRITING = '''
 import os, signal, sys
 from pathlib import Path
-from pic_plugin.tools.prepare_cifar10 import prepare_cifar10
+from pic_plugin.datasets.prepare_cifar10 import prepare_cifar10
 write, count = Path.write_bytes, [0]
 def write_or_die(path, content):
     count[0] += 1

@@ -14,11 +14,12 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
+from pic_plugin.analysis.inputs import network_name
+from pic_plugin.analysis.work_folder import earlier_checkpoints, newest_checkpoint
 from pic_plugin.datasets import ImageGrid
+from pic_plugin.engine.config_file import find_config
 from pic_plugin.tools import embedding
-from pic_plugin.tools.analysis_inputs import network_name
-from pic_plugin.tools.config_file import find_config
-from pic_plugin.tools.report import earlier_checkpoints, main, newest_checkpoint
+from pic_plugin.tools.report import main
 
 pytest.importorskip('sklearn', reason="scikit-learn is not installed: pip install '.[analysis]'")
 
@@ -68,7 +69,7 @@ def test_everything_that_can_be_had(tmp_path):
     page = make(train_run(tmp_path / 'run'), '--images', images, '--side', '32')
     assert 'Not drawn' not in page and 'Only one checkpoint' not in page
     assert 'those of the 40 whose class weights' in page and '<td>epoch_1</td>' in page
-    assert 'broken.png' in page and 'no picture that OpenCV can decode' in page
+    assert 'broken.png' in page and 'not a picture that OpenCV can decode' in page
     assert page.count('<circle ') == 7
     # One file: every address is a part of the page or its own data.
     assert not re.findall(r'(?:src|href|srcset)="(?!data:|#)[^"]*"', page)

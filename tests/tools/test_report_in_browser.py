@@ -16,10 +16,10 @@ from PIL import Image
 from pic_plugin.analysis.page import (
     Section,
     build_page,
-    figure_html,
-    map_html,
-    missing_html,
-    table_html,
+    figure,
+    missing,
+    picture_map,
+    table,
 )
 
 REQUIRED = os.environ.get('PIC_PLUGIN_REQUIRE_BROWSER') == '1'
@@ -27,10 +27,10 @@ CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 SIZES = {'phone': dict(width=360, height=740), 'desktop': dict(width=1200, height=900)}
 
 if importlib.util.find_spec('playwright') is None or CHROMIUM is None:
-    missing = 'playwright or Chromium is not installed: the report is not tried in a browser'
+    fault = 'playwright or Chromium is not installed: the report is not tried in a browser'
     if REQUIRED:
-        raise RuntimeError(missing)
-    pytest.skip(missing, allow_module_level=True)
+        raise RuntimeError(fault)
+    pytest.skip(fault, allow_module_level=True)
 
 from playwright.sync_api import sync_playwright  # noqa: E402
 
@@ -49,10 +49,11 @@ def file(tmp_path_factory):
     pictures = list(generator.integers(0, 256, (40, 48, 48, 3), dtype=np.uint8))
     names = [f'</script><b>{number}.png' for number in range(40)]
     page = build_page('Run <1>', 'a & b', [
-        Section('health', 'Health', figure_html(draw, 'A "curve"', 'Caption')
-                + table_html(['a', 'b'], [[1, 0.123456]], 'Numbers')),
-        Section('gone', 'Gone', missing_html('no <data>')),
-        Section('map', 'Map', map_html(points, ['cat', 'dog'] * 20, names, pictures))])
+        Section('health', 'Health', [
+            figure(draw, 'A "curve"', 'Caption'), table(['a', 'b'], [[1, 0.123456]], 'Numbers')]),
+        Section('gone', 'Gone', [missing('no <data>')]),
+        Section('map', 'Map', [
+            picture_map(points, ['cat', 'dog'] * 20, names, pictures)])])
     path = tmp_path_factory.mktemp('page') / 'report.html'
     path.write_text(page, encoding='utf-8')
     return path

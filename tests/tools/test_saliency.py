@@ -22,7 +22,7 @@ FAST = ['--patch', '16', '--stride', '8', '--device', 'cpu']
 def inputs(tmp_path_factory):
     """Two checkpoints of the demo's network with random weights, and CIFAR-10 by class."""
     folder = tmp_path_factory.mktemp('inputs')
-    from pic_plugin.tools.config_file import find_config
+    from pic_plugin.engine.config_file import find_config
     cfg = Config.fromfile(find_config(CONFIG))
     for name, seed in (('first', 0), ('second', 1)):
         torch.manual_seed(seed)
@@ -101,7 +101,7 @@ def test_one_picture_of_the_config_against_random(inputs, tmp_path):
     (['{first}', '--patch', '33'], 'patch from 1 to 32'),
     (['{first}', '--num-images', '0'], 'at least 1'),
     (['{first}', '--region', '2'], 'between 0 and 1'),
-    (['{text}'], 'is no checkpoint')])
+    (['{text}'], 'is not a checkpoint')])
 def test_bad_input_is_one_line(inputs, tmp_path, arguments, message):
     (tmp_path / 'text.pth').write_text('no checkpoint')
     given = [argument.format(first=inputs / 'first.pth', text=tmp_path / 'text.pth')

@@ -47,5 +47,5 @@ def test_nothing_to_read(tmp_path):
         main([str(tmp_path)])
     write_seed(tmp_path / '0', 0.0)
     (tmp_path / '0' / 'pic_random' / 'saliency.json').write_text('{')
-    with pytest.raises(SystemExit, match='no JSON'):
+    with pytest.raises(SystemExit, match='not JSON'):
         main([str(tmp_path)])

@@ -14,7 +14,8 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.utils import digit_version
 
-from pic_plugin.tools import config_file
+from pic_plugin.command_line import read_runner_config
+from pic_plugin.engine import config_file
 from pic_plugin.tools import test as test_tool
 from pic_plugin.tools import train as train_tool
 
@@ -45,7 +46,7 @@ def checkpoint(trained):
 
 def merged(*argv, tool=train_tool, config=TINY):
     args = tool.parse_args([str(config), *map(str, argv)])
-    return tool.merge_args(config_file.read_config(args), args)
+    return tool.merge_args(read_runner_config(args), args)
 
 
 def test_train_writes_below_the_name_of_the_config(trained, checkpoint):

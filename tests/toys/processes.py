@@ -233,7 +233,7 @@ def train_rank_and_die(rank, stage, count, work_dir, kwargs):
 
 def train_on_full_disk(name, full_rank, work_dir, kwargs):
     """In one of several processes: train, where one of them cannot write its files."""
-    from pic_plugin.engine import bank_checkpoint
+    from pic_plugin.engine.checkpoint import bank_checkpoint
 
     def fail(*args):
         raise OSError(28, 'No space left on device')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the processes of tests of the sharded head do. Tests compare what they return."""
+"""Work for processes in tests of the sharded head, which compare what it returns."""
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -7,10 +7,10 @@ from mmpretrain.registry import MODELS
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pic_plugin import collectives
-from pic_plugin.engine.ranks import gather_batch
+from pic_plugin.bank import gather_batch
+from pic_plugin.communication import SENT, communicator
 from pic_plugin.engine.shard_clipping import clip_grad_norm_over_shards
-from pic_plugin.models.sharded_softmax import sharded_cosine_softmax
+from pic_plugin.losses import Shards, cosine_softmax
 from toys.processes import train_as_rank
 from toys.training import snapshot
 
@@ -81,15 +81,15 @@ def run_softmax(cases):
         class_weights = case.class_weights[case.holders == rank].clone()
         features.requires_grad_('features' in case.train)
         class_weights.requires_grad_('class_weights' in case.train)
-        collectives.SENT.clear()
+        SENT.clear()
         with torch.autocast('cpu', dtype=torch.bfloat16, enabled=case.autocast):
-            losses, hits = sharded_cosine_softmax(
-                features, class_weights, case.rows(rank), case.sizes, rank, case.temperature,
-                case.block_elements)
+            losses, hits = cosine_softmax(
+                features, class_weights, case.rows(rank), case.temperature, case.block_elements,
+                Shards(communicator(), case.sizes))
         if case.train:
             (losses * case.coefficients()[case.own(rank)]).sum().backward()
         results.append(dict(losses=losses.detach(), hits=hits, features=features.grad,
-                            class_weights=class_weights.grad, sent=dict(collectives.SENT)))
+                            class_weights=class_weights.grad, sent=dict(SENT)))
     return results
 
 
@@ -112,8 +112,8 @@ def skip_together(scaler_type):
     for step in range(3):
         before = [p.detach().clone() for p in (*network.parameters(), shard)]
         optimizer.zero_grad()
-        losses, _ = sharded_cosine_softmax(network(torch.randn(2, 4)), shard, rows,
-                                           [2] * world_size, rank)
+        losses, _ = cosine_softmax(network(torch.randn(2, 4)), shard, rows,
+                                   shards=Shards(communicator(), [2] * world_size))
         scaler.scale(losses.mean() * (1e34 if step == 1 else 1)).backward()
         scaler.step(optimizer)
         scaler.update()
@@ -142,17 +142,19 @@ def clip_cases(cases):
 def collective_cases():
     """Each collective with uneven parts, and the bytes counted for it."""
     rank, world_size = join()
-    collectives.SENT.clear()
+    SENT.clear()
+    processes = communicator()
     rows = torch.arange(rank + 1, dtype=torch.int64)[:, None] + 10 * rank  # r + 1 rows
-    gathered = collectives.gather_rows(rows, [r + 1 for r in range(world_size)], 'gather')
-    summed = collectives.sum_over_ranks(torch.full((5, ), float(rank)), 'sum')
-    largest = collectives.max_over_ranks(torch.tensor([float(rank), -rank]), 'max')
+    gathered = processes.gather_rows(rows, [r + 1 for r in range(world_size)], 'gather')
+    summed = processes.sum(torch.full((5, ), float(rank)), 'sum')
+    largest = processes.max(torch.tensor([float(rank), -rank]), 'max')
     # Process r gives process s the number 10 r + s, s times; process 0 gets nothing.
     sent = list(range(world_size))
     outgoing = torch.cat([torch.full((s, ), 10.0 * rank + s) for s in sent])
-    exchanged = collectives.exchange_rows(outgoing, sent, [rank] * world_size, 'exchange')
-    sent = dict(collectives.SENT)
-    batch, pending = gather_batch(np.arange(rank + 1) + 10 * rank, rank == world_size - 1)
+    exchanged = processes.exchange_rows(outgoing, sent, [rank] * world_size, 'exchange')
+    sent = dict(SENT)
+    batch, pending = gather_batch(np.arange(rank + 1) + 10 * rank, rank == world_size - 1,
+                                  processes)
     return gathered, summed, largest, exchanged, sent, (batch, pending, batch.loss_factor)
 
 
@@ -165,9 +167,9 @@ def train_each(folder, cases):
     """
     outcomes = {}
     for name, kwargs in cases.items():
-        collectives.SENT.clear()
+        SENT.clear()
         runner = train_as_rank(f'{folder}/{name}', **kwargs)
-        sent = dict(collectives.SENT)  # before class weights are looked up
+        sent = dict(SENT)  # before class weights are looked up
         outcomes[name] = dict(outcome(runner), sent=sent)
     return outcomes
 

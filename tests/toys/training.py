@@ -235,7 +235,7 @@ def snapshot(runner):
     if bank.store is not None:
         for name, parts in zip(('rows', 'steps', 'values'), zip(*bank.store.written())):
             state[f'stored {name}'] = np.concatenate(parts)
-    state.update(bank.transitions.state_dict())
+    state.update(bank.correction.state_dict())
     if bank.active_set is not None:
         state.update(bank.active_set.state_dict())
     return {name: np.asarray(value) for name, value in state.items()}

@@ -4,7 +4,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
-from torchvision.models import get_model
 
 from pic_plugin.tools import extract_backbone
 from pic_plugin.tools.convert_official import main
@@ -71,15 +70,22 @@ def test_then_extracted(tmp_path, capsys):
         assert torch.equal(value, network.state_dict()[name]), name
 
 
-@pytest.mark.parametrize('depth', [18, 50])
-def test_oracle_is_torchvisions_network(depth):
-    network = get_model(f'resnet{depth}', weights=None)
-    randomise(network)
-    network.fc = torch.nn.Identity()
-    with torch.no_grad():
-        expected = network.eval()(IMAGES)
-        got = official.forward_resnet(network.state_dict(), IMAGES)
-    assert torch.allclose(got, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+def test_networks_of_another_width_are_converted_too():
+    """Half of the channels; torchvision's own network has 64 in its first stage."""
+    content, _ = official_content(50, hidden=8, feat_dim=8)
+    narrow = MODELS.build(dict(type='ResNet', depth=50, base_channels=32, zero_init_residual=True))
+    randomise(narrow)
+    state = {name: value for name, value in content['model'].items()
+             if '.fc' in name or 'sim_matrix' in name}
+    state.update({f'module.encoder.{name}': value for name, value in narrow.state_dict().items()})
+    state['module.encoder.fc1.weight'] = state['module.encoder.fc1.weight'][:, :1024]
+    conversion = official.convert_official(state)
+    assert conversion.model['backbone']['base_channels'] == 32 and conversion.difference < 1e-5
+    del state['module.encoder.layer1.0.downsample.0.weight']
+    with pytest.raises(ValueError, match='1 missing'):
+        official.convert_official(state)
+    with pytest.raises(ValueError, match="not torchvision's ResNet-50: .*bn1.bias"):
+        official.forward_resnet({}, 50, IMAGES)
 
 
 def test_a_mix_up_is_found(tmp_path, monkeypatch):
@@ -90,9 +96,10 @@ def test_a_mix_up_is_found(tmp_path, monkeypatch):
     official.convert_official(state)
     original = official.forward_resnet
 
-    def other(weights, images):
+    def other(weights, depth, images):
         first, second = names
-        return original({**weights, first: weights[second], second: weights[first]}, images)
+        mixed = {**weights, first: weights[second], second: weights[first]}
+        return original(mixed, depth, images)
 
     monkeypatch.setattr(official, 'forward_resnet', other)
     with pytest.raises(ValueError, match='gives other features'):
@@ -114,12 +121,13 @@ def test_what_has_no_counterpart(tmp_path):
     content, _ = official_content()
     stem = {name.replace('encoder.conv1.', 'encoder.conv1.0.0.'): value
             for name, value in content['model'].items()}
-    assert 'no plain ResNet' in fault(tmp_path, dict(content, model=stem))
+    assert 'not a plain ResNet' in fault(tmp_path, dict(content, model=stem))
     state = dict(content['model'])
     del state['module.encoder.layer3.1.bn2.running_var']
-    assert '1 of 124 weights do not fit' in fault(tmp_path, dict(content, model=state))
+    assert '1 missing, backbone.layer3.1.bn2.running_var first' in fault(
+        tmp_path, dict(content, model=state))
     moco = {name.replace('sim_matrix', 'queue'): value for name, value in content['model'].items()}
-    assert 'no PIC checkpoint of the authors' in fault(tmp_path, dict(content, model=moco))
+    assert 'not a PIC checkpoint of the authors' in fault(tmp_path, dict(content, model=moco))
     ours = {'backbone.conv1.weight': torch.ones(1)}
     assert 'one of pic_plugin already' in fault(tmp_path, dict(state_dict=ours))
 

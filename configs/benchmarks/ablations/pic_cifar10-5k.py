@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the grids of this folder vary: PIC on the 5,000 CIFAR-10 images of the package, one core.
+"""The training that the grids vary: PIC on the 5,000 CIFAR-10 images of the package, one core.
 
 It stands on its own, so that results stay valid when other configs are improved. Trained and
 measured by ``python -m pic_plugin.tools.ablation``, which sets length, seed and what a grid varies.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The supervised twin of pic_demo.py: its backbone, images, crops and length, with labels.
 
-For the comparison of what the two look at: reproduce.sh beside this file runs it.
+For the comparison of what the two look at: docs/results/saliency/reproduce.sh runs it.
 """
 _base_ = ['../../pic/pic_demo.py']
 

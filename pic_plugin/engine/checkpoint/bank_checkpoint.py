@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any
 
 import mmengine.dist as dist
 import numpy as np
 import torch
 from mmengine.runner import Runner
+from torch import nn
 
-from pic_plugin.bank import BankFileError, InstanceBank, initial_rows, read_bank, write_bank
-from pic_plugin.bank.row_store import Rows
-from pic_plugin.engine.checkpoint.bank_state import (
-    ACTIVE_SET_ARRAYS,
-    check_bank_header,
-    check_bank_state,
-    check_same_run,
-)
-from pic_plugin.engine.checkpoint.checkpoint_file import (
-    check_checkpoint_file,
-    mend_last_checkpoint,
-    publish,
-)
-from pic_plugin.engine.checkpoint.head_rows import HeadRows
-from pic_plugin.engine.checkpoint.instance_keys import match_instances
-from pic_plugin.engine.checkpoint.shard_checkpoint import STATES, ShardCheckpoint
-from pic_plugin.engine.preflight import schedule_notices
-from pic_plugin.engine.ranks import on_all_ranks
+from pic_plugin.bank import SampledClassWeights, initial_rows
+from pic_plugin.engine.ranks import agree, on_all_ranks
+from pic_plugin.engine.runner_private import wrap_method
+
+from .bank_files import bank_path, bank_paths, identity_of, restore_bank, write_bank_file
+from .bank_state import check_bank_state, check_same_run
+from .checkpoint_file import check_checkpoint_file, mend_last_checkpoint, publish
+from .head_rows import HeadRows
+from .instance_keys import match_instances
+from .schedules import schedule_notices
+from .shard_checkpoint import STATES, ShardCheckpoint
 
 KEY = 'pic_bank'
 _BANK_NAME = re.compile(
@@ -39,32 +34,31 @@ _BANK_NAME = re.compile(
 class BankCheckpoint:
     """Saves a bank with the runner's checkpoints and restores it when the runner resumes.
 
-    ``epoch_2.pth`` goes with ``epoch_2.TOKEN.bank-0of1``, one file for each process. The token is
-    new for each save and stands in both, so a file of another save or run is never taken for it,
-    and a checkpoint that is written again under its old name keeps its old bank until the new
-    ``.pth`` is in place.
+    A checkpoint is a ``.pth`` and one bank file beside it for each process (see ``bank_files``). A
+    token is new for each save and stands in both, so a file of another save or run is never taken
+    for it, and a checkpoint that is written again under its old name keeps its old bank until the
+    new ``.pth`` is in place. Under ``pic_bank`` the ``.pth`` has what ``bank_state`` lists.
 
     Args:
         runner (Runner): The runner whose ``save_checkpoint`` and ``resume`` are taken over.
-        bank (InstanceBank): The bank.
-        head_rows (HeadRows): Where the rows in the soft-max are in a checkpoint.
-        shards (ShardCheckpoint): Moves them between bank files and checkpoint where the head is
-            sharded, or was when it was saved.
+        class_weights (SampledClassWeights): Of the training.
+        model (nn.Module): Without its distributed wrapper.
         keys (np.ndarray, optional): (N,) int64, of :func:`instance_keys`; None where images are
             known by their place alone.
     """
 
-    def __init__(self, runner: Runner, bank: InstanceBank, head_rows: HeadRows,
-                 shards: ShardCheckpoint, keys: Optional[np.ndarray]) -> None:
+    def __init__(self, runner: Runner, class_weights: SampledClassWeights, model: nn.Module,
+                 keys: np.ndarray | None) -> None:
         self.runner = runner
-        self.bank = bank
-        self.head_rows, self.shards = head_rows, shards
+        self.bank = class_weights.bank
+        self.head_rows = HeadRows(model, class_weights.weight, class_weights.optimizer)
+        self.shards = ShardCheckpoint(class_weights, self.head_rows)
         self.keys = keys
-        self._new_ids: Optional[np.ndarray] = None  # of saved ids, where they have changed
-        self.restored_sampler_seed: Optional[int] = None
-        self._token: Optional[str] = None
-        self._state: Optional[dict] = None
-        self._resuming = False
+        self._new_ids: np.ndarray | None = None  # of saved ids, where they have changed
+        self.restored_sampler_seed: int | None = None
+        self._token: str | None = None
+        self._state: dict | None = None
+        self._resumed_from: Path | None = None  # set while resuming
 
     def take_over(self, on_resumed: Callable[[Runner], None]) -> None:
         """Wrap the runner's ``save_checkpoint`` and ``resume``.
@@ -72,10 +66,9 @@ class BankCheckpoint:
         No hook point would do: those around saving run on the main process only and do not know
         the file's name, while each process has rows of its own to write beside that file.
         """
-        save, resume = self.runner.save_checkpoint, self.runner.resume
         self._on_resumed = on_resumed
-        self.runner.save_checkpoint = lambda *args, **kwargs: self._save(save, *args, **kwargs)
-        self.runner.resume = lambda *args, **kwargs: self._resume(resume, *args, **kwargs)
+        wrap_method(self.runner, 'save_checkpoint', self._save)
+        wrap_method(self.runner, 'resume', self._resume)
         on_all_ranks(lambda: mend_last_checkpoint(self.runner) if dist.is_main_process() else None)
 
     def _save(self, save: Callable, out_dir: str, filename: str, *args: Any,
@@ -88,11 +81,10 @@ class BankCheckpoint:
         if final.suffix != '.pth':
             raise ValueError(f'the checkpoint {filename} does not end in .pth, by which its bank '
                              'is known to be in use: choose filename_tmpl="..._{}.pth".')
-        self._token = _agree(os.urandom(6).hex())
+        self._token = agree(os.urandom(6).hex())
         # Without the optimizer's state (best checkpoints) no run can be continued exactly.
-        with_rows = save_optimizer and (self.bank.is_sharded or not self.bank.is_full)
-        if with_rows:
-            on_all_ranks(lambda: self._write_rows(folder, final.stem))
+        if save_optimizer and (self.bank.slots.is_sharded or not self.bank.is_full):
+            on_all_ranks(lambda: self._write_bank(final))
         partial = f'{filename}.partial'
 
         def write() -> None:
@@ -109,35 +101,13 @@ class BankCheckpoint:
         finally:
             self._token = None
 
-    def _bank_path(self, folder: Path, stem: str, token: str, rank: int, world_size: int) -> Path:
-        return folder / f'{stem}.{token}.bank-{rank}of{world_size}'
-
-    def _write_rows(self, folder: Path, stem: str) -> None:
-        bank = self.bank
+    def _write_bank(self, checkpoint: Path) -> None:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
         assert self._token is not None, 'set by _save'
-        folder.mkdir(parents=True, exist_ok=True)
-        path = self._bank_path(folder, stem, self._token, bank.rank, bank.world_size)
-        write_bank(path, dict(self._identity(), token=self._token, rank=bank.rank),
-                   bank.transitions.state_dict(), self._own_rows(), bank.dtype,
-                   self.shards.rows() if bank.is_sharded else ())
-
-    def _own_rows(self) -> Iterator[Rows]:
-        if self.bank.store is not None:
-            for rows, steps, values in self.bank.store.written():
-                yield rows * self.bank.world_size + self.bank.rank, steps, values
-
-    def _identity(self) -> Dict[str, Any]:
-        bank = self.bank
-        return dict(
-            num_instances=bank.num_instances,
-            num_negatives=None if bank.active_set is None else bank.active_set.num_negatives,
-            num_slots=bank.num_slots,
-            feat_dim=bank.feat_dim,
-            correct=bank.correct,
-            num_states=bank.num_states,
-            seed=bank.seed,
-            step=bank.step,
-            world_size=bank.world_size)
+        processes = self.bank.slots.processes
+        path = bank_path(checkpoint, self._token, processes.rank, processes.size)
+        write_bank_file(path, self.bank, self._token,
+                        self.shards.rows() if self.bank.slots.is_sharded else ())
 
     def _prune(self, folder: Path, stem: str) -> None:
         """Remove bank files whose checkpoint is gone or has been written again since."""
@@ -157,11 +127,11 @@ class BankCheckpoint:
             raise RuntimeError('save with runner.save_checkpoint, called in all processes: it '
                                'writes the bank of class weights beside the checkpoint.')
         state = dict(
-            self._identity(),
+            identity_of(self.bank),
             token=self._token,
             complete='optimizer' in checkpoint,
             sampler_seed=getattr(self.runner.train_dataloader.sampler, 'seed', None))
-        if self.bank.is_sharded:
+        if self.bank.slots.is_sharded:
             state[STATES] = self.shards.strip(checkpoint)
         if self.keys is not None:
             state['instance_keys'] = torch.from_numpy(self.keys)
@@ -178,7 +148,7 @@ class BankCheckpoint:
         Raises:
             ValueError: If it has no bank or one of another shape. Nothing has been loaded then.
         """
-        if not self._resuming:
+        if self._resumed_from is None:
             return
         state = checkpoint.get(KEY)
         if not isinstance(state, dict) or not state.get('complete'):
@@ -192,18 +162,18 @@ class BankCheckpoint:
             raise ValueError(f'this checkpoint cannot be resumed: {error}, which no run has saved. '
                              'It is damaged, or not of this plugin: resume from another one.'
                              ) from error
-        check_same_run(state, self._identity())
+        check_same_run(state, identity_of(self.bank))
         self._match_images(checkpoint, state)
         for notice in schedule_notices(self.runner, checkpoint.get('meta', {})):
             self.runner.logger.warning(notice)
         if self._by_slots(state):
-            on_all_ranks(lambda: self.shards.fill(
-                checkpoint, state, self._saved_paths(self._filename, state), self._new_ids))
+            paths = self._paths(self._resumed_from, state)
+            on_all_ranks(lambda: self.shards.fill(checkpoint, state, paths, self._new_ids))
         self._state = state
 
     def _by_slots(self, state: dict) -> bool:
-        """Whether the rows in the soft-max have to be picked for the slots that are held here."""
-        return self.bank.is_sharded or STATES in state
+        """Whether the rows in the softmax have to be picked for the slots that are held here."""
+        return self.bank.slots.is_sharded or STATES in state
 
     def _match_images(self, checkpoint: dict, state: dict) -> None:
         """Find the saved run's images in a data set that may have grown since."""
@@ -231,69 +201,21 @@ class BankCheckpoint:
 
     def _resume(self, resume: Callable, filename: str, *args: Any, **kwargs: Any) -> None:
         on_all_ranks(lambda: check_checkpoint_file(filename))
-        self._resuming = True
-        self._filename = Path(filename)
+        checkpoint = self._resumed_from = Path(filename)
         try:
             resume(filename, *args, **kwargs)
         finally:
-            self._resuming = False
+            self._resumed_from = None
         state = self._state
         assert state is not None, 'check_state has been called while loading'
-        on_all_ranks(lambda: self._restore(Path(filename), state))
+        paths = [] if self.bank.is_full else self._paths(checkpoint, state)
+        on_all_ranks(lambda: restore_bank(self.bank, state, paths, self._new_ids))
+        self.restored_sampler_seed = state['sampler_seed']
         self._on_resumed(self.runner)
 
-    def _restore(self, checkpoint: Path, state: dict) -> None:
-        bank = self.bank
-        bank.seed, bank.step = state['seed'], state['step']
-        if bank.num_states is None:
-            bank.num_states = state['num_states']
-        self.restored_sampler_seed = state['sampler_seed']
-        if bank.active_set is None:
-            return
-        arrays = {name: state['active_set'][name].cpu().numpy().copy()
-                  for name in ACTIVE_SET_ARRAYS}
-        held = arrays['ids'] >= 0
-        arrays['ids'][held] = self._renumber(arrays['ids'][held])
-        bank.active_set.load_state_dict(arrays)
-        for path in self._saved_paths(checkpoint, state):
-            self._read_rows(path, state)
-
-    def _saved_paths(self, checkpoint: Path, state: dict) -> Iterator[Path]:
+    def _paths(self, checkpoint: Path, state: dict) -> list[Path]:
         """Bank files that have rows of this process: its own, or all if owners have changed."""
-        saved_world = state['world_size']
-        sharding_changed = self.bank.is_sharded != (STATES in state)
-        same = (saved_world == self.bank.world_size and self._new_ids is None
-                and not sharding_changed)
-        for rank in range(saved_world):
-            if not same or rank == self.bank.rank:
-                yield self._bank_path(checkpoint.parent, checkpoint.stem, state['token'], rank,
-                                      saved_world)
-
-    def _renumber(self, ids: np.ndarray) -> np.ndarray:
-        return ids if self._new_ids is None else self._new_ids[ids]
-
-    def _read_rows(self, path: Path, state: dict) -> None:
-        transitions: Dict[str, List[np.ndarray]] = {}
-        for kind, values, arrays in read_bank(path):
-            if kind == 'header':
-                check_bank_header(path, values, state)
-            if kind == 'transitions':
-                transitions.setdefault(values['name'], []).append(arrays['products'])
-            if kind == 'rows':
-                if ((arrays['ids'] < 0) | (arrays['ids'] >= state['num_instances'])).any():
-                    raise BankFileError(f'{path} holds ids that are none of its run\'s '
-                                        f'{state["num_instances"]} instances: resume from another '
-                                        'checkpoint.')
-                ids = self._renumber(arrays['ids'])
-                own = ids % self.bank.world_size == self.bank.rank
-                if own.any():
-                    self.bank.put(ids[own], arrays['steps'][own], arrays['values'][own])
-        self.bank.transitions.load_state_dict(
-            {name: np.concatenate(parts) for name, parts in transitions.items()})
-
-
-def _agree(value: Any) -> Any:
-    """The main process's value, in all processes."""
-    values = [value]
-    dist.broadcast_object_list(values)
-    return values[0]
+        paths, processes = bank_paths(checkpoint, state), self.bank.slots.processes
+        same = (len(paths) == processes.size and self._new_ids is None
+                and self.bank.slots.is_sharded == (STATES in state))
+        return [paths[processes.rank]] if same else paths

@@ -44,7 +44,7 @@ _INTEGERS: Dict[str, _Range] = dict(
 
 
 _ADVICE = dict(
-    num_negatives='Set PICHead(num_negatives=...) as it was; None goes on with a soft-max over all '
+    num_negatives='Set PICHead(num_negatives=...) as it was; None goes on with a softmax over all '
     'instances if there are more of them now than num_negatives was.',
     num_slots='Set accumulative_counts, batch size and PICHead(pending_rows=...) as they were.',
     feat_dim='Set feat_dim and the neck\'s out_channels as they were.',
@@ -66,6 +66,8 @@ def check_bank_state(state: Any) -> None:
     for name, allowed in _INTEGERS.items():
         if name not in state or not allowed.holds(state[name]):
             raise ValueError(f'its {name} is {_show(state.get(name))}')
+    if not isinstance(state.get('correction', ''), str):  # absent in version 0.1.0
+        raise ValueError(f'its correction is {_show(state["correction"])}')
     for name in ('correct', 'complete'):
         if type(state.get(name)) is not bool:
             raise ValueError(f'its {name} is {_show(state.get(name))}')
@@ -115,6 +117,13 @@ def check_same_run(state: dict, identity: Dict[str, Any]) -> None:
             raise ValueError(
                 f'this checkpoint cannot be resumed: it was saved with {name}={state[name]} '
                 f'and this run has {identity[name]}. {advice} The checkpoint is left as it is.')
+    # Version 0.1.0 knew one correction and did not name it.
+    saved = state.get('correction', 'SGDCorrection' if state['correct'] else 'NoCorrection')
+    if saved != identity['correction']:
+        raise ValueError(
+            f'this checkpoint cannot be resumed: its class weights were trained with {saved} and '
+            f'this optimizer needs {identity["correction"]}. Set the optimizer as it was, or start '
+            'anew from the network with load_from=CHECKPOINT and resume=False.')
 
 
 def _check_active_set(arrays: Any, state: dict) -> None:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Union
 
 import torch
 from mmengine.runner import Runner
 from mmengine.utils import digit_version
+
+from pic_plugin.engine.runner_private import (
+    last_checkpoint_file,
+    load_from,
+    resumes,
+    wrap_method,
+)
 
 
 def check_checkpoint_file(path: Union[str, Path]) -> None:
@@ -59,13 +67,11 @@ def refuse_code(path: Union[str, Path]) -> None:
 
 def guard_loading(runner: Runner) -> None:
     """Let a runner load no file that could run code: checkpoints, and those that modules name."""
-    load = runner.load_checkpoint
-
-    def load_checkpoint(filename: str, *args: Any, **kwargs: Any) -> Any:
+    def load_checkpoint(load: Callable, filename: str, *args: Any, **kwargs: Any) -> Any:
         refuse_code(filename)
         return load(filename, *args, **kwargs)
 
-    runner.load_checkpoint = load_checkpoint
+    wrap_method(runner, 'load_checkpoint', load_checkpoint)
     for module in runner.model.modules():
         init_cfgs = getattr(module, 'init_cfg', None) or []
         for init_cfg in init_cfgs if isinstance(init_cfgs, (list, tuple)) else [init_cfgs]:
@@ -89,8 +95,8 @@ def mend_last_checkpoint(runner: Runner) -> None:
 
     mmengine writes that file in place, so a crash can leave it empty.
     """
-    pointer = Path(runner.work_dir) / 'last_checkpoint'
-    if not runner._resume or runner._load_from is not None:
+    pointer = last_checkpoint_file(runner)
+    if not resumes(runner) or load_from(runner) is not None:
         return
     if pointer.exists() and Path(pointer.read_text().strip()).is_file():
         return

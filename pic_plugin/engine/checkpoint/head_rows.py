@@ -28,7 +28,7 @@ class HeadRows:
         self._num_parameters = len(parameters)
 
     def weight(self, checkpoint: dict) -> Tensor:
-        """(S, d) class weights in the soft-max."""
+        """(S, d) class weights in the softmax."""
         return checkpoint['state_dict'][self.name]
 
     def all_states(self, checkpoint: dict) -> Dict[int, Dict[str, Any]]:

@@ -2,37 +2,61 @@
 """What tells an image from all others for good, so that class weights follow it to a new place."""
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import Any, Optional
 
 import numpy as np
 
+from pic_plugin.datasets.file_names import hash_names
+from pic_plugin.datasets.identities import PartNames, tell_apart
+from pic_plugin.datasets.instance_numbers import number_instances
+
 NUM_NAMED = 5  # places that an error names
 
 
 def instance_keys(dataset: Any, field: Optional[str]) -> Optional[np.ndarray]:
-    """A number for each image of a data set that stays when images are added or reordered.
+    """A number for each instance class that stays when images are added, moved or reordered.
 
     Args:
-        dataset: With ``get_data_info``, as mmengine's ``BaseDataset``.
+        dataset: The training data set: one of mmengine's, or wrappers of such.
         field (str, optional): Entry of an image's data info that names it. Paths are taken relative
-            to the data set's folder, so that the folder may move.
+            to the folder of the (innermost) data set, so that it may move.
 
     Returns:
-        np.ndarray: (N,) int64 hashes (BLAKE2b), or None if ``field`` is None or the images have no
+        np.ndarray: (N,) int64 hashes (BLAKE2b), or None if ``field`` is None or some images have no
         such entry: then they are known by their place alone.
     """
-    if field is None or not hasattr(dataset, 'get_data_info') or not len(dataset):
+    if field is None or not len(dataset):
         return None
-    if field not in dataset.get_data_info(0):
+    instances = number_instances(dataset)
+    parts = []
+    for leaf, (places, _) in zip(instances.leaves, instances.firsts):
+        hashes = _leaf_keys(leaf, field, places)
+        if hashes is None:
+            return None
+        parts.append(PartNames(hashes, _label(leaf)))
+    keys = np.empty(instances.num_instances, dtype=np.int64)
+    keys[np.concatenate([ids for _, ids in instances.firsts])] = tell_apart(parts)
+    return keys
+
+
+def _leaf_keys(leaf: Any, field: str, places: np.ndarray) -> Optional[np.ndarray]:
+    if not len(places):
+        return np.zeros(0, dtype=np.int64)
+    if field == 'img_path' and hasattr(leaf, 'instance_identities'):
+        return np.asarray(leaf.instance_identities())[places]
+    if not hasattr(leaf, 'get_data_info') or field not in leaf.get_data_info(int(places[0])):
         return None
-    roots = _roots(dataset)
-    names = (dataset.get_data_info(i)[field] for i in range(len(dataset)))
-    digests = b''.join(
-        hashlib.blake2b(_relative(str(name), roots).encode(), digest_size=8).digest()
-        for name in names)
-    return np.frombuffer(digests, dtype='<i8').astype(np.int64)
+    roots = _roots(leaf)
+    return hash_names(
+        os.fsencode(_relative(str(leaf.get_data_info(place)[field]), roots))
+        for place in places.tolist())
+
+
+def _label(leaf: Any) -> str:
+    if hasattr(leaf, 'instance_identities'):
+        return leaf.label
+    return next(iter(_roots(leaf)), '')
 
 
 def match_instances(saved: Optional[np.ndarray], num_saved: int, current: Optional[np.ndarray],

@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from pic_plugin.transfer.checkpoint import (
+from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     StateDict,
     backbone_of,
     check_finite,
@@ -21,6 +21,7 @@ from pic_plugin.transfer.checkpoint import (
     resnet_depth,
     state_dict_of,
 )
+from pic_plugin.engine.runner_private import has_loaded, load_from, resumes
 
 OPTION = 'model.backbone.init_cfg.checkpoint'
 
@@ -64,7 +65,7 @@ class CheckPretrainedHook(Hook):
             if cfg and not cfg.get('checkpoint'):
                 cfg['checkpoint'] = first.get('checkpoint')
         for name in self.modules:
-            if runner._load_from is None and not runner._resume:
+            if load_from(runner) is None and not resumes(runner):
                 self._weights(runner, name)
             elif not self._init_cfg(runner, name).get('checkpoint'):
                 # All weights come from another file: mmengine would look for one named None.
@@ -77,8 +78,8 @@ class CheckPretrainedHook(Hook):
             ValueError: If a weight was not taken, or is not in the file.
         """
         model = _unwrapped(runner)
-        if runner._has_loaded:
-            if not runner._resume:
+        if has_loaded(runner):
+            if not resumes(runner):
                 self._check_load_from(runner, model)
             return
         unused: Optional[set] = None
@@ -109,7 +110,8 @@ class CheckPretrainedHook(Hook):
 
     def _check_load_from(self, runner: Any, model: nn.Module) -> None:
         """mmengine passes over what ``load_from`` lacks: all of it, if a name differs."""
-        file = runner._load_from
+        file = load_from(runner)
+        assert file is not None, 'it has been loaded'
         saved = {key[len('module.'):] if key.startswith('module.') else key: value
                  for key, value in _state_dict(file).items()}
         own = {f'{name}.{key}': value for name in self.modules

@@ -14,6 +14,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
+from pic_plugin.engine.runner_private import forget_workers, iterations_done, only_hook
+
 INFO_KEY = 'untrained_metrics'
 
 
@@ -73,11 +75,11 @@ class CompareWithUntrainedHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
         """Remember the results of the runner's own validation."""
-        self._latest, self._latest_iter = _scalars(metrics or {}), _steps(runner)
+        self._latest, self._latest_iter = _scalars(metrics or {}), iterations_done(runner)
 
     def after_train(self, runner: Runner) -> None:
         """Print the table."""
-        if self._latest is None or self._latest_iter != _steps(runner):
+        if self._latest is None or self._latest_iter != iterations_done(runner):
             # With all hooks: averaged weights, for instance, are put in place by one.
             runner.val_loop.run()
         if is_main_process():
@@ -88,9 +90,9 @@ class CompareWithUntrainedHook(Hook):
 
     def _evaluate(self, runner: Runner) -> dict[str, float]:
         was_training = runner.model.training
-        with _random_states_kept(), _only_hook(runner, _Progress(self.interval)):
+        with _random_states_kept(), only_hook(runner, _Progress(self.interval)):
             metrics = runner.val_loop.run()
-        _forget_workers(runner.val_dataloader)
+        forget_workers(runner.val_dataloader)
         runner.model.train(was_training)
         return _scalars(metrics)
 
@@ -110,24 +112,6 @@ class _Progress(Hook):
             runner.logger.info(f'Evaluated {batch_idx + 1} of {len(runner.val_dataloader)} batches')
 
 
-def _steps(runner: Runner) -> int:
-    """Iterations done; 0 where ``runner.val()`` is called without training."""
-    # runner.iter would build a training loop that is still a config.
-    loop = runner._train_loop
-    return 0 if loop is None or isinstance(loop, dict) else loop.iter
-
-
-@contextmanager
-def _only_hook(runner: Runner, hook: Hook) -> Iterator[None]:
-    """Call no hook of the runner but this one."""
-    # The list itself stays as it is: the runner may be going through it at this moment.
-    hooks, runner._hooks = runner._hooks, [hook]
-    try:
-        yield
-    finally:
-        runner._hooks = hooks
-
-
 @contextmanager
 def _random_states_kept() -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()
@@ -141,16 +125,6 @@ def _random_states_kept() -> Iterator[None]:
         torch.set_rng_state(cpu)
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)
-
-
-def _forget_workers(loader: torch.utils.data.DataLoader) -> None:
-    """Let the loader start its workers, if they persist, as if it had not been used yet.
-
-    It draws their seed from torch's generator when it starts them, so that workers left over would
-    change every random number after the first validation.
-    """
-    if getattr(loader, '_iterator', None) is not None:
-        loader._iterator = None
 
 
 def _scalars(metrics: dict) -> dict[str, float]:

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hook: let any training of mmengine resume, exactly, under a torch that loads no objects."""
+"""Hook that lets any training of mmengine resume exactly, under a torch that loads no objects."""
 from __future__ import annotations
 
-import random
+from typing import Any
 
-import numpy as np
-import torch
-from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from pic_plugin.engine.checkpoint.plain_checkpoint import to_plain_message_hub, with_history_buffers
+from pic_plugin.engine.checkpoint.plain_checkpoint import (
+    to_plain_message_hub,
+    with_history_buffers,
+)
+from pic_plugin.engine.random_state import seed_iteration
+from pic_plugin.engine.runner_private import is_training
+from pic_plugin.engine.stream_position import StreamPosition
 
 
 @HOOKS.register_module()
@@ -23,17 +26,35 @@ class PlainCheckpointHook(Hook):
     torch 2.6 or later, and a run that was cut in two would draw other augmentations.
     """
 
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Seed Python's, NumPy's and torch's generators from (seed, epoch, rank)."""
-        words = np.random.SeedSequence([runner.seed, runner.epoch, get_rank()]).generate_state(3)
-        random.seed(int(words[0]))
-        np.random.seed(words[1])
-        torch.manual_seed(int(words[2]))
+    _stream: StreamPosition | None = None
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def before_run(self, runner: Runner) -> None:
+        """Find the stream that the training will go along."""
+        if self._stream is None and is_training(runner):
+            self._stream = StreamPosition(runner)
+
+    def before_train(self, runner: Runner) -> None:
+        """Go on where the saved run was."""
+        assert self._stream is not None, 'before_run has made it'
+        self._stream.restore(runner)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seed all random generators for the epoch."""
+        assert self._stream is not None, 'before_run has made it'
+        self._stream.begin_epoch(runner)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Seed all random generators for the iteration."""
+        seed_iteration(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Turn mmengine's objects into plain containers."""
         to_plain_message_hub(checkpoint)
+        if self._stream is not None:
+            self._stream.save(checkpoint)
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Turn them back."""
         with_history_buffers(checkpoint)
+        if self._stream is not None:
+            self._stream.load(runner, checkpoint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,10 +15,40 @@ from typing import Optional
 
 from mmengine.config import Config
 
-from pic_plugin.studies.ablation.grid import Training
-from pic_plugin.studies.ablation.training import CONFIG, RESULT, write_atomically
+from pic_plugin.files import write_atomically
+from pic_plugin.studies.ablation.grid import Grid, Training
+from pic_plugin.studies.ablation.table import known_trainings, read_tables
+from pic_plugin.studies.ablation.training import CONFIG, RESULT
 
 LOG = 'output.log'
+
+
+def run_grids(grids: Sequence[Grid], folder: Path, jobs: int, data_root: Optional[str] = None,
+              tables: Optional[Path] = None) -> list[Training]:
+    """Do what is left of several grids; SIGTERM ends it as Ctrl-C does.
+
+    Args:
+        grids (Sequence[Grid]): The grids.
+        folder (Path): A folder for each training is made in it.
+        jobs (int): Processes at a time, each on one core.
+        data_root (str, optional): Folder of the images, for configs that leave it open.
+        tables (Path, optional): Folder of tables whose trainings count as done.
+
+    Returns:
+        list[Training]: Those that failed.
+
+    Raises:
+        ValueError: If ``tables`` has no tables, or as :func:`run_all`.
+        RuntimeError: If another process works in ``folder``.
+    """
+    earlier = read_tables(tables) if tables else {}
+    if tables and not earlier:
+        raise ValueError(f'{tables} has no tables (NAME.csv): --results is the --out of `report`.')
+    known = {name for grid in grids for name in known_trainings(grid, earlier)}
+    # Ends the trainings too, which would go on by themselves.
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    trainings = [training for grid in grids for training in grid.trainings]
+    return run_all(trainings, folder, jobs, data_root, known)
 
 
 def run_all(trainings: Sequence[Training], folder: Path, jobs: int = 1,
@@ -71,7 +102,7 @@ def with_data_root(cfg: Config, data_root: Optional[str]) -> Config:
         if 'data_root' in dataset and dataset.data_root is None:
             if data_root is None or not Path(data_root).is_dir():
                 raise ValueError(f'{cfg.filename} needs the folder of its images, and '
-                                 f'{data_root} is none: give it with --data-root.')
+                                 f'{data_root} is not a folder: give it with --data-root.')
             dataset.data_root = str(Path(data_root).resolve())
     return cfg
 

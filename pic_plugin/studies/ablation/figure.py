@@ -7,7 +7,8 @@ from typing import Any
 
 from pic_plugin.analysis.style import require
 from pic_plugin.studies.ablation.grid import Grid
-from pic_plugin.studies.ablation.table import settings, summarise, values_of
+from pic_plugin.studies.ablation.table import settings, values_of
+from pic_plugin.studies.tables import summarise
 
 
 def draw(grid: Grid, rows: list[dict[str, Any]], file: Path) -> None:

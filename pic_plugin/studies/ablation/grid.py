@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, Optional
 
 from mmengine.config import Config, ConfigDict
 
-from pic_plugin.tools.config_file import find_config
+from pic_plugin.engine.config_file import find_config, read_config
 
+GRIDS = Path(__file__).resolve().parents[1] / 'grids'
 # What a level, and the grid for all, may say besides values of the training config.
 CONFIG, IMAGES, PASSES = 'config', 'images', 'passes'
 _KEYS = {'title', 'caption', 'seeds', 'options', 'factors', 'leave_out', 'metrics', 'figure'}
@@ -33,11 +34,14 @@ class Training(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Folder of the training: its seed, and a digest of all that its result depends on.
+        """Folder of the training: its config, and a digest of all that its result depends on.
 
-        Trainings that several grids have in common have one name, and are done once.
+        Trainings that several grids have in common have one name, and are done once. Which modules
+        the config imports does not count: results stay valid when code moves.
         """
-        text = json.dumps(self.cfg.to_dict(), sort_keys=True, default=str)
+        content = self.cfg.to_dict()
+        content.pop('custom_imports', None)
+        text = json.dumps(content, sort_keys=True, default=str)
         return f'{Path(self.cfg.filename).stem}-{hashlib.sha256(text.encode()).hexdigest()[:12]}'
 
 
@@ -87,16 +91,16 @@ def read_grid(name: str, seeds: Optional[Sequence[int]] = None,
 
     Raises:
         FileNotFoundError: If there is no such file, or no such training config.
-        ValueError: If the file is no grid, or its entries contradict each other.
+        ValueError: If the file is not a grid, or its entries contradict each other.
     """
-    file = find_config(name)
+    file = find_config(name, [GRIDS], kind='grid')
     content = {key: value for key, value in Config.fromfile(file).to_dict().items()
                if not key.startswith('_')}
     unknown = sorted(set(content) - _KEYS)
     missing = sorted({'title', 'caption', 'factors', 'metrics', 'figure'} - set(content))
     if missing or unknown:
-        raise ValueError(f'{file} is no grid of trainings: it lacks {missing} and has {unknown}, '
-                         f'of {sorted(_KEYS)}.')
+        raise ValueError(f'{file} is not a grid of trainings: it lacks {missing} and has '
+                         f'{unknown}, of {sorted(_KEYS)}.')
     factors = content['factors']
     _check_factors(file, factors, content)
     seeds = content.get('seeds', [0, 1, 2]) if seeds is None else seeds
@@ -122,7 +126,8 @@ def _check_factors(file: Path, factors: Any, content: dict) -> None:
              for factor, level in left_out.items()]
     wrong = [pair for pair in named if pair[1] not in factors.get(pair[0], {})]
     if wrong:
-        raise ValueError(f'{file}: leave_out names {wrong[0]}, which is no factor with its level.')
+        raise ValueError(f'{file}: leave_out names {wrong[0]}, which is not a factor with one of '
+                         'its levels.')
     figure = content['figure']
     if set(figure) - {'x', 'y', 'line'}:
         raise ValueError(f'{file}: figure may have x, y and line, not {dict(figure)}.')
@@ -144,7 +149,7 @@ def _training(file: Path, content: dict, labels: dict[str, str], seed: int,
     if config is None:
         raise ValueError(f'{file}: neither `options` nor a level of {labels} names a config.')
     beside = file.parent / config
-    cfg = Config.fromfile(beside if beside.is_file() else find_config(config))
+    cfg = read_config(str(beside) if beside.is_file() else config)
     lengths = {key: changes.pop(key) for key in (IMAGES, PASSES) if key in changes}
     if images is not None:
         lengths = {IMAGES: images}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The soft-max that PIC's cosine soft-max is compared with (paper, Table 1)."""
+"""The softmax that PIC's cosine softmax is compared with (paper, Table 1)."""
 from __future__ import annotations
 
 import torch
@@ -29,5 +29,5 @@ class PlainSoftmaxLoss(nn.Module):
                       targets: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss, and percent of features whose own class has the largest logit."""
         logits = features.float() @ class_weights.float().T
-        hits = (logits.detach().argmax(dim=1) == targets).float()
-        return F.cross_entropy(logits, targets), torch.mean(hits) * 100
+        correct = (logits.detach().argmax(dim=1) == targets).float()
+        return F.cross_entropy(logits, targets), torch.mean(correct) * 100

@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from pic_plugin.studies.ablation.grid import Grid
 from pic_plugin.studies.ablation.training import RESULT
+from pic_plugin.studies.tables import markdown_table, mean_std, summarise
 
 # Of floats: a figure is the same whether drawn from results or from a table of them.
 DIGITS = 4
 # Column with the name of a training; results follow it.
 TRAINING = 'training'
-
-
-class Summary(NamedTuple):
-    """One metric of one setting over its seeds.
-
-    Attributes:
-        mean (float): Mean.
-        std (float | None): Sample standard deviation (n - 1); None for one seed.
-        seeds (int): How many there are.
-    """
-
-    mean: float
-    std: Optional[float]
-    seeds: int
-
-
-def summarise(values: list[float]) -> Optional[Summary]:
-    """Mean and sample standard deviation; None of nothing."""
-    if not values:
-        return None
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return Summary(mean, None, 1)
-    variance = sum((value - mean)**2 for value in values) / (len(values) - 1)
-    return Summary(mean, math.sqrt(variance), len(values))
 
 
 def read_results(grid: Grid, folder: Path,
@@ -92,7 +66,7 @@ def read_tables(folder: Path) -> dict[str, dict[str, Any]]:
     A training belongs to several grids, and a table of any of them has its result.
 
     Args:
-        folder (Path): With CSVs that :func:`to_csv` wrote; others are passed over.
+        folder (Path): With CSVs that ``ablation report`` wrote; others are passed over.
     """
     results: dict[str, dict[str, Any]] = {}
     for file in sorted(folder.glob('*.csv')):
@@ -125,17 +99,6 @@ def _value(text: str) -> Any:
     return text
 
 
-def to_csv(rows: list[dict[str, Any]]) -> str:
-    """CSV of all fields, one line a training."""
-    text = io.StringIO()
-    if rows:
-        fields = dict.fromkeys(field for row in rows for field in row)
-        writer = csv.DictWriter(text, list(fields), lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(rows)
-    return text.getvalue()
-
-
 def settings(grid: Grid) -> list[dict[str, str]]:
     """Levels of each setting, once, in the grid's order."""
     distinct = {tuple(training.labels.values()): training.labels for training in grid.trainings}
@@ -150,22 +113,15 @@ def values_of(rows: list[dict[str, Any]], labels: dict[str, str], field: str) ->
 
 def to_markdown(grid: Grid, rows: list[dict[str, Any]]) -> str:
     """Table of mean and sample standard deviation, caption below it."""
-    head = [*grid.factors, *grid.metrics.values(), 'seeds']
-    lines = [_line(head), _line(['---'] * len(head))]
+    lines = []
     for labels in settings(grid):
-        cells = [summarise(values_of(rows, labels, field)) for field in grid.metrics]
-        count = cells[0].seeds if cells[0] else 0
-        lines.append(_line([*labels.values(), *(_cell(cell) for cell in cells), str(count)]))
-    return '\n'.join([*lines, '', f'*{grid.title}. {grid.caption}*'])
+        metrics = [values_of(rows, labels, field) for field in grid.metrics]
+        lines.append([*labels.values(), *map(_cell, metrics), str(len(metrics[0]))])
+    table = markdown_table([*grid.factors, *grid.metrics.values(), 'seeds'], lines)
+    return f'{table}\n\n*{grid.title}. {grid.caption}*'
 
 
-def _line(cells: list[str]) -> str:
-    return f'| {" | ".join(cells)} |'
-
-
-def _cell(summary: Optional[Summary]) -> str:
-    if summary is None:
-        return 'not run'
-    digits = 1 if abs(summary.mean) < 1000 else 0
-    mean = f'{summary.mean:.{digits}f}'
-    return mean if summary.std is None else f'{mean} ± {summary.std:.{digits}f}'
+def _cell(values: list[float]) -> str:
+    summary = summarise(values)
+    digits = 0 if summary is not None and abs(summary.mean) >= 1000 else 1
+    return mean_std(values, digits, missing='not run')

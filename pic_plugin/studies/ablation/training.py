@@ -8,7 +8,6 @@ it cost: seconds and memory up to the last checkpoint count.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import resource
 import shutil
@@ -27,6 +26,8 @@ from torch import Tensor, nn
 import pic_plugin
 from pic_plugin.evaluation.knn import knn_predict, normalise
 from pic_plugin.evaluation.linear_probe import linear_accuracy
+from pic_plugin.files import write_atomically
+from pic_plugin.models.pooling import pooled
 from pic_plugin.studies.ablation.window_phase import WindowPhaseHook
 
 RESULT = 'result.json'
@@ -165,7 +166,7 @@ def evaluate(model: Any, loader: Iterable[dict]) -> dict[str, float]:
         data = model.data_preprocessor(batch, False)
         inputs = data['inputs']
         feats = model.extract_feat(inputs[0] if isinstance(inputs, (list, tuple)) else inputs)
-        parts['feats'].append(feats[-1].mean(dim=(2, 3)).float())
+        parts['feats'].append(pooled(feats).float())
         parts['labels'].append(torch.tensor([int(s.gt_label) for s in data['data_samples']]))
         parts['marks'].append(torch.tensor([bool(s.get('reference', False))
                                             for s in data['data_samples']]))
@@ -205,13 +206,6 @@ def leave_one_out(feats: Tensor, labels: Tensor, k: int = 20, temperature: float
         votes[rows] = votes[rows].scatter_add(
             1, labels[nearest.indices], (nearest.values.double() / temperature).exp())
     return float((votes.argmax(dim=1) == labels).double().mean() * 100)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """A reader sees the old file or the whole new one."""
-    scratch = path.with_name(f'.{path.name}.new')
-    scratch.write_text(text, encoding='utf-8')
-    os.replace(scratch, path)
 
 
 def main() -> None:

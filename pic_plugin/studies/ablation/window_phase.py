@@ -24,7 +24,7 @@ class WindowPhaseHook(Hook):
         begin (int): Step after which measuring begins.
 
     Raises:
-        ValueError: If ``period`` is no positive multiple of 4.
+        ValueError: If ``period`` is not a positive multiple of 4.
     """
 
     priority = 'LOWEST'

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pic_plugin.tools.benchmark measures: ways to keep class weights, side by side."""
+"""Ways to keep class weights, timed side by side by ``pic_plugin.tools.benchmark``."""

@@ -6,7 +6,7 @@ import statistics
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Deque, List, NamedTuple, Optional
+from typing import Deque, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class Case:
 
     Args:
         kind (str): 'bank', 'file' (the bank on disk), 'cold' (the same, read from the disk and not
-            from the system's cache), 'dense' (sampling with SGD over all rows) or 'full' (soft-max
+            from the system's cache), 'dense' (sampling with SGD over all rows) or 'full' (softmax
             and SGD over all rows).
         num_instances (int): N.
         num_negatives (int): K.
@@ -46,8 +46,8 @@ class Case:
                  folder: Path, dtype: str = 'float32') -> None:
         self.kind, self.num_instances, self.sizes = kind, num_instances, sizes
         self.num_negatives = num_instances if kind == 'full' else min(num_negatives, num_instances)
-        self.steps: List[Step] = []
-        self.warmup_losses: List[float] = []
+        self.steps: list[Step] = []
+        self.warmup_losses: list[float] = []
         self.peak_bytes = 0
         before = resident_bytes()
         common = (num_instances, self.num_negatives, sizes.feat_dim, sizes.device)

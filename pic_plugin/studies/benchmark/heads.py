@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional, Protocol
+from typing import Any, NamedTuple, Optional, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pic_plugin.bank import InstanceBank, Planes, initial_rows, sgd_transition
-from pic_plugin.models import CosineSoftmaxLoss
+from pic_plugin.bank import SampledClassWeights, Storage, initial_rows
+from pic_plugin.losses import CosineSoftmaxLoss
 from pic_plugin.studies.benchmark.process import drop_from_cache, now
 
 SEED = 0
 TEMPERATURE = 0.2
-SGD: Dict[str, Any] = dict(lr=0.03, momentum=0.9, weight_decay=1e-4)  # the authors' setting
+SGD: dict[str, Any] = dict(lr=0.03, momentum=0.9, weight_decay=1e-4)  # the authors' setting
 
 
 class Step(NamedTuple):
@@ -74,12 +74,11 @@ class BankHead:
         self.optimizer = torch.optim.SGD([self.weight], **SGD)
         self.loss = CosineSoftmaxLoss(TEMPERATURE)
         self.path = path
-        self.bank = InstanceBank(num_instances, num_negatives, num_negatives, feat_dim, SEED,
-                                 num_states=1, path=path, dtype=dtype)
-        self.bank.open_store()
+        self.sampled = SampledClassWeights(self.weight, self.optimizer, num_instances,
+                                           num_negatives, SEED, storage=Storage(path, dtype))
+        self.bank = self.sampled.bank
         self._executor = ThreadPoolExecutor(1)
-        with torch.no_grad():
-            self.bank.start(self._planes())
+        self.sampled.start()
 
     def expect(self, ids: np.ndarray) -> None:
         """See :class:`Head`; as engine.row_prefetch does."""
@@ -88,26 +87,21 @@ class BankHead:
             self._executor.submit(self.bank.prefetch, np.concatenate([ids, leaving]))
 
     def step(self, ids: np.ndarray, features: Tensor) -> Step:
-        """See :class:`Head`; the calls to the bank are those of InstanceBankHook and PICHead."""
+        """See :class:`Head`."""
         start = now(self.weight)
-        with torch.no_grad():
-            missed = self.bank.sample(ids, self._planes())
-        targets = self.bank.positions(ids).to(features.device)
+        targets = self.sampled.sample(ids)
         sampled = now(self.weight)
-        loss, _ = self.loss.with_accuracy(features, self.weight[self.bank.softmax_rows], targets)
+        loss, _ = self.loss.with_accuracy(features, self.sampled.active, targets)
         self.optimizer.zero_grad()
         loss.backward()
-        first = not self.optimizer.state
         self.optimizer.step()
-        stepped = now(self.weight)
-        self.bank.record_step(sgd_transition(**SGD, first=first))
         end = now(self.weight)
-        return Step(float(loss.detach()), end - start, sampled - start + end - stepped,
-                    int((missed > 0).sum()))
+        return Step(float(loss.detach()), end - start, sampled - start,
+                    int((self.sampled.missed > 0).sum()))
 
     def class_weights(self, ids: np.ndarray) -> Tensor:
         """See :class:`Head`."""
-        return self.bank.class_weights(ids, self.weight)
+        return self.sampled.rows(ids)
 
     def forget_cache(self) -> None:
         """See :class:`Head`."""
@@ -121,20 +115,16 @@ class BankHead:
         if self.bank.store is not None:
             self.bank.store.close()
 
-    def _planes(self) -> Planes:
-        state = self.optimizer.state.get(self.weight, {})
-        return Planes(self.weight.detach(), [state['momentum_buffer']] if state else [])
-
 
 class DenseHead:
     """Plain PyTorch: all N rows in the parameter, and nothing of the plugin but the initial rows.
 
-    With K below N, a soft-max over the K most recent classes and SGD over all rows: sampling in
-    the manner of InsightFace's PartialFC. With K = N, the soft-max of the authors' code.
+    With K below N, a softmax over the K most recent classes and SGD over all rows: sampling in
+    the manner of InsightFace's PartialFC. With K = N, the softmax of the authors' code.
 
     Args:
         num_instances (int): N.
-        num_negatives (int): K; from N on, a soft-max over all rows.
+        num_negatives (int): K; from N on, a softmax over all rows.
         feat_dim (int): d.
         device (torch.device): Of the parameter.
     """

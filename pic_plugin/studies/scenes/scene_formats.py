@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Sequence
 from xml.etree import ElementTree
 
 import cv2
@@ -43,7 +43,7 @@ JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95]
 HARD = 0.4  # hidden share from which VOC calls an object difficult
 
 
-def write_voc(scenes: Dict[str, Sequence[Scene]], root: Path) -> None:
+def write_voc(scenes: dict[str, Sequence[Scene]], root: Path) -> None:
     """Write ``JPEGImages``, ``Annotations``, ``ImageSets`` and ``SegmentationClass``.
 
     ``SegmentationClassAug`` and ``ImageSets/Segmentation/aug.txt`` are those of the additional
@@ -122,7 +122,7 @@ def _border(mask: np.ndarray) -> np.ndarray:
                              borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(bool)
 
 
-def write_coco(scenes: Dict[str, Sequence[Scene]], root: Path) -> None:
+def write_coco(scenes: dict[str, Sequence[Scene]], root: Path) -> None:
     """Write ``annotations/instances_SPLIT.json`` and the folders of images.
 
     Segmentations are polygons. In every fourth image the objects of its first class are one crowd
@@ -135,8 +135,8 @@ def write_coco(scenes: Dict[str, Sequence[Scene]], root: Path) -> None:
     (root / 'annotations').mkdir(parents=True, exist_ok=True)
     for split, members in scenes.items():
         (root / split).mkdir(exist_ok=True)
-        images: List[dict] = []
-        annotations: List[dict] = []
+        images: list[dict] = []
+        annotations: list[dict] = []
         for i, scene in enumerate(members):
             file = f'{i:012d}.jpg'
             _write_image(root / split / file, scene.image)
@@ -169,7 +169,7 @@ def _annotation(item: SceneObject, image: int, number: int, crowd: bool) -> dict
         segmentation=run_lengths(item.mask) if crowd else polygons(item.mask))
 
 
-def polygons(mask: np.ndarray) -> List[List[float]]:
+def polygons(mask: np.ndarray) -> list[list[float]]:
     """Outlines of the parts of a mask, as COCO has them: x, y, x, y, ..."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL,
                                    cv2.CHAIN_APPROX_NONE)
@@ -185,7 +185,7 @@ def run_lengths(mask: np.ndarray) -> dict:
     return dict(size=list(mask.shape), counts=[0, *runs] if flat[0] else runs)
 
 
-def write_cityscapes(scenes: Dict[str, Sequence[Scene]], root: Path) -> None:
+def write_cityscapes(scenes: dict[str, Sequence[Scene]], root: Path) -> None:
     """Write ``leftImg8bit/SPLIT/CITY`` and ``gtFine/SPLIT/CITY`` with trainIds.
 
     Args:

@@ -2,7 +2,7 @@
 """Scenes with known boxes and masks: small photos of objects on larger backgrounds."""
 from __future__ import annotations
 
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import NamedTuple, Sequence
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ class SceneObject(NamedTuple):
     hidden: float  # share of its pixels that others cover
 
     @property
-    def box(self) -> Tuple[int, int, int, int]:
+    def box(self) -> tuple[int, int, int, int]:
         """x0, y0, x1, y1 of the visible pixels, from 0, the last ones excluded."""
         rows, columns = np.flatnonzero(self.mask.any(1)), np.flatnonzero(self.mask.any(0))
         return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
@@ -32,12 +32,12 @@ class Scene(NamedTuple):
     """One image and all objects in it."""
 
     image: np.ndarray  # (H, W, 3) uint8, BGR
-    objects: List[SceneObject]
+    objects: list[SceneObject]
     horizon: int  # rows above it show one background, those below another
 
 
-def make_scene(photos: np.ndarray, labels: Sequence[int], size: Tuple[int, int],
-               rng: np.random.Generator, num_objects: Tuple[int, int] = (1, 5)) -> Scene:
+def make_scene(photos: np.ndarray, labels: Sequence[int], size: tuple[int, int],
+               rng: np.random.Generator, num_objects: tuple[int, int] = (1, 5)) -> Scene:
     """Compose a scene.
 
     The background is made of two photos, enlarged until they are textures. Objects are photos cut
@@ -63,8 +63,8 @@ def make_scene(photos: np.ndarray, labels: Sequence[int], size: Tuple[int, int],
     width, height = size
     image, horizon = _background(photos, size, rng)
     owner = np.full((height, width), -1)
-    labels_seen: List[int] = []
-    areas: List[int] = []
+    labels_seen: list[int] = []
+    areas: list[int] = []
     for _ in range(int(rng.integers(least, greatest + 1))):
         photo = int(rng.integers(len(photos)))
         side = int(rng.uniform(*SCALES) * min(size))
@@ -86,8 +86,8 @@ def make_scene(photos: np.ndarray, labels: Sequence[int], size: Tuple[int, int],
     return Scene(image, objects, horizon)
 
 
-def _background(photos: np.ndarray, size: Tuple[int, int],
-                rng: np.random.Generator) -> Tuple[np.ndarray, int]:
+def _background(photos: np.ndarray, size: tuple[int, int],
+                rng: np.random.Generator) -> tuple[np.ndarray, int]:
     width, height = size
     horizon = int(height * rng.uniform(0.3, 0.7))
     image = np.empty((height, width, 3), dtype=np.uint8)

@@ -10,7 +10,7 @@ from torch import nn
 
 import pic_plugin  # noqa: F401
 import pic_plugin.engine.hooks.check_pretrained_hook  # noqa: F401
-from pic_plugin.transfer.checkpoint import read_checkpoint
+from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint
 from toys.checkpoints import official_content, pic_content
 
 ARCH = dict(depth=18, stem_channels=8, base_channels=8)
@@ -159,7 +159,7 @@ def test_files_that_do_not_fit(train, checkpoint, tmp_path):
         train(checkpoint=tmp_path / 'missing.pth')
     content = torch.load(checkpoint)
     checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
-    with pytest.raises(ValueError, match=r'\(5000 bytes\) is no checkpoint, or only a part'):
+    with pytest.raises(ValueError, match=r'\(5000 bytes\) is not a checkpoint, or only a part'):
         train(checkpoint=checkpoint)
     state = {f'module.{name}': value for name, value in content['state_dict'].items()}
     torch.save(dict(state_dict=state), checkpoint)

@@ -9,11 +9,11 @@ from mmpretrain.registry import DATA_SAMPLERS, MODELS, PARAM_SCHEDULERS
 
 import pic_plugin.studies.ablation  # noqa: F401
 from pic_plugin.studies.ablation.grid import read_grid
+from pic_plugin.studies.ablation.table import known_trainings, read_tables
 
 TOY = Path(__file__).with_name('toy_grid.py')
-GRIDS = sorted(path.stem for path in (
-    Path(__file__).resolve().parents[2] / 'configs/benchmarks/ablations').glob('*.py')
-               if path.stem.startswith(('table', 'tune', 'compare', 'window', 'untrained')))
+ROOT = Path(__file__).resolve().parents[3]
+GRIDS = sorted(path.stem for path in (ROOT / 'pic_plugin/studies/grids').glob('[!_]*.py'))
 
 
 def write(tmp_path, **changes):
@@ -131,6 +131,25 @@ def test_settings_of_a_grid_differ_and_each_change_takes_effect(name):
             build_scheduler(scheduler, built)
         sampler = cfg.train_dataloader.sampler
         DATA_SAMPLERS.build({**sampler, 'dataset': range(cfg.num_images)})
+
+
+@pytest.mark.parametrize('name', GRIDS)
+def test_published_tables_hold_every_training(name):
+    """Their names are digests of the configs: with others `run --results` would train again."""
+    grid = read_grid(name)
+    known = known_trainings(grid, read_tables(ROOT / 'docs/results'))
+    assert known == {training.name for training in grid.trainings}
+
+
+def test_names_do_not_depend_on_where_code_lies(tmp_path):
+    config = tmp_path / 'moved.py'
+    config.write_text(TOY.with_name('toy_training.py').read_text()
+                      + "custom_imports['imports'].append('os')\n")
+    options = [dict(config=str(path), images=160)
+               for path in (config, TOY.with_name('toy_training.py'))]
+    moved, kept = (read_grid(write(tmp_path, options=given)).trainings for given in options)
+    assert ([training.name.rpartition('-')[2] for training in moved]
+            == [training.name.rpartition('-')[2] for training in kept])
 
 
 def test_methods_have_equal_passes_backbones_and_augmentation():

@@ -10,7 +10,7 @@ import pytest
 
 from pic_plugin.studies.ablation.figure import draw
 from pic_plugin.studies.ablation.grid import read_grid
-from pic_plugin.studies.ablation.table import summarise
+from pic_plugin.studies.tables import summarise
 from pic_plugin.tools import ablation
 
 TOY = str(Path(__file__).with_name('toy_grid.py'))

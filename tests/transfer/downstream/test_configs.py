@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
+from pic_plugin.engine.checkpoint.foreign_checkpoint import backbone_of
 from pic_plugin.engine.hooks.check_pretrained_hook import CheckPretrainedHook
-from pic_plugin.transfer.checkpoint import backbone_of
 from toys.checkpoints import pic_content
 
 from .launch import DETECTION, SEGMENTATION, mim, path_of, resolved, shrink

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from pic_plugin.transfer.checkpoint import backbone_of
+from pic_plugin.engine.checkpoint.foreign_checkpoint import backbone_of
 
 from .launch import CONFIGS, MIM, mim, path_of, run, shrink
 
@@ -78,7 +78,7 @@ def test_extracted_file_in_a_config(checkpoints, folder, tmp_path):
     ('none', 'backbone has no pretrained weights'),
     ('r18', 'The file is a ResNet-18'),
     ('ddp', 'no name in .* begins with `backbone.`'),
-    ('half', 'is no checkpoint, or only a part of one'),
+    ('half', 'is not a checkpoint, or only a part of one'),
     ('bare', 'bare weights of a ResNet-18'),
 ])
 def test_faults_stop_the_training_with_one_line(checkpoints, folder, tmp_path, kind, line):

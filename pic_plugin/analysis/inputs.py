@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures to analyse, as a command line names them, and a progress bar for what takes minutes."""
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, NamedTuple, Optional
+
+from mmengine.config import Config
+from mmengine.utils import ProgressBar
+
+from pic_plugin.analysis.images import (
+    DatasetImages,
+    FolderImages,
+    Images,
+    evaluated_dataset,
+    training_side,
+)
+from pic_plugin.engine.config_file import read_config
+
+
+class Inputs(NamedTuple):
+    """Pictures, and the config of the network that looks at them.
+
+    Attributes:
+        cfg (Config): Of the network's training.
+        side (int): Pixels that pictures are scaled to.
+        images (Images): Pictures.
+        indices (list[int]): Which of them.
+    """
+
+    cfg: Config
+    side: int
+    images: Images
+    indices: list[int]
+
+
+def open_inputs(config: str, folder: Optional[str] = None, side: Optional[int] = None,
+                num_images: Optional[int] = None) -> Inputs:
+    """Read the config and find the pictures.
+
+    Args:
+        config (str): Path or name.
+        folder (str, optional): Of pictures. Defaults to None: what the config evaluates on.
+        side (int, optional): Pixels. Defaults to None: the crop that the config trains with.
+        num_images (int, optional): How many, evenly from all. Defaults to None: all.
+
+    Raises:
+        FileNotFoundError: If the config or the pictures are not there.
+        ModuleNotFoundError: If the config needs pkg_resources and there is none.
+        ValueError: If an argument is out of range, or the config does not say what is left out.
+    """
+    cfg = read_config(config)
+    side = training_side(cfg) if side is None else side
+    if side is None:
+        raise ValueError(f'{cfg.filename} has no RandomResizedCrop that would say how large images '
+                         'are: give --side PIXELS.')
+    if side < 1:
+        raise ValueError(f'--side must be at least 1 pixel, not {side}.')
+    images = open_images(folder, evaluated_dataset(cfg))
+    return Inputs(cfg, side, images, choose(len(images), num_images))
+
+
+def open_images(folder: Optional[str], dataset: Optional[dict]) -> Images:
+    """Pictures of a folder or, without one, of a data set of the config.
+
+    Raises:
+        FileNotFoundError: If they are not there.
+        ValueError: If there are none.
+    """
+    if folder is not None:
+        return FolderImages(folder)
+    if dataset is None:
+        raise ValueError('the config has no data set of pictures: give --images FOLDER.')
+    return DatasetImages(dataset)
+
+
+def choose(count: int, wanted: Optional[int]) -> list[int]:
+    """Indices of pictures, evenly from all; all if no number is wanted.
+
+    Raises:
+        ValueError: If the number is not positive.
+    """
+    if wanted is not None and wanted < 1:
+        raise ValueError(f'the number of pictures must be at least 1, not {wanted}.')
+    if wanted is None or wanted >= count:
+        return list(range(count))
+    return [number * count // wanted for number in range(wanted)]
+
+
+def network_name(checkpoint: str) -> str:
+    """For figures: the file's name, and that of its run where the name is no more than a number."""
+    path = Path(checkpoint)
+    numbered = re.fullmatch(r'(?:epoch|iter)_\d+', path.stem)
+    return f'{path.resolve().parent.name}/{path.stem}' if numbered else path.stem
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr for ``total`` parts; yields what to call with parts just done.
+
+    Nothing is drawn where stderr is not a terminal.
+    """
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    bar = ProgressBar(total, file=sys.stderr)
+    try:
+        yield lambda done: bar.update(done)
+    finally:
+        sys.stderr.write('\n')

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints and config of a training, by what mmengine leaves in its work folder."""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pic_plugin.analysis.inputs import choose
+
+
+def numbered_checkpoints(work_dir: Path) -> list[Path]:
+    """``epoch_N.pth`` and ``iter_N.pth`` in the order of their numbers."""
+    numbered = [(int(match[1]), file) for file in work_dir.glob('*.pth')
+                for match in [re.fullmatch(r'(?:epoch|iter)_(\d+)', file.stem)] if match]
+    return [file for _, file in sorted(numbered)]
+
+
+def newest_checkpoint(work_dir: Path) -> Path:
+    """The checkpoint with the largest number, by epochs or iterations.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    files = numbered_checkpoints(work_dir)
+    if not files:
+        raise FileNotFoundError(f'{work_dir} holds no epoch_N.pth or iter_N.pth: give '
+                                '--checkpoint.')
+    return files[-1]
+
+
+def earlier_checkpoints(checkpoint: Path, most: int) -> list[Path]:
+    """Checkpoints of the same run before this one, evenly from all, in their order.
+
+    Args:
+        checkpoint (Path): ``epoch_N.pth`` or ``iter_N.pth``; another name has none before it.
+        most (int): How many.
+    """
+    files = numbered_checkpoints(checkpoint.parent)
+    before = files[:files.index(checkpoint)] if checkpoint in files else []
+    return [before[place] for place in choose(len(before), most)]
+
+
+def find_run_config(work_dir: Path) -> Path:
+    """The config that mmengine wrote into a work folder.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    files = sorted(work_dir.glob('*/vis_data/config.py')) or sorted(work_dir.glob('*.py'))
+    if not files:
+        raise FileNotFoundError(f'{work_dir} holds no config: give --config.')
+    return files[-1]

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Class weights with recent negatives for any training loop: no Runner, no registry."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .correction import Correction
+from .corrections import correction_for, group_of
+from .global_batch import GlobalBatch, gather_batch
+from .instance_bank import InstanceBank, SlotTensors, Storage
+from .slots import Slots
+
+
+class SampledClassWeights:
+    """Keeps a parameter of K class weights, its optimizer and the stored rows of N in step.
+
+    The parameter is an ordinary one that the optimizer trains together with the network. Before
+    each step :meth:`sample` brings the rows of the batch's classes into it, exact to the step, and
+    moves the longest-unsampled ones out, each with what the optimizer keeps for it. Hooks on the
+    optimizer count the steps that were really taken. The softmax then runs over :attr:`active`,
+    and everything is as if the optimizer trained all N rows.
+
+    Args:
+        weight (nn.Parameter): (S, d), S at least K (plus, with gradient accumulation, one row for
+            each image of the batches before the last). It is filled by :meth:`start`.
+        optimizer (Optimizer): That trains ``weight``; torch's SGD or AdamW.
+        num_instances (int): N, images of the training data set.
+        num_negatives (int, optional): K, classes in the softmax, the batch's own included. None, or
+            at least N: all instances, and ``weight`` has N rows. Defaults to None.
+        seed (int): Of the initial class weights. Defaults to 0.
+        correction (Correction, optional): Defaults to None: the exact one for the optimizer.
+        storage (Storage): Where the other rows are kept. Defaults to memory, in float32.
+        slots (Slots, optional): For several processes. Defaults to None: one slot for each row of
+            ``weight``, in this process alone.
+
+    Raises:
+        ValueError: If no correction is exact for the optimizer, it does not train ``weight``, or
+            ``weight`` has too few rows.
+
+    Example:
+        >>> import torch
+        >>> from pic_plugin.losses import cosine_softmax
+        >>> network, weight = torch.nn.Linear(8, 4), torch.nn.Parameter(torch.empty(16, 4))
+        >>> optimizer = torch.optim.SGD([*network.parameters(), weight], lr=0.1, momentum=0.9)
+        >>> class_weights = SampledClassWeights(weight, optimizer, 100, num_negatives=16)
+        >>> class_weights.start()
+        >>> for ids in torch.arange(100).split(10):
+        ...     targets = class_weights.sample(ids)
+        ...     losses, _ = cosine_softmax(network(torch.randn(10, 8)), class_weights.active,
+        ...                                targets)
+        ...     optimizer.zero_grad()
+        ...     losses.mean().backward()
+        ...     optimizer.step()
+        >>> class_weights.rows([0, 99]).shape, len(class_weights.active)
+        (torch.Size([2, 4]), 16)
+    """
+
+    def __init__(self,
+                 weight: nn.Parameter,
+                 optimizer: Optimizer,
+                 num_instances: int,
+                 num_negatives: int | None = None,
+                 seed: int = 0,
+                 correction: Correction | None = None,
+                 storage: Storage = Storage(),  # noqa: B008  it cannot be changed
+                 slots: Slots | None = None) -> None:
+        slots = slots or Slots(len(weight))
+        needed = min(num_negatives or num_instances, num_instances)
+        if len(weight) < slots.num_rows or slots.num_slots < needed:
+            raise ValueError(f'weight has {len(weight)} rows for a softmax over {needed} classes: '
+                             f'give it at least {max(needed, slots.num_slots)}.')
+        self.weight = weight
+        self.optimizer = optimizer
+        if correction is None:
+            correction = correction_for(optimizer, weight)
+        self.bank = InstanceBank(num_instances, num_negatives, slots, weight.shape[1], seed,
+                                 correction, storage)
+        #: (E,) int64, optimizer steps that the rows had missed which the last sample brought in.
+        self.missed = np.empty(0, dtype=np.int64)
+        self.batch: GlobalBatch | None = None
+        self._has_gradient = False
+        optimizer.register_step_pre_hook(self._before_step)
+        optimizer.register_step_post_hook(self._after_step)
+        weight.register_post_accumulate_grad_hook(self._after_accumulation)
+
+    @torch.no_grad()
+    def start(self) -> None:
+        """Begin a training: fill the parameter, and open the file of the store."""
+        self.bank.start(self.tensors)
+        self.bank.open_store()
+
+    @torch.no_grad()
+    def sample(self, ids: Tensor | np.ndarray | Sequence[int]) -> Tensor:
+        """Bring the classes of this process's batch into the softmax; call it before each step.
+
+        With several processes all of them call it together.
+
+        Args:
+            ids (Tensor): (B,) int64, index of each image in the training data set.
+
+        Returns:
+            Tensor: (B,) int64, the row of :attr:`active` for each image, on the device of the
+            parameter; of all processes' images where slots are sharded, see
+            :meth:`InstanceBank.targets`.
+
+        Raises:
+            ValueError: If an id is outside [0, N), or the global batch has more than K classes.
+        """
+        own = torch.as_tensor(ids, dtype=torch.int64).cpu().numpy()
+        self.batch, pending = gather_batch(own, self.has_pending_gradient,
+                                           self.bank.slots.processes)
+        self.missed = self.bank.sample(self.batch.ids, self.tensors, pending)
+        return self.bank.targets(self.batch).to(self.weight.device)
+
+    @property
+    def active(self) -> Tensor:
+        """(A, d) class weights in the softmax, through which the loss trains the parameter."""
+        return self.weight[self.bank.softmax_rows]
+
+    @property
+    def active_ids(self) -> Tensor:
+        """(A,) int64, the class of each row of :attr:`active`."""
+        return self.bank.active_ids
+
+    @torch.no_grad()
+    def rows(self, ids: Tensor | np.ndarray | Sequence[int]) -> Tensor:
+        """Class weights as dense training would hold them after the last optimizer step.
+
+        With several processes all of them call it together, with the same ids.
+
+        Args:
+            ids (Tensor): (M,) int64 instance classes: active, stored or never visited.
+
+        Returns:
+            Tensor: (M, d) float32 or wider, on the device of the parameter.
+
+        Raises:
+            ValueError: If an id is outside [0, N).
+        """
+        wanted = torch.as_tensor(ids, dtype=torch.int64).cpu().numpy()
+        return self.bank.class_weights(wanted, self.weight)
+
+    @property
+    def tensors(self) -> SlotTensors:
+        """The parameter and what the optimizer keeps for each of its rows."""
+        state = self.optimizer.state.get(self.weight, {})
+        return SlotTensors(self.weight.detach(), [
+            state[name] for name in sorted(state)
+            if isinstance(state[name], Tensor) and state[name].shape == self.weight.shape
+        ])
+
+    @property
+    def group(self) -> dict[str, Any]:
+        """The optimizer's group with the parameter: its learning rate, weight decay and so on."""
+        # Looked up each time: loading an optimizer's state replaces its groups.
+        return group_of(self.optimizer, self.weight)
+
+    @property
+    def has_pending_gradient(self) -> bool:
+        """Whether rows hold a gradient that the optimizer has not applied, without looking at it.
+
+        None of it is left after zero_grad, which comes also after a step that a gradient scaler
+        skipped.
+        """
+        return self._has_gradient and self.weight.grad is not None
+
+    def _after_accumulation(self, weight: Tensor) -> None:
+        self._has_gradient = True
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """Before the optimizer makes its states: the first step differs."""
+        self.bank.correction.before_step(self.group, optimizer.state.get(self.weight, {}))
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if self.weight.grad is None:
+            return  # the optimizer has left the class weights alone
+        self._has_gradient = False
+        # A fused optimizer is called even where the gradient scaler found an overflow.
+        overflow = getattr(optimizer, 'found_inf', None)
+        if overflow is None or not float(overflow):
+            self.bank.record_step()

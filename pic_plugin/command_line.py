@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments and messages that the command lines in ``pic_plugin.tools`` have in common."""
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+
+from pic_plugin.analysis.images import Images
+from pic_plugin.bank import BankFileError
+from pic_plugin.datasets.file_names import printable
+from pic_plugin.engine.config_file import read_config
+from pic_plugin.engine.config_options import apply_options
+
+NUM_NAMED = 5  # skipped pictures that are printed
+
+
+def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what train and test both take, named as in mmpretrain's tools."""
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints; default: the '
+                        "config's work_dir, else work_dirs/NAME_OF_THE_CONFIG")
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='values to change in the config: train_cfg.max_epochs=2, or a '
+                        'variable at its top: batch_size=16; lists and tuples as '
+                        'key="[a,b]" key="[(a,b),(c,d)]" (quotes needed, no blanks)')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                        help='how the processes were started; default: %(default)s')
+    # torch.distributed.launch gives one spelling or the other, as its version has it.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=None,
+                        help=argparse.SUPPRESS)
+    parser.add_argument('--no-pin-memory', action='store_true',
+                        help='do not pin the memory of batches')
+
+
+def read_runner_config(args: argparse.Namespace) -> Config:
+    """Read a config and set launcher, work_dir and ``--cfg-options``.
+
+    The work folder is, in this order: the command line's, the config's, one named after the config
+    below ``work_dirs``.
+
+    Args:
+        args (Namespace): ``config`` and the arguments of :func:`add_runner_arguments`.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ModuleNotFoundError: If the config needs pkg_resources and there is none.
+        ValueError: If the name of the config is ambiguous, or an option would have no effect.
+    """
+    cfg = read_config(args.config)
+    if args.local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.cfg_options is not None:
+        cfg = apply_options(Path(cfg.filename), cfg, args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', Path(cfg.filename).stem)
+    return cfg
+
+
+def analysis_parser(tool: str, description: str, checkpoint: str = 'file, or `random`',
+                    several: bool = False) -> argparse.ArgumentParser:
+    """A parser with config, checkpoint and :func:`add_picture_arguments`."""
+    parser = argparse.ArgumentParser(prog=tool, description=description, allow_abbrev=False)
+    parser.add_argument('config', help='path, or name of a config of pic_plugin')
+    parser.add_argument('checkpoint', nargs='+' if several else None, help=checkpoint)
+    add_picture_arguments(parser, tool)
+    return parser
+
+
+def add_picture_arguments(parser: argparse.ArgumentParser, out: str) -> None:
+    """Add what all tools take that look at pictures."""
+    parser.add_argument('--images', help='folder of pictures, which may be in folders by class; '
+                        'default: what the config evaluates on')
+    parser.add_argument('--side', type=int, help='pixels that the middle square of each picture is '
+                        'scaled to; default: the crop that the config trains with')
+    parser.add_argument('--num-images', type=int, help='take this many pictures, evenly from all')
+    parser.add_argument('--batch-size', type=int, default=128,
+                        help='images in one forward pass; default: %(default)s')
+    parser.add_argument('--device', default=get_device(), help='default: %(default)s')
+    parser.add_argument('--out', type=Path, default=Path(out),
+                        help='folder for figures and numbers; default: %(default)s')
+
+
+def require_positive(parser: argparse.ArgumentParser, args: argparse.Namespace,
+                     names: Sequence[str]) -> None:
+    """End with the parser's error if one of these arguments is given and below 1."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f'--{name.replace("_", "-")} must be at least 1, not {value}.')
+
+
+@contextmanager
+def explained_errors(tool: str) -> Iterator[None]:
+    """End a tool with one line for what its user can put right.
+
+    Args:
+        tool (str): Name to begin the line with.
+
+    Raises:
+        SystemExit: For an input that is missing or wrong, with the message.
+    """
+    try:
+        yield
+    except (OSError, ModuleNotFoundError, ValueError, BankFileError) as error:
+        raise SystemExit(f'{tool}: {error}') from error
+
+
+@contextmanager
+def explained_unpickling(tool: str) -> Iterator[None]:
+    """Say what to do about a checkpoint that torch refuses to load.
+
+    Raises:
+        SystemExit: If the checkpoint holds objects whose loading could run code.
+    """
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        if 'weights_only' not in str(error):
+            raise
+        raise SystemExit(
+            f'{tool}: the checkpoint holds Python objects whose loading could run any code, and '
+            'was not loaded (checkpoints written by pic_plugin hold none). If, and only if, you '
+            'trust where it comes from, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 and run this '
+            'again.') from error
+
+
+def announce(tool: str, cfg: Config) -> None:
+    """Print which file and folder are used, once for all processes."""
+    if os.environ.get('RANK', '0') == '0':
+        print(f'{tool}: {cfg.filename} -> {cfg.work_dir}', file=sys.stderr)
+
+
+def report_skipped(tool: str, images: Images) -> None:
+    """Say on stderr which pictures were left out and why."""
+    report = getattr(images, 'report', None)
+    if report is not None and report.num_left_out:
+        print('\n'.join(f'{tool}: {line}' for line in str(report).splitlines()), file=sys.stderr)
+    for skipped in images.skipped[:NUM_NAMED]:
+        print(f'{tool}: left out {printable(skipped.name)}: {skipped.reason}', file=sys.stderr)
+    more = len(images.skipped) - NUM_NAMED
+    if more > 0:
+        print(f'{tool}: left out {more} more pictures', file=sys.stderr)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was found where a data set looked, and what was left out and why: one printable object."""
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Dict, List
+
+from pic_plugin.datasets.file_names import printable
+
+NUM_NAMED = 3  # examples of each reason
+
+
+class FileReport:
+    """Counts of files by ending and of what was left out by reason.
+
+    Attributes:
+        read (Counter): Pictures by ending.
+        left_out (Counter): Things by the reason for which they were left out.
+        examples (dict[str, list[str]]): Up to three names for each reason.
+        notes (list[str]): What else is to be said of the data set, a sentence each.
+    """
+
+    def __init__(self) -> None:
+        self.read: Counter = Counter()
+        self.left_out: Counter = Counter()
+        self.examples: Dict[str, List[str]] = {}
+        self.notes: List[str] = []
+
+    def leave_out(self, reason: str, name: bytes, count: int = 1) -> None:
+        """Note that something is not read."""
+        self.left_out[reason] += count
+        named = self.examples.setdefault(reason, [])
+        if len(named) < NUM_NAMED:
+            named.append(printable(name))
+
+    def add(self, other: FileReport) -> None:
+        """Take in what was found in another place."""
+        self.read.update(other.read)
+        self.left_out.update(other.left_out)
+        for reason, names in other.examples.items():
+            mine = self.examples.setdefault(reason, [])
+            mine += names[:NUM_NAMED - len(mine)]
+        self.notes += other.notes
+
+    @property
+    def num_left_out(self) -> int:
+        """Things that were left out."""
+        return sum(self.left_out.values())
+
+    def to_json(self) -> Dict[str, Any]:
+        """Plain containers."""
+        return dict(read=dict(self.read), left_out=dict(self.left_out), examples=self.examples,
+                    notes=self.notes)
+
+    @classmethod
+    def from_json(cls, state: Dict[str, Any]) -> FileReport:
+        """The opposite of :meth:`to_json`."""
+        report = cls()
+        report.read.update(state['read'])
+        report.left_out.update(state['left_out'])
+        report.examples.update(state['examples'])
+        report.notes += state['notes']
+        return report
+
+    def __str__(self) -> str:
+        kinds = ', '.join(f'{count:,} {ending or "without an ending"}'
+                          for ending, count in self.read.most_common())
+        lines = [f'Pictures: {sum(self.read.values()):,}' + (f' ({kinds}).' if kinds else '.')]
+        for reason, count in self.left_out.most_common():
+            names = self.examples.get(reason, [])
+            more = ', ...' if count > len(names) else ''
+            lines.append(f'Left out: {count:,} {reason}' + (
+                f' ({", ".join(names)}{more}).' if names else '.'))
+        return '\n'.join(lines + self.notes)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists of paths in TXT, CSV and JSONL files, with labels and other columns."""
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from pic_plugin.datasets.endings import ending_of
+from pic_plugin.datasets.file_index import FileIndex
+from pic_plugin.datasets.file_names import NameList, hash_names, printable
+from pic_plugin.datasets.file_report import FileReport
+
+PATH_COLUMNS = ('img_path', 'path', 'file', 'filename', 'file_name', 'image', 'filepath')
+LABEL_COLUMNS = ('gt_label', 'label', 'class')
+ENDINGS = ('.txt', '.lst', '.csv', '.tsv', '.jsonl', '.ndjson')
+
+Row = Dict[str, Any]
+
+
+def read_list(content: bytes, file: str, path_column: Optional[str] = None,
+              label_column: Optional[str] = None, key_column: Optional[str] = None,
+              with_label: bool = False) -> FileIndex:
+    """Read a list of images.
+
+    - ``.txt``: a path a line; with ``with_label`` a label behind it, after a space, as in
+      mmpretrain's lists.
+    - ``.csv``, ``.tsv``: with a line of column names.
+    - ``.jsonl``: a line is a path or an object.
+
+    Any bytes may be in a path. Empty lines are passed over.
+
+    Args:
+        content (bytes): Of the file.
+        file (str): Its name, for its ending and for errors.
+        path_column (str, optional): Defaults to None: the first of :data:`PATH_COLUMNS`.
+        label_column (str, optional): Defaults to None: with ``with_label`` the first of
+            :data:`LABEL_COLUMNS`.
+        key_column (str, optional): Of what images share that are one class.
+        with_label (bool): Whether labels are wanted.
+
+    Returns:
+        FileIndex: With the arrays ``label`` (int32) and ``key`` (int64 hashes), where wanted.
+
+    Raises:
+        ValueError: If the ending or a column is unknown, or a line is not what it should be.
+    """
+    ending = ending_of(os.fsencode(file))
+    if ending not in ENDINGS:
+        raise ValueError(f'{printable(file)} is no list of images: its name must end in one of '
+                         f'{", ".join(ENDINGS)}.')
+    named = ending not in ('.txt', '.lst')
+    if key_column is not None and not named:
+        raise ValueError(f'{printable(file)} has no columns, and instance_key names the column '
+                         f'{key_column!r}: write a CSV or JSONL file.')
+    if not named and not with_label:
+        return _index(_lines(content), {}, None, with_label)
+    rows = _labelled_lines(content, file) if not named else (
+        _json_rows(content, file) if ending in ('.jsonl', '.ndjson') else
+        _csv_rows(content, '\t' if ending == '.tsv' else ','))
+    names: List[bytes] = []
+    labels: List[Any] = []
+    keys: List[bytes] = []
+    for number, row in enumerate(rows, 1):
+        if number == 1 and named:
+            path_column = _column(row, path_column, PATH_COLUMNS, 'path_column', file)
+            if with_label or label_column is not None:
+                label_column = _column(row, label_column, LABEL_COLUMNS, 'label_column', file)
+            if key_column is not None:
+                _column(row, key_column, (), 'instance_key', file)
+        try:
+            names.append(os.fsencode(str(row[path_column or 'path'])))
+            if with_label or label_column is not None:
+                labels.append(row[label_column or 'label'])
+            if key_column is not None:
+                keys.append(os.fsencode(str(row[key_column])))
+        except KeyError as error:
+            raise ValueError(f'{printable(file)}: entry {number} has no {error}.') from error
+    arrays = dict(key=hash_names(keys)) if key_column is not None else {}
+    return _index(NameList.of(names), arrays, labels, with_label or label_column is not None)
+
+
+def _index(names: NameList, arrays: Dict[str, np.ndarray], labels: Optional[List[Any]],
+           with_label: bool) -> FileIndex:
+    meta: Dict[str, Any] = dict(classes=None)
+    if with_label and labels is not None:
+        arrays['label'], meta['classes'] = _number_labels(labels)
+    report = FileReport()
+    report.read.update(map(ending_of, names))
+    return FileIndex(names, arrays, meta, report)
+
+
+def _number_labels(labels: Sequence[Any]) -> Tuple[np.ndarray, Optional[List[str]]]:
+    """Labels as numbers: whole numbers as they are, names by their order."""
+    try:
+        return np.array([int(label) for label in labels], dtype=np.int32), None
+    except (TypeError, ValueError):
+        classes, numbers = np.unique([str(label) for label in labels], return_inverse=True)
+        return numbers.astype(np.int32), classes.tolist()
+
+
+def _lines(content: bytes) -> NameList:
+    """Lines without their ends, no line copied."""
+    buffer = np.frombuffer(content, np.uint8)
+    ends = np.flatnonzero(buffer == ord('\n'))
+    if len(buffer) and buffer[-1] != ord('\n'):
+        ends = np.append(ends, len(buffer))
+    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
+    returns = buffer[np.maximum(ends - 1, 0)] == ord('\r') if len(ends) else np.zeros(0, bool)
+    ends = ends - (returns & (ends > starts))
+    kept = ends > starts
+    return NameList(buffer, starts[kept].astype(np.int64), ends[kept].astype(np.int64))
+
+
+def _labelled_lines(content: bytes, file: str) -> Iterator[Row]:
+    for number, line in enumerate(_lines(content), 1):
+        path, space, label = line.rstrip().rpartition(b' ')
+        if not space:
+            raise ValueError(f'{printable(file)}: line {number} has no label behind its path: '
+                             f'{printable(line)!r}. Set with_label=False for a list of paths '
+                             'alone.')
+        yield dict(path=os.fsdecode(path), label=os.fsdecode(label))
+
+
+def _csv_rows(content: bytes, delimiter: str) -> Iterator[Row]:
+    text = io.TextIOWrapper(io.BytesIO(content), 'utf-8-sig', errors='surrogateescape', newline='')
+    return csv.DictReader(text, delimiter=delimiter)
+
+
+def _json_rows(content: bytes, file: str) -> Iterator[Row]:
+    for number, line in enumerate(_lines(content), 1):
+        try:
+            row = json.loads(os.fsdecode(line))
+        except ValueError as error:
+            raise ValueError(f'{printable(file)}: line {number} is not JSON: {error}.') from error
+        if isinstance(row, str):
+            row = dict(path=row)
+        if not isinstance(row, dict):
+            raise ValueError(f'{printable(file)}: line {number} is neither a path nor an object.')
+        yield row
+
+
+def _column(row: Row, wanted: Optional[str], usual: Sequence[str], option: str, file: str) -> str:
+    choices = [wanted] if wanted is not None else usual
+    found = next((name for name in choices if name in row), None)
+    if found is None:
+        raise ValueError(f'{printable(file)} has the columns {list(row)}, and none is '
+                         f'{" or ".join(map(repr, choices))}: say which with {option}.')
+    return found

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what a config says of keys and copies to the instance classes of a data set."""
+from __future__ import annotations
+
+import os
+from typing import Dict, List, NamedTuple, Optional
+
+import numpy as np
+from mmengine.dist import is_main_process
+
+from pic_plugin.datasets.duplicate_files import find_copies
+from pic_plugin.datasets.file_index import IndexStore
+from pic_plugin.datasets.file_names import printable
+from pic_plugin.datasets.identities import PartNames, tell_apart
+from pic_plugin.datasets.image_table import ImageTable
+from pic_plugin.datasets.instance_classes import (
+    InstanceClasses,
+    InstanceKey,
+    join,
+    keys_by_pattern,
+    read_pairs,
+)
+
+# Images among which exact copies are looked for without being asked: seconds.
+MAX_SEARCHED = 100_000
+SEARCHES = ('report', 'merge', 'ignore')
+
+
+class Grouping(NamedTuple):
+    """What is one class.
+
+    Attributes:
+        classes (InstanceClasses, optional): None if each image is a class by itself.
+        identities (np.ndarray): (C,) int64 by which each class is known for good.
+        notes (list[str]): What is to be said of it, a sentence each.
+    """
+
+    classes: Optional[InstanceClasses]
+    identities: np.ndarray
+    notes: List[str]
+
+
+def group_images(table: ImageTable, key: Optional[InstanceKey], duplicates: Optional[str],
+                 store: IndexStore) -> Grouping:
+    """Number the instance classes of a data set.
+
+    Args:
+        table (ImageTable): N images.
+        key (InstanceKey, optional): What images of one class share.
+        duplicates (str, optional): One of :data:`SEARCHES`; None: 'report' among few images.
+        store (IndexStore): Where what was found is kept.
+
+    Raises:
+        ValueError: If the key or the copies cannot be had from these places.
+    """
+    notes: List[str] = []
+    # By these images are known for good, and those with one of them are one class.
+    identities = tell_apart(
+        [PartNames(part.files.arrays['hash'], part.label, part.named) for part in table.parts])
+    lists = [part for part in table.parts if part.kind in ('list', 'remote')]
+    grouped = len(lists) > 1 or any(part.files.meta['repeats'] for part in table.parts)
+    if grouped:
+        repeats = table.num_images - len(np.unique(identities))
+        grouped = repeats > 0
+        if grouped and key is None:
+            notes.append(f'{repeats:,} entries list an image again: it is one class.')
+    if key is not None and key.column is not None:
+        column = table.column('key')
+        if column is None:
+            raise ValueError(f'instance_key names the column {key.column!r}, which {table} do not '
+                             'all have: give lists (ann_file) that have it.')
+        # A key is a key, in whichever list it stands.
+        identities, grouped = column, True
+    elif key is not None and key.pattern is not None:
+        identities, grouped = _keys_by_pattern(table, key.pattern, notes), True
+    same = identities
+    if key is not None and key.duplicates is not None:
+        same, grouped = _join_pairs(table, same, key, notes), True
+    copies = _copies(table, duplicates, store, notes)
+    if copies is not None and duplicates == 'merge':
+        copied = np.flatnonzero(copies != np.arange(len(copies)))
+        same = join(same, copied.tolist(), copies[copied].tolist())
+        grouped = grouped or len(copied) > 0
+    if not grouped:
+        return Grouping(None, identities, notes)
+    classes = InstanceClasses(same)
+    by = '' if key is None else ', by ' + ', '.join(
+        f'{name} {value!r}' for name, value in key._asdict().items() if value)
+    notes.append(f'Instance classes: {len(classes):,} of {table.num_images:,} images{by}; a visit '
+                 'draws one image of its class.')
+    return Grouping(classes, np.asarray(identities)[classes.firsts], notes)
+
+
+def _keys_by_pattern(table: ImageTable, pattern: str, notes: List[str]) -> np.ndarray:
+    found = [keys_by_pattern(part.files.names, pattern) for part in table.parts]
+    missed = sum(number for _, number in found)
+    if missed == table.num_images:
+        raise ValueError(f'instance_key: the pattern {pattern!r} is in none of the {missed} paths, '
+                         f"such as {table.name(0)} (below the data set's folder).")
+    if missed:
+        notes.append(f'{missed:,} images have no key by the pattern {pattern!r}: each is a class '
+                     'by itself.')
+    return tell_apart([PartNames(keys, part.label, part.named)
+                       for (keys, _), part in zip(found, table.parts)])
+
+
+def _join_pairs(table: ImageTable, same: np.ndarray, key: InstanceKey,
+                notes: List[str]) -> np.ndarray:
+    assert key.duplicates is not None, 'checked by the caller'
+    places: Dict[bytes, int] = {}
+    for image, (name, path) in enumerate(table.names()):
+        # Tools name files of a folder by the path below it, those of a config by all of it.
+        places.setdefault(name, image)
+        places.setdefault(os.fsencode(path), image)
+    pairs = read_pairs(os.path.expanduser(key.duplicates), key.similarity, places)
+    if pairs.unknown and not pairs.first:
+        raise ValueError(f'instance_key: none of the names in {key.duplicates}, such as '
+                         f'{printable(pairs.unknown[0])}, is one of the {table.num_images} '
+                         'images: let `neighbours` look at the same folder (--images).')
+    if pairs.unknown:
+        notes.append(f'{len(pairs.unknown):,} names in {key.duplicates} are none of the images, '
+                     f'such as {printable(pairs.unknown[0])}.')
+    return join(same, pairs.first, pairs.second)
+
+
+def _copies(table: ImageTable, wanted: Optional[str], store: IndexStore,
+            notes: List[str]) -> Optional[np.ndarray]:
+    """(N,) first image with the same bytes; None if they were not looked for."""
+    kinds = {part.kind for part in table.parts}
+    if wanted == 'merge' and kinds & {'lmdb', 'rows', 'remote'}:
+        raise ValueError('duplicates="merge" needs files or archives on a local disk.')
+    if wanted == 'ignore' or kinds & {'lmdb', 'rows', 'remote'}:
+        return None
+    if wanted is None and table.num_images > MAX_SEARCHED:
+        notes.append('Exact copies were not looked for among so many images; '
+                     "duplicates='report' does.")
+        return None
+    if wanted != 'merge' and not is_main_process():
+        return None  # who alone prints the report
+    copies = find_copies(table, store)
+    copied = np.flatnonzero(copies != np.arange(len(copies)))
+    if len(copied):
+        notes.append(
+            f'{len(copied):,} images are exact copies of others (such as '
+            f'{table.name(int(copied[0]))} = {table.name(int(copies[copied[0]]))}): '
+            + ('they are one class with them.' if wanted == 'merge' else
+               "each is a class that is pushed apart from its twin. duplicates='merge' makes one "
+               "class of them, duplicates='ignore' does not look."))
+    return copies

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation data with broken pictures in it: marked and left out, not the end of a training."""
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, List, Tuple
+
+from mmengine.logging import print_log
+
+BROKEN = 'broken'  # metainfo of the sample that stands for one that cannot be loaded
+NUM_TRIES = 100
+
+
+class SkipBroken:
+    """Loads a batch of an evaluation; in the place of a broken sample another one, marked as such.
+
+    Metrics that know of the mark leave it out. A pipeline that fails for one sample after the other
+    is taken to be wrong itself, and its error is raised.
+
+    Args:
+        dataset: One of mmengine's, or several in a ConcatDataset.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __call__(self, indices: Sequence[int]) -> List[Any]:
+        """The samples of a batch, by torch's ``__getitems__`` protocol."""
+        return [self._load(*self._part(int(index))) for index in indices]
+
+    def _part(self, index: int) -> Tuple[Any, int]:
+        """The data set that a sample is of, and its place there."""
+        if hasattr(self.dataset, '_get_ori_dataset_idx'):
+            number, place = self.dataset._get_ori_dataset_idx(index)
+            return self.dataset.datasets[number], place
+        return self.dataset, index
+
+    def _load(self, dataset: Any, place: int) -> Any:
+        try:
+            sample = dataset[place]
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders raise anything
+            return self._stand_in(dataset, place, error)
+        if sample is None or _place_of(sample) not in (None, place):
+            # A data set in training mode has taken another image, at random.
+            return self._stand_in(dataset, place, ValueError('it cannot be loaded'))
+        return sample
+
+    def _stand_in(self, dataset: Any, place: int, error: Exception) -> Any:
+        for step in range(1, min(NUM_TRIES, len(dataset))):
+            try:
+                sample = dataset[(place + step) % len(dataset)]
+            except MemoryError:
+                raise
+            except Exception:
+                continue
+            if isinstance(sample, dict) and 'data_samples' in sample:
+                sample['data_samples'].set_metainfo({BROKEN: True, 'sample_idx': place})
+                path = dataset.get_data_info(place).get('img_path', f'image {place}')
+                print_log(f'Evaluation leaves out {path}: {type(error).__name__}: '
+                          f'{str(error).strip()}', logger='current', level=logging.WARNING)
+                return sample
+        raise error
+
+
+def _place_of(sample: Any) -> Any:
+    element = sample.get('data_samples') if isinstance(sample, dict) else None
+    return getattr(element, 'sample_idx', None)
+
+
+def skip_broken(dataset: Any) -> None:
+    """Let a loader of this data set mark broken samples; ``dataset[index]`` is what it was."""
+    if hasattr(dataset, 'get_data_info') or hasattr(dataset, '_get_ori_dataset_idx'):
+        dataset.__getitems__ = SkipBroken(dataset)

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The places that images are in: folders, lists, archives, LMDB, tables, storage back-ends."""
+from __future__ import annotations
+
+import glob
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+
+import numpy as np
+from mmengine import fileio
+
+from pic_plugin.datasets.archives import index_archive, is_archive
+from pic_plugin.datasets.file_index import FileIndex, IndexStore, file_state
+from pic_plugin.datasets.file_names import NameList, hash_names, printable
+from pic_plugin.datasets.file_report import FileReport
+from pic_plugin.datasets.image_lists import LABEL_COLUMNS, read_list
+from pic_plugin.datasets.members import member_path
+from pic_plugin.datasets.stores import index_lmdb, index_rows, is_lmdb, is_rows
+from pic_plugin.datasets.walk import sort_out, walk, why_hidden
+
+# A folder that was changed this short a time before it was listed may have been changed again
+# since without another time: clocks of file systems tick slowly.
+UNSURE_NS = 2 * 10**9
+
+
+class ReadOptions(NamedTuple):
+    """How places are read; see :class:`ImageFiles`."""
+
+    endings: Sequence[str]
+    with_label: bool = False
+    path_column: Optional[str] = None
+    label_column: Optional[str] = None
+    key_column: Optional[str] = None
+    backend_args: Optional[Dict[str, Any]] = None
+
+
+class Part(NamedTuple):
+    """Images of one place.
+
+    Attributes:
+        kind (str): 'files', 'list', 'tar', 'zip', 'lmdb', 'rows' or 'remote'.
+        root (str): Folder or archive; of a list the folder that its paths start from.
+        label (str): What its images are told by from others of the same name: its path, or the
+            name that the config gives it.
+        named (bool): Whether the config gives it that name.
+        files (FileIndex): Names and what is known of each; ``hash`` is the hash of each name.
+    """
+
+    kind: str
+    root: str
+    label: str
+    named: bool
+    files: FileIndex
+
+    def path(self, number: int) -> str:
+        """Where an image is, for a loader."""
+        name = os.fsdecode(self.files.names[number])
+        if self.kind in ('files', 'list', 'remote'):
+            if '://' in name or not self.root:
+                return name
+            return f'{self.root.rstrip("/")}/{name}' if '://' in self.root else os.path.join(
+                self.root, name)
+        columns = dict(tar=('start', 'size'), zip=('start', 'size', 'deflated')).get(self.kind, ())
+        numbers = [int(self.files.arrays[column][number]) for column in columns]
+        if self.kind == 'rows':
+            numbers = [int(name.rpartition('/')[2])]
+        return member_path(self.kind, self.root, name, *numbers)
+
+
+def expand(root: str) -> List[str]:
+    """Places that a pattern with ``*``, ``?`` or ``[...]`` matches; others as they are.
+
+    Raises:
+        FileNotFoundError: If it matches none.
+    """
+    root = os.path.expanduser(root)
+    if '://' in root or os.path.exists(root) or not glob.has_magic(root):
+        return [root]
+    found = sorted(glob.glob(root, recursive=True))
+    if not found:
+        raise FileNotFoundError(f'nothing matches {printable(root)}.')
+    return found
+
+
+def open_place(root: str, label: Optional[str], options: ReadOptions, store: IndexStore) -> Part:
+    """The images of a folder, an archive or a store.
+
+    Args:
+        root (str): Where.
+        label (str, optional): Its name in the config.
+        options (ReadOptions): How to read.
+        store (IndexStore): Where indices are kept.
+
+    Raises:
+        FileNotFoundError: If there is nothing there.
+        ValueError: If it is none of them.
+    """
+    args = options.backend_args
+    named, label = label is not None, label or root
+    if '://' in root or args:
+        return Part('remote', root, label, named, _hashed(_list_remote(root, options)))
+    if not os.path.exists(root):
+        raise FileNotFoundError(f'there is nothing at {printable(root)}: check data_root.')
+    place = ['place', os.path.abspath(root), list(options)]
+    if is_archive(root):
+        path = os.path.abspath(root)
+        prefix = os.fsencode(os.path.basename(path)) + b'/'
+
+        def make() -> FileIndex:
+            # Members of shards are often numbered in each anew.
+            return _hashed(index_archive(path, options.endings), prefix)
+
+        index = store.get(place, make, lambda meta: meta['state'] == file_state(path), smallest=1)
+        return Part(index.meta['kind'], path, label, named, index)
+    if is_lmdb(root):
+        data = os.path.join(root, 'data.mdb') if os.path.isdir(root) else root
+        index = store.get(place, lambda: _hashed(index_lmdb(root)),
+                          lambda meta: meta['state'] == file_state(data))
+        return Part('lmdb', os.path.abspath(root), label, named, index)
+    if is_rows(root):
+        column = options.label_column or (LABEL_COLUMNS[1] if options.with_label else None)
+        state = os.path.join(root, 'state.json')
+        index = store.get(place, lambda: _hashed(index_rows(root, column, options.key_column)),
+                          lambda meta: meta['state'] == file_state(state))
+        return Part('rows', os.path.abspath(root), label, named, index)
+    if not os.path.isdir(root):
+        raise ValueError(f'{printable(root)} is neither a folder nor a .tar, .zip or .lmdb: a list '
+                         'of images is given as ann_file.')
+    index = store.get(place, lambda: _index_folder(root, options.endings),
+                      lambda meta: _folders_are_as_they_were(root, meta))
+    return Part('files', root, label, named, index)
+
+
+def open_list(file: str, root: str, options: ReadOptions, store: IndexStore) -> Part:
+    """The images of a list.
+
+    Args:
+        file (str): The list.
+        root (str): Folder that its paths are relative to; '' for that of the list.
+        options (ReadOptions): How to read.
+        store (IndexStore): Where indices are kept.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or none of some images that it names.
+        ValueError: If it cannot be understood.
+    """
+    remote = '://' in file or bool(options.backend_args)
+    if not remote and not os.path.isfile(file):
+        raise FileNotFoundError(f'there is no list {printable(file)}: check ann_file.')
+
+    def make() -> FileIndex:
+        content = fileio.get(file, backend_args=options.backend_args)
+        index = read_list(content, file, options.path_column, options.label_column,
+                          options.key_column, options.with_label)
+        if not remote:
+            index.meta['state'] = state
+        return _hashed(index)
+
+    if remote:
+        index = make()
+    else:
+        state = file_state(file)
+        index = store.get(['list', os.path.abspath(file), list(options)], make,
+                          lambda meta: meta['state'] == state)
+    root = root or os.path.dirname(file)
+    part = Part('remote' if options.backend_args or '://' in root else 'list', root, root, False,
+                index)
+    _check_some(part, file)
+    return part
+
+
+def _check_some(part: Part, file: str) -> None:
+    """Find a wrong folder before a million images are skipped one by one."""
+    last = len(part.files.names) - 1
+    paths = [part.path(last * step // 31) for step in range(32)] if last >= 0 else []
+    if part.kind == 'list' and paths and not any(
+            '://' in path or os.path.exists(path) for path in paths):
+        raise FileNotFoundError(f'of some images that {printable(file)} names, such as '
+                                f'{printable(paths[0])}, none is there: set data_root to the '
+                                'folder that its paths start from.')
+
+
+def _hashed(index: FileIndex, prefix: bytes = b'') -> FileIndex:
+    names = index.names if not prefix else (prefix + name for name in index.names)
+    index.arrays['hash'] = hash_names(names)
+    index.meta['repeats'] = bool(len(np.unique(index.arrays['hash'])) < len(index.names))
+    return index
+
+
+def _index_folder(root: str, endings: Sequence[str]) -> FileIndex:
+    began = time.time_ns()
+    found = walk(root, endings)
+    return _hashed(FileIndex(found.names, {}, dict(began=began, folders=found.folders),
+                             found.report))
+
+
+def _folders_are_as_they_were(root: str, meta: Dict[str, Any]) -> bool:
+    try:
+        return all(changed < meta['began'] - UNSURE_NS
+                   and os.stat(os.path.join(root, below)).st_mtime_ns == changed
+                   for below, changed in meta['folders'].items())
+    except OSError:
+        return False
+
+
+def _list_remote(root: str, options: ReadOptions) -> FileIndex:
+    report = FileReport()
+    backend = fileio.get_file_backend(root, backend_args=options.backend_args)
+    if not hasattr(backend, 'list_dir_or_file'):
+        raise ValueError(f'the storage back-end {type(backend).__name__} cannot list {root}: give '
+                         'the images as a list, ann_file="...txt".')
+    names: List[bytes] = []
+    for name in backend.list_dir_or_file(root, list_dir=False, recursive=True):
+        encoded = os.fsencode(name)
+        within = next(filter(None, map(why_hidden, encoded.split(b'/')[:-1])), None)
+        if sort_out(encoded, options.endings, report, within):
+            names.append(encoded)
+    return FileIndex(NameList.of(sorted(names)), {}, {}, report)
+
+
+def nested(roots: Sequence[str]) -> Optional[Tuple[str, str]]:
+    """A folder of several, and one that is it or lies in it; None if there is no such pair."""
+    real = sorted((os.path.join(os.path.realpath(root), ''), root) for root in roots)
+    return next(((one[1], other[1]) for one, other in zip(real, real[1:])
+                 if other[0].startswith(one[0])), None)
+
+
+Roots = Union[str, Sequence[str], Dict[str, str]]
+
+
+def named_roots(roots: Roots) -> List[Tuple[Optional[str], str]]:
+    """Name (or None) and place of each ``data_root``."""
+    if isinstance(roots, (str, os.PathLike)):
+        return [(None, place) for place in expand(os.fspath(roots))] if roots else []
+    if isinstance(roots, dict):
+        return [(name, place) for name, root in roots.items() if name != '_scope_'
+                for place in expand(root)]
+    return [(None, place) for root in roots for place in expand(root)]

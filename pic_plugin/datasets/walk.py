@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The walk through folders of pictures that training and tools share."""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Dict, List, NamedTuple, Optional, Set, Tuple, Union
+
+from pic_plugin.datasets.endings import ending_of, why_not_read
+from pic_plugin.datasets.file_names import NameList, printable
+from pic_plugin.datasets.file_report import FileReport
+
+# Folders and files that desktops, network drives and archives keep beside pictures; in lower case.
+# What begins with a point (.ipynb_checkpoints, .thumbnails, .Trash-1000, ._copy.jpg) is hidden.
+_SYSTEM = {b'@eadir', b'@recycle', b'@tmp', b'#recycle', b'#snapshot', b'__macosx', b'__pycache__',
+           b'$recycle.bin', b'system volume information', b'lost+found', b'thumbs.db',
+           b'ehthumbs.db', b'desktop.ini', b'icon\r'}
+
+
+class Found(NamedTuple):
+    """The pictures of a folder.
+
+    Attributes:
+        names (NameList): Paths below the folder, in the order of their bytes.
+        report (FileReport): By ending, and what was left out.
+        folders (dict[str, int]): Path below the folder and time of modification, in nanoseconds,
+            of each folder that was read: it changes when an entry comes or goes.
+    """
+
+    names: NameList
+    report: FileReport
+    folders: Dict[str, int]
+
+
+def why_hidden(name: bytes) -> Optional[str]:
+    """Why a folder or file of this name is left out; None if it is not."""
+    if name.startswith(b'.'):
+        return 'hidden'
+    return 'of the system' if name.lower() in _SYSTEM else None
+
+
+def sort_out(name: bytes, endings: Iterable[str], report: FileReport,
+             within: Optional[str] = None) -> bool:
+    """Whether a file is one of the pictures; the report is told.
+
+    Args:
+        name (bytes): Path of the file.
+        endings (Iterable[str]): Of pictures.
+        report (FileReport): What to tell.
+        within (str, optional): What the folder it is in is, if that is left out.
+    """
+    ending = ending_of(name)
+    reason = within or why_hidden(name.rpartition(b'/')[2])
+    if ending in endings and reason is None:
+        report.read[ending] += 1
+        return True
+    if ending in endings:
+        report.leave_out(f'pictures that are {reason}' if within is None else
+                         f'pictures in folders that are {within}', name)
+    elif reason is None and why_not_read(ending):
+        report.leave_out(f'{ending} files, which are not read: {why_not_read(ending)}', name)
+    elif reason is None:
+        report.leave_out('other files', name)
+    return False
+
+
+def walk(folder: Union[str, os.PathLike], endings: Iterable[str]) -> Found:
+    """All pictures in a folder and below it, links to folders followed.
+
+    Each real folder is read once, by its own path if it lies below ``folder``, else by that of the
+    first link to it: a link to a folder above, or two links to one folder, give no picture twice.
+    Folders and files that are hidden or belong to a system are left out.
+
+    Args:
+        folder (str | PathLike): Where to look; it may be hidden itself.
+        endings (Iterable[str]): Of pictures, in lower case, with their points.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f'there is no folder {printable(folder)}.')
+    root, endings = os.fsencode(folder), frozenset(endings)
+    report, names, folders = FileReport(), [], {}
+    visited: Set[Tuple[int, int]] = set()
+    todo: List[Tuple[bytes, Optional[str]]] = [(b'', None)]
+    links: List[bytes] = []  # after all real folders
+    while todo or links:
+        if not todo:
+            links.sort(reverse=True)
+        below, within = todo.pop() if todo else (links.pop(), None)
+        try:
+            # Its time before its entries: what changes meanwhile is looked at again.
+            status = os.stat(os.path.join(root, below))
+            if (status.st_dev, status.st_ino) in visited:
+                report.leave_out('links to folders that are read anyway', below)
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            with os.scandir(os.path.join(root, below)) as entries:
+                found = list(entries)
+        except OSError as error:
+            report.leave_out(f'folders that cannot be read: {error.strerror}', below)
+            continue
+        if within is None:
+            folders[os.fsdecode(below)] = status.st_mtime_ns
+        for entry in found:
+            name = below + b'/' + entry.name if below else entry.name
+            if entry.is_dir():
+                hidden = within or why_hidden(entry.name)
+                if entry.is_symlink():
+                    if hidden is None:
+                        links.append(name)
+                else:
+                    todo.append((name, hidden))
+            elif not entry.is_file():
+                if within is None:
+                    report.leave_out('broken links and special files', name)
+            elif sort_out(name, endings, report, within):
+                names.append(name)
+    return Found(NameList.of(sorted(names)), report, folders)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bank files beside a checkpoint: their names, one function that writes one, one that reads.
+
+Resuming, other numbers of processes, sharded heads and the analysis of class weights all read here,
+so that none of them skips a check.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pic_plugin.bank import BankFileError, InstanceBank, NoCorrection, read_bank, write_bank
+
+from .bank_state import ACTIVE_SET_ARRAYS, check_bank_header
+
+Arrays = dict[str, np.ndarray]
+ADVICE = ('copy the bank files that were saved with this checkpoint beside it, or resume from '
+          'another one.')
+
+
+def bank_path(checkpoint: Path, token: str, rank: int, world_size: int) -> Path:
+    """``epoch_2.pth`` goes with ``epoch_2.TOKEN.bank-0of1``, one file for each process."""
+    return checkpoint.with_name(f'{checkpoint.stem}.{token}.bank-{rank}of{world_size}')
+
+
+def bank_paths(checkpoint: Path, state: dict[str, Any]) -> list[Path]:
+    """Bank files of all processes that saved a checkpoint, by rank."""
+    return [bank_path(checkpoint, state['token'], rank, state['world_size'])
+            for rank in range(state['world_size'])]
+
+
+def identity_of(bank: InstanceBank) -> dict[str, Any]:
+    """Plain values that tell a bank from those of other runs and other steps."""
+    correction = bank.correction
+    return dict(
+        num_instances=bank.num_instances,
+        num_negatives=None if bank.active_set is None else bank.active_set.num_negatives,
+        num_slots=bank.slots.num_slots,
+        feat_dim=bank.feat_dim,
+        correct=not isinstance(correction, NoCorrection),
+        correction=type(correction).__name__,
+        num_states=bank.num_states,
+        seed=bank.seed,
+        step=bank.step,
+        world_size=bank.slots.processes.size)
+
+
+def write_bank_file(path: Path, bank: InstanceBank, token: str,
+                    head: Iterable[tuple[np.ndarray, np.ndarray]] = ()) -> None:
+    """Write the rows that this process stores, and what they are owed.
+
+    Args:
+        path (Path): Of :func:`bank_path`.
+        bank (InstanceBank): Of the training.
+        token (str): Of this save.
+        head (Iterable): Chunks of slots (R,) and values (R, 1 + states, d): rows of a sharded head.
+
+    Raises:
+        OSError: If the file cannot be written. Nothing is left behind then.
+    """
+    header = dict(identity_of(bank), token=token, rank=bank.slots.processes.rank)
+    write_bank(path, header, bank.correction.state_dict(), _stored_rows(bank),
+               bank.storage.dtype, head)
+
+
+def _stored_rows(bank: InstanceBank) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    if bank.store is not None:
+        processes = bank.slots.processes
+        for rows, steps, values in bank.store.written():
+            yield rows * processes.size + processes.rank, steps, values
+
+
+def read_bank_files(paths: Iterable[Path],
+                    state: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
+    """Sections of the bank files of a checkpoint, each one checked.
+
+    Args:
+        paths (Iterable[Path]): Some or all of :func:`bank_paths`.
+        state (dict): Entry of the checkpoint, checked by :func:`check_bank_state`.
+
+    Yields:
+        tuple: Kind ('transitions', 'rows', 'head' and, after those of a file, 'end'), plain values
+        and arrays.
+
+    Raises:
+        BankFileError: If a file is missing, damaged, or of another checkpoint, run or process.
+    """
+    for path in paths:
+        for kind, values, arrays in read_bank(path):
+            if kind == 'header':
+                check_bank_header(path, values, state)
+                continue
+            if kind == 'rows' and _outside(arrays['ids'], state['num_instances']):
+                raise BankFileError(f"{path} holds ids that are none of its run's "
+                                    f'{state["num_instances"]} instances: {ADVICE}')
+            num_slots = state['num_slots'] if 'active_set' in state else state['num_instances']
+            if kind == 'head' and _outside(arrays['slots'], num_slots):
+                raise BankFileError(f'{path} has rows for slots that are none: {ADVICE}')
+            yield kind, values, arrays
+        yield 'end', {}, {}
+
+
+def restore_bank(bank: InstanceBank, state: dict[str, Any], paths: Iterable[Path],
+                 new_ids: np.ndarray | None = None,
+                 on_head: Callable[[np.ndarray, np.ndarray], None] | None = None) -> None:
+    """Bring a bank to where it was when a checkpoint was saved.
+
+    Args:
+        bank (InstanceBank): With nothing in it.
+        state (dict): Entry of the checkpoint, checked by :func:`check_bank_state`.
+        paths (Iterable[Path]): Bank files that may have rows of this process.
+        new_ids (np.ndarray, optional): (N,) int64, ids in this run of saved ids, where they have
+            changed. Defaults to None.
+        on_head (Callable, optional): Called with slots (R,) and values (R, 1 + states, d) of the
+            rows of a sharded head. Defaults to None: they are passed over.
+
+    Raises:
+        BankFileError: See :func:`read_bank_files`.
+    """
+
+    def renumber(ids: np.ndarray) -> np.ndarray:
+        return ids if new_ids is None else new_ids[ids]
+
+    bank.seed, bank.step = state['seed'], state['step']
+    if bank.num_states is None:
+        bank.num_states = state['num_states']
+    if bank.active_set is not None:
+        saved = {name: state['active_set'][name].cpu().numpy().copy()
+                 for name in ACTIVE_SET_ARRAYS}
+        held = saved['ids'] >= 0
+        saved['ids'][held] = renumber(saved['ids'][held])
+        bank.active_set.load_state_dict(saved)
+    steps: dict[str, list[np.ndarray]] = {}
+    for kind, values, arrays in read_bank_files(paths, state):
+        if kind == 'transitions':
+            steps.setdefault(values['name'], []).append(arrays['products'])
+        if kind == 'rows':
+            ids = renumber(arrays['ids'])
+            own = bank.slots.owns(ids)
+            if own.any():
+                bank.put(ids[own], arrays['steps'][own], arrays['values'][own])
+        if kind == 'head' and on_head is not None:
+            on_head(arrays['slots'], arrays['values'])
+        if kind == 'end':
+            bank.correction.load_state_dict(
+                {name: np.concatenate(parts) for name, parts in steps.items()})
+            steps = {}
+
+
+def _outside(numbers: np.ndarray, count: int) -> bool:
+    return bool(((numbers < 0) | (numbers >= count)).any())

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read a checkpoint of any origin without running code of it, and find the backbone in it."""
+from __future__ import annotations
+
+import pickle
+import types
+from pathlib import Path
+from typing import Any, Dict, Optional, Union
+
+import torch
+from torch import Tensor
+
+StateDict = Dict[str, Tensor]
+# Put in front of a model's own names by DistributedDataParallel, torch.compile, and by averages of
+# the weights that are stored as a model of their own.
+WRAPPERS = ('module.', '_orig_mod.', 'model.')
+AVERAGES = ('ema_model.', 'model_ema.', 'ema.')
+# Where a state dict is in a file: mmengine's name, and the one of the authors' code.
+ENTRIES = ('state_dict', 'model')
+# Depth by whether blocks are bottlenecks, and how many each stage has.
+RESNETS: dict[tuple[bool, tuple[int, ...]], int] = {
+    (False, (2, 2, 2, 2)): 18,
+    (False, (3, 4, 6, 3)): 34,
+    (True, (3, 4, 6, 3)): 50,
+    (True, (3, 4, 23, 3)): 101,
+    (True, (3, 8, 36, 3)): 152,
+}
+
+
+class _StandIn:
+    """Takes the place of every object in a pickle that is not a tensor; does nothing."""
+
+    dump_patches = False  # torch asks it of a class whose source is in a file older than torch 1.6
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __call__(self, *args: Any, **kwargs: Any) -> _StandIn:
+        return _StandIn()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, value: Any) -> None:
+        """Pickle's way to fill a list."""
+
+    def extend(self, values: Any) -> None:
+        """Pickle's way to fill a list."""
+
+
+_HARMLESS = {
+    ('collections', 'OrderedDict'),
+    ('torch', 'Size'),
+    ('torch._utils', '_rebuild_tensor'),
+    ('torch._utils', '_rebuild_tensor_v2'),
+    ('torch._utils', '_rebuild_parameter'),
+    ('torch.serialization', '_get_layout'),
+}
+
+
+class _TensorsOnly(pickle.Unpickler):
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The few functions that make tensors; anything else becomes a stand-in."""
+        is_storage = module in ('torch', 'torch.storage') and name.endswith('Storage')
+        if (module, name) in _HARMLESS or is_storage:
+            return super().find_class(module, name)
+        return _StandIn
+
+
+def _load(file: Any, **options: Any) -> Any:
+    return _TensorsOnly(file, **options).load()
+
+
+def read_checkpoint(path: Union[str, Path]) -> dict:
+    """Read a checkpoint on the CPU; no code in it is run.
+
+    What torch's ``weights_only`` refuses (mmengine's histories, the ``argparse.Namespace`` of the
+    authors' checkpoints) is replaced by empty objects, for any version of torch.
+
+    Args:
+        path (str | Path): File written by ``torch.save``.
+
+    Returns:
+        dict: Its content.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a checkpoint, or only a part of one.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'there is no checkpoint {path}.')
+    try:
+        try:
+            content = torch.load(path, map_location='cpu', weights_only=True)
+        except pickle.UnpicklingError:
+            reader = types.ModuleType('tensors_only')
+            # Torch reads files older than 1.6 with both.
+            reader.__dict__.update(vars(pickle), Unpickler=_TensorsOnly, load=_load)
+            content = torch.load(path, map_location='cpu', pickle_module=reader,
+                                 weights_only=False)
+    # A damaged file makes torch and pickle raise nearly anything.
+    except Exception as error:
+        # The first sentence: torch goes on to say what may have happened.
+        reason = (str(error) or type(error).__name__).splitlines()[0].split('. ')[0]
+        raise ValueError(
+            f'{path} ({path.stat().st_size} bytes) is not a checkpoint, or only a part of one '
+            f'({reason}): copy or download it again, and compare its size.') from error
+    if not isinstance(content, dict):
+        kind = 'pickled object' if isinstance(content, _StandIn) else type(content).__name__
+        raise ValueError(f'{path} holds a {kind}, and no state dict: save model.state_dict(), not '
+                         'the model.')
+    return content
+
+
+def state_dict_of(content: dict, path: Union[str, Path]) -> StateDict:
+    """The weights in the content of a file.
+
+    Args:
+        content (dict): From :func:`read_checkpoint`.
+        path (str | Path): For the message.
+
+    Returns:
+        dict[str, Tensor]: Names and tensors, as they are in the file.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    for candidate in (*(content.get(name) for name in ENTRIES), content):
+        if isinstance(candidate, dict):
+            tensors = {name: value for name, value in candidate.items()
+                       if isinstance(name, str) and isinstance(value, Tensor)}
+            if tensors:
+                return tensors
+    raise ValueError(f'{path} holds no weights; its entries are {", ".join(map(str, content))}.')
+
+
+def check_finite(state: StateDict, path: Union[str, Path]) -> None:
+    """Refuse the weights of a training that diverged: all features would be NaN.
+
+    Args:
+        state (dict[str, Tensor]): Weights, statistics of BatchNorm included.
+        path (str | Path): For the message.
+
+    Raises:
+        ValueError: If one of them is NaN or infinite.
+    """
+    wrong = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    if wrong:
+        raise ValueError(f'{path} has {len(wrong)} of {len(state)} weights with values that are '
+                         f'NaN or infinite ({wrong[0]} for one): its training diverged. Give an '
+                         'earlier checkpoint.')
+
+
+def differing(own: StateDict, given: StateDict) -> list[str]:
+    """Names that one of two state dicts lacks or has with another shape, sorted."""
+    shapes, others = ({name: value.shape for name, value in state.items()}
+                      for state in (own, given))
+    return sorted(name for name in {**shapes, **others} if shapes.get(name) != others.get(name))
+
+
+def split_wrappers(name: str) -> tuple[str, str, bool]:
+    """Take wrappers off the front of a name.
+
+    Returns:
+        tuple[str, str, bool]: What was taken off, the rest, and whether one of them says that this
+        is an average of the weights.
+    """
+    rest, averaged = name, False
+    while True:
+        prefix = next((prefix for prefix in (*WRAPPERS, *AVERAGES) if rest.startswith(prefix)), '')
+        if not prefix:
+            return name[:len(name) - len(rest)], rest, averaged
+        averaged = averaged or prefix in AVERAGES
+        rest = rest[len(prefix):]
+
+
+def unwrap(state: StateDict, ema: Optional[bool] = None) -> StateDict:
+    """Names without wrappers.
+
+    Args:
+        state (dict[str, Tensor]): Any names.
+        ema (bool, optional): Whether to take the averaged weights. Defaults to None: the plain
+            ones, or the averaged ones if there are no others.
+
+    Returns:
+        dict[str, Tensor]: Of one of the two kinds.
+    """
+    plain: StateDict = {}
+    averaged: StateDict = {}
+    for name, value in state.items():
+        _, rest, is_averaged = split_wrappers(name)
+        (averaged if is_averaged else plain)[rest] = value
+    if ema is None:
+        ema = not any(name.startswith('backbone.') for name in plain) and bool(averaged)
+    return averaged if ema else plain
+
+
+def backbone_of(state: StateDict, path: Union[str, Path], ema: Optional[bool] = None) -> StateDict:
+    """Weights of the backbone, without any prefix.
+
+    Args:
+        state (dict[str, Tensor]): From :func:`state_dict_of`.
+        path (str | Path): For the message.
+        ema (bool, optional): As in :func:`unwrap`.
+
+    Returns:
+        dict[str, Tensor]: Names as the backbone itself has them.
+
+    Raises:
+        ValueError: If there is no backbone.
+    """
+    names = unwrap(state, ema)
+    found = {name[len('backbone.'):]: value for name, value in names.items()
+             if name.startswith('backbone.')}
+    if found:
+        return found
+    if ema:
+        raise ValueError(f'{path} has no averaged weights of a backbone (names that begin with '
+                         f'{" or ".join(AVERAGES)}): leave --ema out.')
+    if any(name.startswith('encoder.') for name in names):
+        raise ValueError(f"{path} is a checkpoint of the authors' code: convert it first with "
+                         '`mim run pic_plugin convert_official IN OUT`.')
+    depth = resnet_depth(names)
+    if depth is not None and 'conv1.weight' in names:
+        raise ValueError(f'{path} holds the bare weights of a ResNet-{depth}, as the formats '
+                         'torchvision and timm have them: give the checkpoint of PIC '
+                         'pre-training, or what `mim run pic_plugin extract_backbone CHECKPOINT '
+                         'OUT --format openmmlab` makes of it.')
+    first_parts = list(dict.fromkeys(name.split('.')[0] for name in names))[:6]
+    beginnings = ', '.join(f'{first}.*' for first in first_parts)
+    raise ValueError(f'{path} has no backbone: no name begins with `backbone.` (there are '
+                     f'{beginnings}). Give a checkpoint of PIC pre-training, epoch_N.pth.')
+
+
+def resnet_depth(names: StateDict) -> Optional[int]:
+    """Depth of a ResNet by the names of its weights, or None if they are not a ResNet's."""
+    blocks = tuple(
+        len({name.split('.')[1] for name in names if name.startswith(f'layer{stage}.')})
+        for stage in (1, 2, 3, 4))
+    return RESNETS.get(('layer1.0.conv3.weight' in names, blocks))

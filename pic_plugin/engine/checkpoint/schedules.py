@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the schedules of a checkpoint still fit the run that resumes it."""
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+
+def schedule_notices(runner: Runner, meta: dict) -> list[str]:
+    """Whether saved schedulers, which count iterations, still fit a run that is resumed.
+
+    Args:
+        runner (Runner): Of the run that resumes.
+        meta (dict): Of the checkpoint: how many epochs and iterations it has seen.
+    """
+    epochs, iterations = meta.get('epoch', 0), meta.get('iter', 0)
+    num_batches = len(runner.train_dataloader)
+    if not epochs or iterations == epochs * num_batches or not isinstance(
+            runner.train_loop, EpochBasedTrainLoop):
+        return []
+    return [f'An epoch had {iterations / epochs:.0f} iterations and has {num_batches} now. '
+            'Learning-rate schedules go on as they were planned, by iterations, and so end before '
+            'or after the training does. To plan them anew, start from the network: '
+            'load_from=CHECKPOINT and resume=False, which begins new class weights.']
+
+
+def check_schedulers(runner: Runner, checkpoint: dict[str, Any]) -> None:
+    """Refuse a checkpoint without the state of the optimizer or of the schedulers that a run has.
+
+    mmengine goes on with schedulers that start anew on the learning rate that was saved: a warm-up
+    from a hundredth then multiplies it by a hundred.
+
+    Args:
+        runner (Runner): That resumes.
+        checkpoint (dict): As it was loaded.
+
+    Raises:
+        ValueError: If the optimizer's state or schedulers are missing, or there are others than the
+            run's.
+    """
+    if 'optimizer' not in checkpoint:
+        raise ValueError(
+            'this checkpoint cannot be resumed: it was saved without the state of the optimizer. '
+            'Start from its network alone with load_from=CHECKPOINT and resume=False, or resume '
+            'from another one.')
+    if not runner.param_schedulers:
+        return
+    if not checkpoint.get('param_schedulers'):
+        raise ValueError(
+            'this checkpoint cannot be resumed: it was saved without its learning-rate schedulers '
+            '(CheckpointHook(save_param_scheduler=False)), and the rate would not go on as it was '
+            'planned. Resume from a checkpoint that has them, or start a new schedule from the '
+            'network alone with load_from=CHECKPOINT and resume=False.')
+    own, saved = _counts(runner.param_schedulers), _counts(checkpoint['param_schedulers'])
+    if own != saved:
+        raise ValueError(
+            f'this checkpoint cannot be resumed: it was saved with {sum(saved)} learning-rate '
+            f'schedulers, and this run has {sum(own)}: set param_scheduler as it was.')
+
+
+def _counts(schedulers: Any) -> list[int]:
+    """Schedulers of each optimizer."""
+    if isinstance(schedulers, dict):
+        return [len(part) for _, part in sorted(schedulers.items())]
+    return [len(schedulers)]

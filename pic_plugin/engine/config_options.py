@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of the command line that change a config: all of them take effect, or none is taken."""
+from __future__ import annotations
+
+import difflib
+import inspect
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Set
+
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner, set_random_seed
+from mmengine.utils import import_modules_from_strings
+from mmpretrain import registry
+from torch.utils.data import DataLoader
+
+from pic_plugin.engine.config_names import RUNNER_KEYS, assigned_names, set_names
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+LOOPS = dict(train_cfg='EpochBasedTrainLoop', val_cfg='ValLoop', test_cfg='TestLoop')
+_HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
+# Dicts without a type whose entries are known, by their place.
+_KNOWN = {
+    'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
+    'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
+    'randomness': set(inspect.signature(set_random_seed).parameters) | {'diff_rank_seed'},
+    'auto_scale_lr': {'base_batch_size', 'enable'},
+    'custom_imports': {'imports', 'allow_failed_imports'},
+}
+# What registries take out of a config before its class gets it.
+_TAKEN = {
+    'type', '_scope_', '_delete_', 'priority', 'init_cfg', 'constructor', 'paramwise_cfg',
+    'convert_to_iter_based', 'by_epoch'
+}
+_REGISTRIES = [value for name, value in vars(registry).items() if name.isupper()]
+
+
+def apply_options(file: Path, cfg: Config, options: Dict[str, Any]) -> Config:
+    """Change a config by the options of a command line.
+
+    Args:
+        file (Path): The config's.
+        cfg (Config): As the file gives it.
+        options (dict): Values by dotted keys, as mmengine's ``DictAction`` reads them. A variable
+            at the top of the file, such as ``batch_size``, changes all that is computed from it.
+
+    Returns:
+        Config: The changed config; ``cfg`` itself, or another where variables were set.
+
+    Raises:
+        ValueError: If an option matches no key and no argument of what it would configure, or is a
+            variable from which nothing is computed.
+    """
+    names = assigned_names(file) - RUNNER_KEYS
+    variables = {key: value for key, value in options.items() if key in names}
+    for key in options:
+        first, _, rest = key.partition('.')
+        if rest and first in names:
+            raise ValueError(
+                f'--cfg-options {key}: {first} is a variable of {file}, whose parts are copied '
+                f'when the file is read: set {_place_of(cfg, first)}.{rest}.')
+    if variables:
+        cfg = set_names(file, cfg, variables)
+    before = cfg.to_dict()
+    rest_ = {key: value for key, value in options.items() if key not in variables}
+    try:
+        cfg.merge_from_dict(rest_)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'--cfg-options: {error.args[0] if error.args else error}') from error
+    if any(key.startswith('custom_imports') for key in rest_) and cfg.get('custom_imports'):
+        import_modules_from_strings(**cfg.custom_imports)  # mmengine does not, this late
+    for key in rest_:
+        _check_key(key, before, cfg.to_dict())
+    return cfg
+
+
+def _place_of(cfg: Config, name: str) -> str:
+    """Where the Runner finds the value of a variable."""
+    def search(value: Any, path: str) -> Optional[str]:
+        children = value.items() if isinstance(value, dict) else (
+            enumerate(value) if isinstance(value, list) else ())
+        for key, child in children:
+            place = f'{path}.{key}' if path else str(key)
+            found = place if child == wanted else search(child, place)
+            if found:
+                return found
+        return None
+
+    wanted = cfg[name]
+    whole = {key: value for key, value in cfg.items() if key in RUNNER_KEYS}
+    return search(whole, '') or 'the entry of the config'
+
+
+def _check_key(key: str, before: Any, after: Any) -> None:
+    """Refuse a key that was not there and that nothing would look at."""
+    path: List[str] = []
+    for part in key.split('.'):
+        if isinstance(after, dict) and (not isinstance(before, dict) or part not in before):
+            known = _allowed('.'.join(path), after)
+            if known is not None and part not in known:
+                candidates = sorted(known | (set(before) if isinstance(before, dict) else set()))
+                near = difflib.get_close_matches(part, candidates, n=1, cutoff=0.4)
+                what = f'{".".join(path)} takes' if path else 'a Runner takes'
+                hint = (f'did you mean {".".join([*path, near[0]])}?' if near else
+                        f'{what} {", ".join(candidates)}.')
+                raise ValueError(f'--cfg-options {key}: there is no {part}'
+                                 f'{" in " + ".".join(path) if path else ""}: {hint}')
+        before, after = _child(before, part), _child(after, part)
+        path.append(part)
+
+
+def _child(value: Any, part: str) -> Any:
+    if isinstance(value, (list, tuple)) and part.lstrip('-').isdigit():
+        return value[int(part)]
+    return value.get(part) if isinstance(value, dict) else None
+
+
+def _allowed(place: str, node: Dict[str, Any]) -> Optional[Set[str]]:
+    """Names that a dict of a config may have; None where anything may be."""
+    if not place:
+        return RUNNER_KEYS
+    if place in LOADERS:
+        return set(inspect.signature(DataLoader.__init__).parameters) - {'self'} | {
+            'num_batch_per_epoch'}
+    if place in _KNOWN:
+        return _KNOWN[place]
+    if place == 'default_hooks':
+        return _HOOKS | {name for name, value in node.items()
+                         if isinstance(value, dict) and 'type' in value}
+    kind = node.get('type')
+    if place in LOOPS and kind is None:
+        kind = LOOPS[place] if node.get('by_epoch', True) else 'IterBasedTrainLoop'
+    if place == 'optim_wrapper' and kind is None:
+        kind = 'OptimWrapper'
+    if not isinstance(kind, str):
+        return arguments_of(kind) if callable(kind) else None
+    # A registry that does not know a name tries to import a module of that name.
+    found = next((cls for cls in (_get(one, kind) for one in _REGISTRIES) if callable(cls)), None)
+    return None if found is None else arguments_of(found)
+
+
+def _get(one: Any, kind: str) -> Any:
+    try:
+        return one.get(kind)
+    except (KeyError, ImportError):
+        return None
+
+
+def arguments_of(target: Any) -> Optional[Set[str]]:
+    """Names that a class or function takes by keyword, with what config entries bring besides.
+
+    Returns:
+        set[str] | None: None if it takes any.
+    """
+    names = set(_TAKEN)
+    if not inspect.isclass(target):
+        signatures = [inspect.signature(target)]
+    elif issubclass(target, CheckpointHook):
+        signatures = [inspect.signature(target), inspect.signature(Runner.save_checkpoint)]
+    else:
+        signatures = [inspect.signature(vars(cls)['__init__']) for cls in target.__mro__
+                      if '__init__' in vars(cls) and cls is not object]
+    for signature in signatures:
+        kinds = [parameter.kind for parameter in signature.parameters.values()]
+        names |= set(signature.parameters)
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            return names  # nothing is passed on to the classes behind it
+    return None if signatures else names
+
+

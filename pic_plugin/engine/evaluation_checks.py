@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What would end a training at its first evaluation, hours later, found before the first step."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, List, Tuple
+
+import mmengine.dist as dist
+import numpy as np
+from mmengine.runner import Runner
+from mmpretrain.registry import DATASETS
+
+from pic_plugin.datasets.skip_broken import skip_broken
+from pic_plugin.datasets.transforms import MarkReference
+
+MAX_LABELS = 200_000  # of a data set whose labels are gone through: a second
+
+
+def check_evaluation(runner: Runner, loop: Any) -> None:
+    """Look at the data of a kNN evaluation, and let it pass over broken pictures.
+
+    Concerns metrics that have ``check_references``, as KNNMetric does. No picture is read. Of
+    classes that only one split has images of the log warns.
+
+    Args:
+        runner (Runner): For its log.
+        loop: A validation or test loop that has been built; None does nothing.
+
+    Raises:
+        ValueError: If there are fewer references than a k.
+    """
+    metrics = [metric for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', [])
+               if hasattr(metric, 'check_references')]
+    if not metrics:
+        return
+    dataset = loop.dataloader.dataset
+    parts = getattr(dataset, 'datasets', [dataset])
+    references = [part for part in parts if _marks_references(part)]
+    queries = [part for part in parts if not _marks_references(part)]
+    if references and queries:  # else the metric says what to write
+        for metric in metrics:
+            metric.check_references(sum(map(len, references)))
+        only = _classes_in_one(references, queries)
+        if only and dist.is_main_process():
+            runner.logger.warning('kNN evaluation: ' + only)
+    skip_broken(dataset)
+
+
+def _marks_references(part: Any) -> bool:
+    transforms = getattr(getattr(part, 'pipeline', None), 'transforms', [])
+    return any(isinstance(transform, MarkReference) for transform in transforms)
+
+
+def _classes_in_one(references: List[Any], queries: List[Any]) -> str:
+    """A sentence on classes that only one of the splits has images of; '' if there are none.
+
+    Splits of more than :data:`MAX_LABELS` images are not gone through.
+    """
+    labels: Tuple[set, set] = (set(), set())
+    for split, parts in zip(labels, (references, queries)):
+        for part in parts:
+            if not hasattr(part, 'get_data_info') or len(part) > MAX_LABELS:
+                return ''
+            found = (part.get_data_info(place).get('gt_label') for place in range(len(part)))
+            split.update(int(label) for label in found if np.ndim(label) == 0 and label is not None)
+    names = references[0].metainfo.get('classes')
+    sentences = []
+    for split, other, name in ((labels[0], labels[1], 'to evaluate'),
+                               (labels[1], labels[0], 'among the references')):
+        missing = sorted(split - other)
+        if missing and other:
+            shown = ', '.join(str(names[i]) if names and i < len(names) else str(i)
+                              for i in missing[:5])
+            sentences.append(f'no image {name} is of class {shown}'
+                             + (f' and {len(missing) - 5} more' if len(missing) > 5 else ''))
+    return '; '.join(sentences) + '.' if sentences else ''
+
+
+@contextmanager
+def explained_classes(tool: str, runner: Runner) -> Iterator[None]:
+    """Name the classes that splits of labelled folders do not share, where mmengine does not.
+
+    Raises:
+        SystemExit: If data sets that are joined have different classes.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if 'meta information of the' not in str(error):
+            raise
+        for loader in (runner._val_dataloader, runner._test_dataloader):
+            cfg = loader.get('dataset') if isinstance(loader, dict) else None
+            if isinstance(cfg, dict) and cfg.get('type', '').endswith('ConcatDataset'):
+                difference = _different_classes([DATASETS.build(part) for part in cfg['datasets']])
+                if difference:
+                    raise SystemExit(f'{tool}: {difference}') from error
+        raise
+
+
+def _different_classes(parts: List[Any]) -> str:
+    first = list(parts[0].metainfo.get('classes') or [])
+    for part in parts[1:]:
+        own = list(part.metainfo.get('classes') or [])
+        if own == first:
+            continue
+        where = [str(getattr(one, 'img_prefix', '') or getattr(one, 'ann_file', '')
+                     or type(one).__name__) for one in (parts[0], part)]
+        lacking = [f'{place} lacks {", ".join(sorted(missing)[:5])}' for place, missing in (
+            (where[1], set(first) - set(own)), (where[0], set(own) - set(first))) if missing]
+        return (f'{where[0]} and {where[1]} do not have the same classes in the same order: '
+                f'{"; ".join(lacking) or f"{first[:5]} and {own[:5]}"}. Labels would differ in '
+                'meaning: add the missing folders (they may hold few images), take the others '
+                'away, or give both data sets the same metainfo=dict(classes=[...]).')
+    return ''

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hook: Ctrl-C, or the signal before a time limit, saves a checkpoint to go on from."""
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, Dict, Optional, Tuple
+
+import mmengine.dist as dist
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+from mmpretrain.registry import HOOKS
+
+FILE = 'interrupted.pth'
+PATIENCE = 2.0  # seconds
+
+
+@HOOKS.register_module()
+class SaveOnInterruptHook(Hook):
+    """Save a checkpoint and stop when the process is asked to end.
+
+    The first signal lets the training finish its step, or the validation it is in, and save
+    ``interrupted.pth`` in the work folder, to which ``last_checkpoint`` then points: ``--resume``
+    goes on from there. Ctrl-C again, two seconds later or more, ends the process at once, and so
+    does the first signal before the first step.
+
+    With a ``SlidingWindowSampler`` and an ``InstanceBankHook`` (or ``PlainCheckpointHook``) the
+    resumed run is exactly the run that was not interrupted. Validation that was due is not made up
+    for.
+
+    Args:
+        signals (tuple[str]): Names of the signals. Defaults to ('SIGINT', 'SIGTERM'): Ctrl-C, and
+            what ``kill`` and, with ``--signal=TERM@120``, Slurm send.
+        interval (int): With several processes, iterations between two times at which they ask each
+            other whether one got a signal. Defaults to 10.
+
+    Raises:
+        ValueError: If a signal is unknown, or ``interval`` is not positive.
+        SystemExit: In training, after the checkpoint was saved, with 128 + the signal's number.
+    """
+
+    # After all that belongs to a step: schedulers, averages, and the checkpoint that may be due.
+    priority = 'LOWEST'
+
+    def __init__(self, signals: Tuple[str, ...] = ('SIGINT', 'SIGTERM'),
+                 interval: int = 10) -> None:
+        unknown = [name for name in signals if name not in signal.Signals.__members__]
+        if unknown:
+            raise ValueError(f'{unknown[0]!r} is no signal of this system: choose from '
+                             f'{", ".join(sorted(signal.Signals.__members__))}.')
+        if interval < 1:
+            raise ValueError(f'interval must be at least 1 iteration, not {interval}.')
+        self.signals = tuple(signal.Signals[name] for name in signals)
+        self.interval = interval
+        self._previous: Dict[int, Any] = {}
+        self._received: Optional[int] = None
+        self._received_at = 0.0
+        self._training = False
+
+    def before_run(self, runner: Runner) -> None:
+        """Listen, before data workers start, which have to live on as well.
+
+        Only a main thread can; elsewhere the hook does nothing.
+        """
+        if isinstance(runner._train_loop, BaseLoop) and not self._previous and (
+                threading.current_thread() is threading.main_thread()):
+            self._received, self._process = None, os.getpid()
+            self._previous = {number: signal.signal(number, self._note) for number in self.signals}
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """From here on there is something to save."""
+        self._training = True
+
+    def _note(self, number: int, frame: Optional[FrameType]) -> None:
+        if self._received is None:
+            self._received, self._received_at = number, time.monotonic()
+            if os.getpid() != self._process:
+                return  # a data worker: the main process ends it
+            if self._training:
+                print(f'{signal.Signals(number).name}: a checkpoint is saved after this step. '
+                      'Ctrl-C again ends the process at once.', file=sys.stderr, flush=True)
+                return
+        # torchrun passes on the Ctrl-C that its processes have got from the terminal themselves.
+        elif number != signal.SIGINT or time.monotonic() < self._received_at + PATIENCE:
+            return
+        self._listen_no_more()
+        signal.raise_signal(number)
+
+    def _listen_no_more(self) -> None:
+        for number, handler in self._previous.items():
+            # None: a handler that was not installed from Python.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._previous = {}
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: Optional[dict] = None) -> None:
+        """Save and stop, if a signal has come."""
+        if dist.get_world_size() > 1 and (runner.iter + 1) % self.interval:
+            return
+        self._stop_if_asked(runner, dict(epoch=runner.epoch, iter=runner.iter + 1))
+
+    def after_val_epoch(self, runner: Runner, metrics: Optional[Dict[str, float]] = None) -> None:
+        """Save and stop, if a signal has come during a validation within the training."""
+        if self._training:
+            self._stop_if_asked(runner, dict(epoch=runner.epoch, iter=runner.iter))
+
+    def after_train(self, runner: Runner) -> None:
+        """What comes after the training is interrupted as usual."""
+        self._training = False
+        self._listen_no_more()
+
+    def _stop_if_asked(self, runner: Runner, meta: Dict[str, int]) -> None:
+        number = _largest(self._received or 0)
+        if not number:
+            return
+        self._listen_no_more()
+        runner.save_checkpoint(runner.work_dir, FILE, meta=meta)
+        file = Path(runner.work_dir) / FILE
+        if dist.is_main_process():
+            (Path(runner.work_dir) / 'last_checkpoint').write_text(str(file))
+        runner.logger.warning(
+            f'{signal.Signals(number).name}: stopped after iteration {meta["iter"]} and saved '
+            f'{file}. To go on, give the same command with --resume and --work-dir '
+            f'{runner.work_dir} (or resume=True in the config).')
+        sys.exit(128 + number)
+
+
+def _largest(number: int) -> int:
+    """The largest of all processes' numbers: they have to stop after the same step."""
+    if dist.get_world_size() == 1:
+        return number
+    told = torch.tensor([number], device=dist.get_comm_device())
+    dist.all_reduce(told, op='max')
+    return int(told)

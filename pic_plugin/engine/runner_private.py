@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that touches private or replaced parts of mmengine's Runner, in one place.
+
+mmengine 0.10 has no public way to any of it. tests/engine/test_runner_private.py runs with every
+version of mmengine that setup.py allows.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+
+def is_training(runner: Runner) -> bool:
+    """Whether ``runner.train()`` is under way or done; its training loop is built only then."""
+    # runner.train_loop would build a loop that is still a config.
+    return not (runner._train_loop is None or isinstance(runner._train_loop, dict))
+
+
+def iterations_done(runner: Runner) -> int:
+    """Training iterations done; 0 where ``runner.val()`` is called without training."""
+    return runner._train_loop.iter if is_training(runner) else 0
+
+
+def has_loaded(runner: Runner) -> bool:
+    """Whether ``load_from`` or a checkpoint to resume has been read."""
+    return runner._has_loaded
+
+
+def resumes(runner: Runner) -> bool:
+    """Whether the run is to continue from a checkpoint, and not to start."""
+    return runner._resume
+
+
+def load_from(runner: Runner) -> str | None:
+    """The checkpoint that the run was told to start or continue from."""
+    return runner._load_from
+
+
+def launcher(runner: Runner) -> str:
+    """The launcher of several processes, 'none' for one."""
+    return runner._launcher
+
+
+def accumulative_counts(optim_wrapper: Any) -> int:
+    """Iterations whose gradients make up one optimizer step."""
+    return optim_wrapper._accumulative_counts
+
+
+def find_wrapper(runner: Runner, weight: nn.Parameter) -> Any:
+    """The wrapper of the optimizer that holds a parameter.
+
+    Raises:
+        ValueError: If none does.
+    """
+    wrapper = runner.optim_wrapper
+    for one in wrapper.values() if hasattr(wrapper, 'optim_wrappers') else [wrapper]:
+        for group in one.optimizer.param_groups:
+            if any(parameter is weight for parameter in group['params']):
+                return one
+    raise ValueError('no optimizer holds the class weights (head.weight): do not freeze the head, '
+                     'and train with DistributedDataParallel or one process; FSDP and DeepSpeed '
+                     'flatten or replace parameters and are not supported.')
+
+
+def wrap_method(runner: Runner, name: str, replacement: Callable) -> None:
+    """Put a function around one of the runner's methods.
+
+    Args:
+        runner (Runner): Whose method is replaced; others of its class keep theirs.
+        name (str): 'save_checkpoint', 'load_checkpoint' or 'resume'.
+        replacement (Callable): Called with the method as it was, then with its arguments.
+    """
+    method = getattr(runner, name)
+    setattr(runner, name, lambda *args, **kwargs: replacement(method, *args, **kwargs))
+
+
+@contextmanager
+def only_hook(runner: Runner, hook: Hook) -> Iterator[None]:
+    """Call no hook of the runner but this one."""
+    # The list itself stays as it is: the runner may be going through it at this moment.
+    hooks, runner._hooks = runner._hooks, [hook]
+    try:
+        yield
+    finally:
+        runner._hooks = hooks
+
+
+def forget_workers(loader: DataLoader) -> None:
+    """Let the loader start its workers, if they persist, as if it had not been used yet.
+
+    It draws their seed from torch's generator when it starts them, so that workers left over would
+    change every random number after the first validation.
+    """
+    if getattr(loader, '_iterator', None) is not None:
+        loader._iterator = None
+
+
+def reseed_loader(runner: Runner, sampler_seed: int | None) -> None:
+    """Let sampler and workers of a resumed run draw what the saved run would have drawn.
+
+    A run without a seed in its config has drawn one, which is in the checkpoint; the loader was
+    built before that was read.
+    """
+    loader = runner.train_dataloader
+    if sampler_seed is not None and hasattr(loader.sampler, 'seed'):
+        loader.sampler.seed = sampler_seed
+    keywords = getattr(loader.worker_init_fn, 'keywords', {})
+    if 'seed' in keywords:
+        keywords['seed'] = runner.seed
+    restart_workers(runner)
+
+
+def restart_workers(runner: Runner) -> None:
+    """Let workers that an iteration-based loop started when it was built start again.
+
+    They have fetched samples already, from the data set and with the seed as they were then.
+    """
+    iterator = getattr(runner.train_loop, 'dataloader_iterator', None)
+    if iterator is not None:
+        runner.train_loop.dataloader_iterator = type(iterator)(runner.train_dataloader)
+
+
+def last_checkpoint_file(runner: Runner) -> Path:
+    """The file in which mmengine notes the newest checkpoint."""
+    return Path(runner.work_dir) / 'last_checkpoint'

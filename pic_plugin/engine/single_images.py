@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Last batches of one image, with which BatchNorm cannot train."""
+from __future__ import annotations
+
+from typing import Any, Dict, Optional
+
+from mmengine.dist import get_world_size
+from mmengine.runner import Runner
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def leave_out_single_images(runner: Runner) -> Optional[str]:
+    """Let a training pass over a last batch of one image, if the network has BatchNorm.
+
+    The variance of one value is none, so that torch raises where a layer gets one value for each
+    channel, and elsewhere the running statistics become those of one image. The iteration counts,
+    so that schedules keep their length.
+
+    Args:
+        runner (Runner): About to train; its model's ``train_step`` is replaced.
+
+    Returns:
+        str | None: What to tell the user, if there is such a batch.
+    """
+    loader = runner.train_dataloader
+    batch_size = loader.batch_size or 1
+    if batch_size == 1 or loader.drop_last or getattr(loader.sampler, 'endless', False):
+        return None
+    if len(loader.sampler) % batch_size != 1 or not _has_batch_norm(runner.model):
+        return None
+    if len(loader) == 1:
+        raise ValueError('the training data set has one image, and nothing to tell it from: check '
+                         'data_root and data_prefix.')
+    train_step = runner.model.train_step
+
+    def train_step_of_several(data: Dict[str, Any], optim_wrapper: Any) -> Dict[str, Any]:
+        if len(data['data_samples']) == 1:
+            return {}
+        return train_step(data, optim_wrapper)
+
+    runner.model.train_step = train_step_of_several
+    return (f'{len(loader.sampler)} images in batches of {batch_size} leave a last batch of one, '
+            'with which BatchNorm cannot train: that image is left out of its epoch (each time '
+            'another one). train_dataloader.drop_last=True leaves out the batch.')
+
+
+def _has_batch_norm(model: nn.Module) -> bool:
+    synchronised = get_world_size() > 1
+    return any(isinstance(module, _BatchNorm)
+               and not (synchronised and isinstance(module, nn.SyncBatchNorm))
+               for module in model.modules())

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write files so that a reader sees the old file or the whole new one, never a part."""
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Optional, Union
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Name to write to; it takes the place of ``file`` if the block ends without an error.
+
+    Args:
+        file (Path): File to write or replace. Its folder is made if it is not there.
+
+    Yields:
+        Path: ``NAME.partial`` in the same folder, so that the rename cannot cross file systems.
+            It is removed if the block raises.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f'{file.name}.partial')
+    try:
+        yield partial
+        os.replace(partial, file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(file: Path, content: Union[str, bytes]) -> None:
+    """Write text as UTF-8 (names of files as the bytes that they are) or bytes."""
+    if isinstance(content, str):
+        content = content.encode('utf-8', 'surrogateescape')
+    with replacing(file) as partial:
+        partial.write_bytes(content)
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write plain values, indented for people to read.
+
+    Raises:
+        ValueError: If a number is NaN or infinite, which JSON does not have.
+    """
+    write_atomically(file, json.dumps(content, indent=2, allow_nan=False) + '\n')
+
+
+def csv_text(rows: Sequence[Union[Mapping[str, Any], Sequence[Any]]],
+             header: Optional[Sequence[str]] = None) -> str:
+    """CSV of rows.
+
+    Args:
+        rows (Sequence): Each a dict, or a sequence in the order of ``header``.
+        header (Sequence[str], optional): Names of the columns. Defaults to None: all keys of the
+            rows, in the order in which they first occur.
+    """
+    if header is None:
+        header = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([row.get(key, '') for key in header] if isinstance(row, Mapping) else row)
+    return text.getvalue()
+
+
+def write_csv(file: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write rows: floats with six digits after the point; None and NaN as an empty cell."""
+    write_atomically(file, csv_text([[_cell(value) for value in row] for row in rows], header))
+
+
+def _cell(value: Any) -> Any:
+    if value is None or isinstance(value, float) and math.isnan(value):
+        return ''
+    return f'{value:.6f}' if isinstance(value, float) else value

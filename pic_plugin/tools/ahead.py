@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PIC beside its rivals at equal forward passes, many small trainings at once on one GPU.
+
+    python -m pic_plugin.tools.ahead pack DATA --cifar10 FOLDER --clothing FOLDER
+    python -m pic_plugin.tools.ahead run DATA OUT --seconds 500
+    python -m pic_plugin.tools.ahead report OUT --out docs/results/ahead
+
+``pack`` makes JPEG sheets of the images. ``run`` searches, trains and measures within the time
+that is given and appends one JSON line for each result to OUT/results.jsonl. ``report`` makes
+tables (CSV and Markdown) and figures of these.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Dict, Optional
+
+#: Stage -> its share of the time, in the order in which they run.
+STAGES: Dict[str, float] = dict(
+    smoke=0.06, lanes=0.04, search_small=0.17, results_small=0.09, results_large=0.09,
+    measures=0.02, full=0.36, parts=0.07, results_clothing=0.08, search_rivals=0.05,
+    results_rivals=0.02, search_large=0.08, results_large_tuned=0.07)
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog='ahead', description=__doc__.split('\n')[0],
+                                     allow_abbrev=False)
+    commands = parser.add_subparsers(dest='command', required=True)
+    pack = commands.add_parser('pack', help='make JPEG sheets of the images')
+    pack.add_argument('data', type=Path, help='folder to write')
+    pack.add_argument('--cifar10', type=Path, help='folder with data_batch_1 to 5 and test_batch '
+                      'as PNG files of one row a picture, and their labels as JSON')
+    pack.add_argument('--clothing', type=Path, help='folder of clothing-dataset-small')
+    run = commands.add_parser('run', help='search, train and measure')
+    run.add_argument('data', type=Path, help='folder that `pack` wrote')
+    run.add_argument('out', type=Path, help='folder for results')
+    run.add_argument('--seconds', type=float, default=480, help='time for all; default: '
+                     '%(default)s')
+    run.add_argument('--stages', nargs='+', choices=list(STAGES), metavar='STAGE',
+                     help=f'of {" ".join(STAGES)}; default: all but the first')
+    run.add_argument('--lanes', type=int, default=32, help='most trainings at a time; default: '
+                     '%(default)s')
+    run.add_argument('--workers', type=int, default=0, help='processes for linear evaluation; '
+                     'default: all cores but two')
+    run.add_argument('--tiny', action='store_true', help='rehearsal: minutes on a CPU')
+    run.add_argument('--no-record', action='store_true', help='do not use CUDA graphs')
+    report = commands.add_parser('report', help='make tables and figures')
+    report.add_argument('results', type=Path, nargs='+', help='folders that `run` wrote')
+    report.add_argument('--out', type=Path, default=Path('.'), help='folder to write')
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the stages."""
+    import torch
+
+    from pic_plugin.studies.ahead.execute import Executor, LinearPool, Results
+    from pic_plugin.studies.ahead.images import Images, load
+    from pic_plugin.studies.ahead.plan import TINY, Plan, Scale
+
+    begun = time.monotonic()
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    # Made before the device is used: a process that uses CUDA cannot be forked.
+    pool = LinearPool(args.workers or max((os.cpu_count() or 1) - 2, 1))
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    torch.backends.cudnn.allow_tf32 = True  # convolutions; cosines and neighbours stay float32
+    loaded: Dict[str, Images] = {}
+
+    def images(name: str) -> Images:
+        if name not in loaded:
+            loaded[name] = load(name, args.data, 600 if args.tiny else 0).to(device)
+        return loaded[name]
+
+    results = Results(args.out / 'results.jsonl')
+    results.write(device=torch.cuda.get_device_name() if device.type == 'cuda' else 'cpu',
+                  torch=torch.__version__, lanes=args.lanes, argv=sys.argv[1:])
+    executor = Executor(images, results, pool, args.lanes, begun + args.seconds,
+                        record=not args.no_record)
+    images('cifar10')
+    print(f'ready after {time.monotonic() - begun:.1f} s on {device}', flush=True)
+    Plan(executor, TINY if args.tiny else Scale(), args.out, STAGES).run(
+        args.stages or [name for name in STAGES if name != 'smoke'])
+    pool.close(begun + args.seconds + 20 - time.monotonic())
+    print(f'done after {time.monotonic() - begun:.1f} s', flush=True)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Command line."""
+    args = parse_args(argv)
+    if args.command == 'run':
+        run(args)
+    elif args.command == 'pack':
+        from pic_plugin.studies.ahead.pack import pack_cifar10, pack_clothing
+        if args.cifar10:
+            pack_cifar10(args.cifar10, args.data / 'cifar10')
+        if args.clothing:
+            pack_clothing(args.clothing, args.data / 'clothing')
+    else:
+        from pic_plugin.studies.ahead.report import write_report
+        write_report(args.results, args.out)
+
+
+if __name__ == '__main__':
+    main()

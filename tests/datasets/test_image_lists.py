@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists of images as people write them."""
+import json
+
+import numpy as np
+import pytest
+
+from pic_plugin.datasets.file_names import hash_names
+from pic_plugin.datasets.image_lists import read_list
+
+
+@pytest.mark.parametrize('content', [b'a 1.jpg\nb/2.jpg\n', b'a 1.jpg\r\n\r\nb/2.jpg',
+                                     b'\n\na 1.jpg\nb/2.jpg\n\n'])
+def test_a_path_a_line(content):
+    index = read_list(content, 'list.txt')
+    assert list(index.names) == [b'a 1.jpg', b'b/2.jpg']
+    assert index.report.read == {'.jpg': 2} and not index.arrays
+
+
+def test_an_empty_list():
+    assert len(read_list(b'', 'list.txt').names) == 0
+
+
+def test_labels_behind_paths():
+    index = read_list(b'a b.jpg 3\nc.jpg 0\n', 'list.txt', with_label=True)
+    assert list(index.names) == [b'a b.jpg', b'c.jpg']
+    assert index.arrays['label'].tolist() == [3, 0] and index.meta['classes'] is None
+    with pytest.raises(ValueError, match='line 2 has no label .*with_label=False'):
+        read_list(b'a.jpg 3\nc.jpg\n', 'list.txt', with_label=True)
+
+
+def test_columns():
+    text = 'patient,file,label\np1,"a, b.jpg",dog\np2,caf\u00e9.jpg,cat\np1,c.jpg,dog\n'
+    index = read_list(text.encode(), 'x.CSV', key_column='patient', with_label=True)
+    assert list(index.names) == [b'a, b.jpg', 'café.jpg'.encode(), b'c.jpg']
+    assert index.arrays['label'].tolist() == [1, 0, 1] and index.meta['classes'] == ['cat', 'dog']
+    np.testing.assert_array_equal(index.arrays['key'], hash_names([b'p1', b'p2', b'p1']))
+    index = read_list(text.replace(',', '\t').encode(), 'x.tsv', path_column='patient')
+    assert list(index.names) == [b'p1', b'p2', b'p1']
+
+
+def test_any_bytes_in_a_csv():
+    index = read_list(b'\xef\xbb\xbfpath,label\ncaf\xe9.jpg,1\n', 'x.csv')
+    assert list(index.names) == [b'caf\xe9.jpg']
+
+
+def test_json_lines():
+    lines = [json.dumps(dict(img_path='a.jpg', gt_label=4, key=7)),
+             json.dumps(dict(img_path='b\udce9.jpg', gt_label=5, key='7'))]
+    index = read_list('\n'.join(lines).encode(), 'x.jsonl', key_column='key', with_label=True)
+    assert list(index.names) == [b'a.jpg', b'b\xe9.jpg']
+    assert index.arrays['label'].tolist() == [4, 5]
+    assert len(set(index.arrays['key'].tolist())) == 1
+    assert list(read_list(b'"a.jpg"\n"b.jpg"\n', 'x.jsonl').names) == [b'a.jpg', b'b.jpg']
+
+
+@pytest.mark.parametrize('content, file, options, message', [
+    (b'a', 'x.xml', {}, 'no list of images.*must end in'),
+    (b'a,b\n1,2\n', 'x.csv', {}, r"columns \['a', 'b'\].*say which with path_column"),
+    (b'path,b\n1,2\n', 'x.csv', dict(key_column='c'), "none is 'c': say which with instance_key"),
+    (b'path,b\n1,2\n', 'x.csv', dict(with_label=True), 'say which with label_column'),
+    (b'a.jpg\n', 'x.txt', dict(key_column='c'), "instance_key names the column 'c'"),
+    (b'{"path": "a"}\nno json\n', 'x.jsonl', {}, 'line 2 is not JSON'),
+    (b'{"path": "a"}\n{}\n', 'x.jsonl', {}, "entry 2 has no 'path'"),
+    (b'[1]\n', 'x.jsonl', {}, 'line 1 is neither a path nor an object'),
+])
+def test_what_cannot_be_understood(content, file, options, message):
+    with pytest.raises(ValueError, match=message):
+        read_list(content, file, **options)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A signal in the middle of a training: a checkpoint, from which the run goes on exactly."""
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pic_plugin.engine.hooks.save_on_interrupt_hook import SaveOnInterruptHook
+from toys.interrupts import hooks, train_and_be_stopped
+from toys.processes import run_ranks
+from toys.training import assert_equal, snapshot, train
+
+ROOT = Path(__file__).resolve().parents[3]
+HANDLERS = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+def restored_handlers():
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == HANDLERS
+
+
+@pytest.mark.parametrize('names, status', [(('SIGTERM', ), 143), (('SIGINT', ), 130),
+                                           # torchrun passes on what its processes got already.
+                                           (('SIGINT', 'SIGINT', 'SIGTERM'), 130)])
+def test_a_signal_in_an_epoch_saves_and_stops(tmp_path, names, status):
+    whole = train(tmp_path / 'whole', seed=3, max_epochs=2, custom_hooks=hooks())
+    assert restored_handlers()
+    part = tmp_path / 'part'
+    with pytest.raises(SystemExit) as stop:
+        train(part, seed=3, max_epochs=2, custom_hooks=hooks(
+            dict(type='SendSignal', point='train', iteration=9, names=names)))
+    assert stop.value.code == status and restored_handlers()
+    assert (part / 'last_checkpoint').read_text() == str(part / 'interrupted.pth')
+    assert torch.load(part / 'interrupted.pth')['meta']['iter'] == 10
+    rest = train(part, seed=3, max_epochs=2, resume=True, custom_hooks=hooks())
+    assert rest.losses == whole.losses[10:] and len(rest.losses) == 4
+    assert_equal(snapshot(rest), snapshot(whole))
+
+
+def test_a_signal_at_the_last_step_of_an_epoch(tmp_path):
+    """Seven steps: what is left of the epoch is its end."""
+    whole = train(tmp_path / 'whole', seed=3, max_epochs=2, custom_hooks=hooks())
+    with pytest.raises(SystemExit):
+        train(tmp_path / 'part', seed=3, max_epochs=2, custom_hooks=hooks(
+            dict(type='SendSignal', point='train', iteration=6)))
+    rest = train(tmp_path / 'part', seed=3, max_epochs=2, resume=True, custom_hooks=hooks())
+    assert rest.losses == whole.losses[7:]
+    assert (tmp_path / 'part/epoch_1.pth').is_file()
+    assert_equal(snapshot(rest), snapshot(whole))
+
+
+def test_a_signal_in_validation(tmp_path):
+    whole = train(tmp_path / 'whole', seed=3, max_epochs=2, validate=True, custom_hooks=hooks())
+    with pytest.raises(SystemExit):
+        train(tmp_path / 'part', seed=3, max_epochs=2, validate=True, custom_hooks=hooks(
+            dict(type='SendSignal', point='val', iteration=7)))
+    meta = torch.load(tmp_path / 'part/interrupted.pth')['meta']
+    assert (meta['epoch'], meta['iter']) == (1, 7)
+    rest = train(tmp_path / 'part', seed=3, max_epochs=2, validate=True, resume=True,
+                 custom_hooks=hooks())
+    assert rest.losses == whole.losses[7:]
+
+
+def test_before_the_first_step_a_signal_ends_the_process(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, max_epochs=1, custom_hooks=hooks(
+            dict(type='SendSignal', point='before', names=('SIGINT', ))))
+    assert restored_handlers() and not (tmp_path / 'interrupted.pth').exists()
+
+
+def test_ctrl_c_again_ends_the_process(tmp_path, monkeypatch):
+    monkeypatch.setattr('pic_plugin.engine.hooks.save_on_interrupt_hook.PATIENCE', 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, max_epochs=1, custom_hooks=hooks(
+            dict(type='SendSignal', point='train', iteration=2, names=('SIGINT', 'SIGINT'))))
+    assert restored_handlers() and not (tmp_path / 'interrupted.pth').exists()
+
+
+RUN = """
+import sys
+sys.path[:0] = [{root!r}, {root!r} + '/tests']
+from toys.interrupts import hooks
+from toys.training import train
+train({folder!r}, seed=3, max_epochs=2, num_workers=1, custom_hooks=hooks(
+    dict(type='SendGroup', iteration=9)))
+"""
+
+
+def test_data_workers_outlive_ctrl_c(tmp_path):
+    result = subprocess.run(
+        [sys.executable, '-c', RUN.format(root=str(ROOT), folder=str(tmp_path))], text=True,
+        capture_output=True, start_new_session=True, timeout=300)
+    assert result.returncode == 130, result.stderr
+    assert torch.load(tmp_path / 'interrupted.pth')['meta']['iter'] == 10
+    assert result.stderr.count('a checkpoint is saved after this step') == 1
+    assert '--resume' in result.stderr + result.stdout
+
+
+def test_processes_stop_after_the_same_step(tmp_path):
+    """One of two gets a signal, in iteration 8; they ask each other at 10."""
+    assert run_ranks(train_and_be_stopped, 2, str(tmp_path)) == [143, 143]
+    assert torch.load(tmp_path / 'interrupted.pth')['meta']['iter'] == 10
+
+
+def test_arguments():
+    with pytest.raises(ValueError, match="'SIGNONE' is no signal"):
+        SaveOnInterruptHook(signals=('SIGNONE', ))
+    with pytest.raises(ValueError, match='at least 1 iteration, not 0'):
+        SaveOnInterruptHook(interval=0)

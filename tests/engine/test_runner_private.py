@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The private parts of mmengine's Runner that the plugin relies on, and what it makes of them.
+
+Kept to seconds: .ci/run runs it with every version of mmengine that setup.py allows.
+"""
+import mmengine
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from pic_plugin.engine import runner_private
+from toys.training import assert_equal, make_config, snapshot, train
+
+VERSION = tuple(int(part) for part in mmengine.__version__.split('.')[:3])
+
+
+def test_the_version_is_one_that_setup_allows():
+    assert (0, 10, 3) <= VERSION < (0, 11)
+
+
+def test_what_a_runner_says_of_itself(work_dir):
+    runner = Runner.from_cfg(Config(make_config(work_dir, max_epochs=1, validate=True)))
+    assert not runner_private.is_training(runner)
+    assert runner_private.iterations_done(runner) == 0
+    assert not runner_private.has_loaded(runner) and not runner_private.resumes(runner)
+    assert runner_private.load_from(runner) is None
+    assert runner_private.launcher(runner) == 'none'
+    runner.train()
+    assert runner_private.is_training(runner) and runner_private.iterations_done(runner) == 7
+    wrapper = runner_private.find_wrapper(runner, runner.model.head.weight)
+    assert wrapper is runner.optim_wrapper and runner_private.accumulative_counts(wrapper) == 1
+    with pytest.raises(ValueError, match='no optimizer holds the class weights'):
+        runner_private.find_wrapper(runner, torch.nn.Parameter(torch.zeros(1)))
+    assert runner_private.last_checkpoint_file(runner).read_text() == str(work_dir / 'epoch_1.pth')
+
+
+def test_one_hook_alone_is_called(work_dir):
+
+    class Count(Hook):
+        calls = 0
+
+        def after_val_iter(self, runner, *args, **kwargs):
+            self.calls += 1
+
+    outside, inside = Count(), Count()
+    runner = Runner.from_cfg(Config(make_config(work_dir, max_epochs=1, validate=True)))
+    runner.register_hook(outside)
+    with runner_private.only_hook(runner, inside):
+        runner.val_loop.run()
+    assert (outside.calls, inside.calls) == (0, 5)
+    runner.val_loop.run()
+    assert (outside.calls, inside.calls) == (5, 5)
+
+
+def test_a_method_is_wrapped_for_one_runner(work_dir):
+    runner = Runner.from_cfg(Config(make_config(work_dir)))
+    seen = []
+
+    def load(method, filename, *args, **kwargs):
+        seen.append(filename)
+        return 'loaded'
+
+    runner_private.wrap_method(runner, 'load_checkpoint', load)
+    assert runner.load_checkpoint('a.pth') == 'loaded' and seen == ['a.pth']
+    assert 'load_checkpoint' not in vars(Runner.from_cfg(Config(make_config(work_dir))))
+
+
+def test_workers_are_started_anew(work_dir):
+    runner = Runner.from_cfg(Config(make_config(work_dir, validate=True)))
+    loader = runner.build_dataloader(dict(
+        runner.cfg.val_dataloader, num_workers=1, persistent_workers=True))
+    next(iter(loader))
+    assert loader._iterator is not None
+    runner_private.forget_workers(loader)
+    assert loader._iterator is None
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_a_cut_run_goes_on_bit_for_bit(tmp_path, by_epoch):
+    loop = dict(by_epoch=True, max_epochs=4) if by_epoch else dict(
+        type='IterBasedTrainLoop', max_iters=28)
+    hooks = dict(checkpoint=dict(type='CheckpointHook', by_epoch=by_epoch,
+                                 interval=2 if by_epoch else 14))
+    options = dict(seed=3, augment=by_epoch, train_cfg=loop, default_hooks=hooks)
+    whole = train(tmp_path / 'whole', **options)
+    name = 'epoch_2.pth' if by_epoch else 'iter_14.pth'
+    resumed = train(tmp_path / 'parts', resume=True, load_from=str(tmp_path / 'whole' / name),
+                    **options)
+    assert runner_private.has_loaded(resumed) and runner_private.resumes(resumed)
+    assert_equal(snapshot(resumed), snapshot(whole))
+    np.testing.assert_array_equal(resumed.losses, whole.losses[14:])

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The direction of imports, read from the source: each part knows only the parts below it."""
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / 'pic_plugin'
+# From the top. A part imports from its own line and from those below; parts on one line do not
+# know each other.
+LAYERS = (
+    ('tools', ),
+    ('command_line', ),
+    ('studies', ),
+    ('features', ),
+    ('pretrain', ),
+    ('analysis', ),
+    ('transfer', 'evaluation'),
+    ('engine', ),
+    ('models', ),
+    ('losses', 'datasets'),
+    ('bank', ),
+    ('communication', ),
+    ('files', 'dependencies', 'version', 'data'),
+)
+RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
+STUDY_TOOLS = ('ablation', 'ahead', 'benchmark', 'compare_transfer', 'make_scenes',
+               'saliency_seeds', 'two_objects')
+# The core: it works where OpenMMLab is not installed.
+FREE_OF_OPENMMLAB = ('bank', 'losses', 'communication', 'files')
+OPENMMLAB = {'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg'}
+
+
+def part_of(module: str) -> str:
+    """``pic_plugin.bank.row_store`` -> ``bank``; '' for the package itself."""
+    return '.'.join(module.split('.')[1:2])
+
+
+def name_of(file: Path) -> str:
+    parts = ('pic_plugin', *file.relative_to(PACKAGE).with_suffix('').parts)
+    return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+
+
+FILES = {name_of(file): file for file in sorted(PACKAGE.rglob('*.py'))
+         if '.mim' not in file.parts and '__pycache__' not in file.parts}
+
+
+def imports(module: str) -> list[str]:
+    """Modules that a module imports anywhere in it, also in functions and for types only."""
+    found = []
+    for node in ast.walk(ast.parse(FILES[module].read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            package = module if FILES[module].name == '__init__.py' else module.rpartition('.')[0]
+            base = node.module or ''
+            if node.level:
+                above = package.rsplit('.', node.level - 1)[0]
+                base = f'{above}.{base}' if base else above
+            # `from package import module` is an import of the module.
+            found += [name if name in FILES else base for name in
+                      (f'{base}.{alias.name}' for alias in node.names)]
+    return found
+
+
+def own_imports(module: str) -> list[str]:
+    return [name for name in imports(module) if name.split('.')[0] == 'pic_plugin']
+
+
+MODULES = sorted(set(FILES) - {'pic_plugin'})
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_what_is_imported_exists(module):
+    missing = [name for name in own_imports(module) if name not in FILES]
+    assert not missing, f'{module} imports {missing}, which are no modules of the package'
+
+
+@pytest.mark.parametrize('module', MODULES)
+def test_no_arrow_runs_upward(module):
+    part = part_of(module)
+    assert part in RANK, f'{module}: give the part {part!r} a line in LAYERS'
+    wrong = [name for name in own_imports(module) if part_of(name) not in ('', part)
+             and RANK.get(part_of(name), -1) <= RANK[part]]
+    assert not wrong, f'{module} imports {wrong}, which lie above or beside it'
+
+
+@pytest.mark.parametrize('module', [name for name in MODULES if part_of(name) == 'tools'])
+def test_no_command_line_imports_another(module):
+    others = [name for name in own_imports(module) if part_of(name) == 'tools']
+    assert not others, f'{module} imports {others}: move what they share below the tools'
+
+
+def test_studies_are_known_to_their_command_lines_alone():
+    users = {module for module in MODULES if part_of(module) != 'studies'
+             and any(part_of(name) == 'studies' for name in own_imports(module))}
+    assert users == {f'pic_plugin.tools.{name}' for name in STUDY_TOOLS}
+
+
+@pytest.mark.parametrize('part', FREE_OF_OPENMMLAB)
+def test_the_core_does_not_know_openmmlab(part):
+    wrong = {module: name for module in MODULES if part_of(module) == part
+             for name in imports(module) if name.split('.')[0] in OPENMMLAB}
+    assert not wrong
+
+
+def test_the_reader_of_imports_sees_all_forms(tmp_path, monkeypatch):
+    """Otherwise the tests above would pass whatever is imported."""
+    file = tmp_path / 'module.py'
+    file.write_text('from .bank import x\nfrom . import models\nfrom pic_plugin import tools\n'
+                    'def f():\n    import pic_plugin.studies.grids\n')
+    monkeypatch.setitem(FILES, 'pic_plugin.probe', file)
+    assert imports('pic_plugin.probe') == ['pic_plugin.bank', 'pic_plugin.models',
+                                           'pic_plugin.tools', 'pic_plugin.studies.grids']
+
+
+def test_configs_hold_training_configs_alone():
+    """Grids, tables and figures lie elsewhere; mim offers all of this folder."""
+    configs = PACKAGE.parent / 'configs'
+    wrong = [file.name for file in configs.rglob('*') if file.is_file() and
+             (file.suffix != '.py' or 'factors' in {
+                 target.id for node in ast.parse(file.read_text(encoding='utf-8')).body
+                 if isinstance(node, ast.Assign) for target in node.targets
+                 if isinstance(target, ast.Name)})]
+    assert not [name for name in wrong if not name.endswith('.pyc')]

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Toy trainings that get a signal at a point of the run."""
+import os
+import signal
+
+from mmengine.hooks import Hook
+from mmpretrain.registry import HOOKS
+
+from toys.processes import train_as_rank
+
+
+@HOOKS.register_module()
+class SendSignal(Hook):
+    """Sends this process signals at a point of the run."""
+
+    def __init__(self, point, iteration=0, names=('SIGTERM', ), rank='0'):
+        self.point, self.iteration, self.names, self.rank = point, iteration, names, rank
+
+    def _send(self, runner, point):
+        if point == self.point and runner.iter == self.iteration and (
+                os.environ.get('RANK', '0') == self.rank):
+            self.point = None
+            for name in self.names:
+                os.kill(os.getpid(), signal.Signals[name])
+
+    def before_train(self, runner):
+        self._send(runner, 'before')
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self._send(runner, 'train')
+
+    def before_val_epoch(self, runner):
+        self._send(runner, 'val')
+
+
+@HOOKS.register_module()
+class SendGroup(SendSignal):
+    """Ctrl-C in a terminal: every process of the group gets it, data workers too."""
+
+    def __init__(self, iteration):
+        super().__init__('train', iteration)
+
+    def _send(self, runner, point):
+        if point == self.point and runner.iter == self.iteration:
+            self.point = None
+            os.killpg(os.getpgid(0), signal.SIGINT)
+
+
+def hooks(*more, **options):
+    return [dict(type='InstanceBankHook'), dict(type='RecordLoss'),
+            dict(type='SaveOnInterruptHook', **options), *more]
+
+
+def train_and_be_stopped(work_dir):
+    try:
+        train_as_rank(work_dir, seed=3, max_epochs=2, batch_size=4, custom_hooks=hooks(
+            dict(type='SendSignal', point='train', iteration=8, rank='1'), interval=5))
+    except SystemExit as stop:
+        return stop.code
+    return None
