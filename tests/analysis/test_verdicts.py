@@ -69,6 +69,8 @@ def test_knn_falls_while_the_loss_falls():
     assert name in names({'knn/top1_k20': curve(30.0, 45.0, 38.0)})
     assert name not in names({'knn/top1_k20': curve(30.0, 40.0, 38.0)})
     assert name not in names({'knn/top1_k20': curve(30.0, 45.0, 38.0), 'loss': falling(4.0, 8.0)})
+    assert name not in names({'knn/top1_k20': curve(30.0, 45.0, 38.0),
+                              'loss': falling(8.01, 7.9)})
 
 
 def test_not_above_random_weights():
