@@ -19,7 +19,7 @@ from mmengine.logging import print_log
 from pic_plugin.datasets.jpeg import JpegHeader, read_jpeg_header
 
 try:
-    import simplejpeg
+    import simplejpeg  # type: ignore[import-not-found,unused-ignore]
 except ImportError:  # the extra `fast`
     simplejpeg = None
 

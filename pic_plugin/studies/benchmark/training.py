@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import traceback
 import uuid
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import torch
 from mmengine.config import Config
@@ -163,7 +163,7 @@ def measure(case: TrainingCase, args: argparse.Namespace) -> dict:
         dtype=args.dtype if on_gpu else 'float32')
 
 
-_HEADS = {
+_HEADS: Dict[str, Callable[[int], Dict[str, Any]]] = {
     'classifier': lambda channels: dict(
         type='ImageClassifier', neck=dict(type='GlobalAveragePooling'),
         head=dict(type='LinearClsHead', num_classes=training_parts.NUM_CLASSES,
