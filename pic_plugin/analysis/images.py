@@ -160,9 +160,12 @@ def _read_file(file: Path) -> np.ndarray:
         raise ValueError(f'it cannot be read ({error.strerror})') from error
     picture: Optional[np.ndarray] = None
     if content.size:
-        picture = cv2.imdecode(content, cv2.IMREAD_COLOR)
+        picture = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if picture is None:
         raise ValueError(f'its {content.size} bytes are no picture that OpenCV can decode')
+    if picture.dtype != np.uint8:
+        raise ValueError(f'its pixels are {picture.dtype}, of which black and white are not known: '
+                         'save it with 8 bits')
     return picture
 
 
