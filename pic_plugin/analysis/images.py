@@ -185,7 +185,7 @@ def _read(info: dict) -> np.ndarray:
         raise ValueError(f'it cannot be read ({error.strerror or error})') from error
     picture: Optional[np.ndarray] = None
     if content:
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if picture is None:
         try:
             picture = decode_heif(content)
@@ -193,6 +193,9 @@ def _read(info: dict) -> np.ndarray:
             raise ValueError(str(error)) from error
     if picture is None:
         raise ValueError(f'its {len(content)} bytes are not a picture that OpenCV can decode')
+    if picture.dtype != np.uint8:
+        raise ValueError(f'its pixels are {picture.dtype}, of which black and white are not known: '
+                         'save it with 8 bits')
     return picture
 
 
