@@ -185,7 +185,8 @@ def _read(info: dict) -> np.ndarray:
         raise ValueError(f'it cannot be read ({error.strerror or error})') from error
     picture: Optional[np.ndarray] = None
     if content:
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8),
+                               cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if picture is None:
         try:
             picture = decode_heif(content)

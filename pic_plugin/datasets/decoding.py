@@ -13,7 +13,6 @@ from typing import Any, Callable, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
-from mmengine import fileio
 from mmengine.logging import print_log
 
 from pic_plugin.datasets.jpeg import JpegHeader, read_jpeg_header
@@ -45,15 +44,6 @@ class Decoded(NamedTuple):
 
 # Given the full size (height, width), how many times smaller the image may be: 1, 2, 4 or 8.
 ChooseReduction = Callable[[Tuple[int, int]], int]
-
-
-def read_bytes(results: dict, backend_args: Optional[dict] = None) -> bytes:
-    """The content of a sample's image file.
-
-    Raises:
-        OSError: If it cannot be read.
-    """
-    return fileio.get(results['img_path'], backend_args=backend_args)
 
 
 def choose_decoder(name: str) -> str:
