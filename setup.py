@@ -119,9 +119,18 @@ EXTRAS = {
     # Figures, features on a map, and the report's page; `umap-learn` besides for another kind of
     # map.
     'analysis': ['matplotlib', 'scikit-learn', 'jinja2'],
+    # Pictures of telephones (HEIC); AVIF is Pillow's own from 11.3 on.
+    'heif': ['pillow-heif', 'pillow>=11.3'],
+    # Data sets in an LMDB, and those of Hugging Face on disk.
+    'lmdb': ['lmdb'],
+    'huggingface': ['datasets'],
+    # Features as Parquet, and the backbone as ONNX.
+    'parquet': ['pyarrow'],
+    'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
     # The report's test in a browser; Debian's package chromium besides.
     'browser': ['playwright'],
-    'tests': ['pytest>=7', 'hypothesis', 'psutil', 'tensorboard', 'setuptools>=64,<82', 'wheel'],
+    'tests': ['pytest>=7', 'pytest-xdist', 'hypothesis', 'psutil', 'tensorboard',
+              'setuptools>=64,<82', 'wheel'],
     # The site: sphinx-build -W docs docs/_build.
     'docs': ['sphinx>=8,<10', 'myst-parser>=4', 'furo'],
     # Pinned: a new linter finds new faults in old code.

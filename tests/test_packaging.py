@@ -258,3 +258,17 @@ def test_mim_train_of_mmpretrain_with_custom_imports(installed):
     output = installed('-m', 'mim', 'train', 'mmpretrain', config, '--work-dir', 'mmpretrain',
                        '--cfg-options', 'train_cfg.max_epochs=1')
     assert 'Training finished successfully.' in output
+
+
+def test_installed_wheel_pretrains_on_a_folder(installed, tmp_path):
+    """As a stranger would, far from the repository: one command, then the features."""
+    code = ('import cv2; from pic_plugin.datasets import ImageGrid\n'
+            "for number, one in enumerate(ImageGrid('cifar10_test_1000.webp', indices=24)):\n"
+            "    cv2.imwrite(f'pictures/{number}.png', one['img'])")
+    (installed.folder / 'pictures').mkdir()
+    installed('-c', code)
+    output = installed('-m', 'pic_plugin.tools.pretrain', 'pictures', '--out', 'pretrained',
+                       '--backbone', 'resnet18', '--images-seen', '48', '--no-report')
+    assert 'images                      24' in output and 'into torchvision resnet18' in output
+    output = installed('-m', 'pic_plugin.tools.embed', 'pictures', 'pretrained', '--out', 'f.npy')
+    assert 'f.npy: 24 pictures, 512 numbers each' in output

@@ -57,12 +57,8 @@ train_dataloader = dict(
     persistent_workers=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='SlidingWindowSampler', window_size=window_size, stride=stride),
-    dataset=dict(
-        type='CustomDataset',
-        data_root=data_root,
-        with_label=False,
-        extensions=('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp'),
-        pipeline=train_pipeline))
+    # Folders, .tar and .zip files, lists; what is read and what is one class: docs/your_data.md.
+    dataset=dict(type='ImageFiles', data_root=data_root, pipeline=train_pipeline))
 
 # What mmpretrain's FeatureExtractor and the like do with a picture. Nothing is evaluated on it.
 test_pipeline = [

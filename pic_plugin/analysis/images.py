@@ -13,6 +13,7 @@ from mmpretrain.registry import DATASETS
 
 from pic_plugin.datasets.endings import readable_endings
 from pic_plugin.datasets.file_names import printable
+from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.datasets.members import read_bytes
 from pic_plugin.datasets.pillow_formats import decode_heif
 from pic_plugin.datasets.walk import walk
@@ -122,7 +123,7 @@ class DatasetImages(Images):
 
     Args:
         cfg (dict): Config of one of mmengine's data sets, whose data infos have ``img`` or
-            ``img_path``.
+            ``img_path``, or of wrappers of such.
 
     Raises:
         ValueError: If it is another data set.
@@ -130,7 +131,9 @@ class DatasetImages(Images):
     """
 
     def __init__(self, cfg: dict) -> None:
-        self._dataset: Any = DATASETS.build({**cfg, 'pipeline': []})
+        # Wrappers build what they wrap from mmengine's registry, which needs the scope.
+        self._dataset: Any = DATASETS.build(
+            {'_scope_': 'mmpretrain', **_without_pipelines(cfg)})
         if not hasattr(self._dataset, 'get_data_info'):
             raise ValueError(f'{cfg["type"]} is not a data set of single pictures: give a folder '
                              'of pictures.')
@@ -138,10 +141,14 @@ class DatasetImages(Images):
         if 'img' not in first and 'img_path' not in first:
             raise ValueError(f'the data infos of {cfg["type"]} have neither img nor img_path: give '
                              'a folder of pictures.')
+        # One picture for each instance class, in the order of their ids; copies come once.
+        ids = number_instances(self._dataset).ids
+        self._places = list(range(len(self._dataset))) if ids is None else (
+            np.unique(ids, return_index=True)[1].tolist())
         names, labels = [], []
-        for index in range(len(self._dataset)):  # not all infos at once: they may hold pixels
-            info = self._dataset.get_data_info(index)
-            names.append(str(info.get('img_path', index)))
+        for place in self._places:  # not all infos at once: they may hold pixels
+            info = self._dataset.get_data_info(place)
+            names.append(str(info.get('img_path', place)))
             labels.append(info.get('gt_label'))
         classes = self._dataset.metainfo.get('classes')
         super().__init__(names, None if any(label is None for label in labels) else
@@ -149,8 +156,17 @@ class DatasetImages(Images):
 
     def read(self, index: int) -> np.ndarray:
         """See :meth:`Images.read`."""
-        info = self._dataset.get_data_info(index)
+        info = self._dataset.get_data_info(self._places[index])
         return info['img'] if 'img' in info else _read(info)
+
+
+def _without_pipelines(cfg: dict) -> dict:
+    """Config of a data set that loads nothing; of the innermost ones, where it wraps others."""
+    if cfg.get('datasets') is not None:
+        return {**cfg, 'datasets': [_without_pipelines(part) for part in cfg['datasets']]}
+    if isinstance(cfg.get('dataset'), dict):
+        return {**cfg, 'dataset': _without_pipelines(cfg['dataset'])}
+    return {**cfg, 'pipeline': []}
 
 
 def evaluated_dataset(cfg: Any) -> Optional[dict]:
@@ -169,7 +185,8 @@ def _read(info: dict) -> np.ndarray:
         raise ValueError(f'it cannot be read ({error.strerror or error})') from error
     picture: Optional[np.ndarray] = None
     if content:
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8),
+                               cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if picture is None:
         try:
             picture = decode_heif(content)
@@ -177,6 +194,9 @@ def _read(info: dict) -> np.ndarray:
             raise ValueError(str(error)) from error
     if picture is None:
         raise ValueError(f'its {len(content)} bytes are not a picture that OpenCV can decode')
+    if picture.dtype != np.uint8:
+        raise ValueError(f'its pixels are {picture.dtype}, of which black and white are not known: '
+                         'save it with 8 bits')
     return picture
 
 

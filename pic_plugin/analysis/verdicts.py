@@ -135,7 +135,9 @@ def knn_falls(run: Run) -> Optional[Verdict]:
         best_seen, best = max(curve, key=lambda point: point[1])
         last_seen, last = curve[-1]
         before = [value for seen, value in loss if seen <= best_seen]
-        if last < best - KNN_STEP and before and loss and _tail(loss) < before[-1]:
+        # A loss that only wavers about chance is not one that falls.
+        falls = before and _tail(loss) < min(before[-1], loss[0][1] - LEARNED)
+        if last < best - KNN_STEP and falls:
             return Verdict(
                 'kNN falls while the loss falls', BAD, f'{name} was {best:.1f} % after '
                 f'{best_seen:,.0f} images and is {last:.1f} % after {last_seen:,.0f}, while the '
@@ -148,7 +150,8 @@ def knn_falls(run: Run) -> Optional[Verdict]:
 def not_above_random(run: Run, untrained: Dict[str, float]) -> List[Verdict]:
     """Whether accuracy is above that of the same network with random weights."""
     found = []
-    for name, before in sorted(untrained.items()):
+    # Few neighbours first: k = 20 says more than k = 200.
+    for name, before in sorted(untrained.items(), key=lambda item: (len(item[0]), item[0])):
         curve = run.curves.get(name)
         if not curve or not name.startswith('knn/'):
             continue

@@ -13,8 +13,8 @@ from pic_plugin.datasets.decoding import (
     Decoded,
     choose_decoder,
     decode,
-    read_bytes,
 )
+from pic_plugin.datasets.members import read_bytes
 from pic_plugin.datasets.random_crop import (
     REDUCTIONS,
     CropRecipe,

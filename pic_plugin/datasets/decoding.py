@@ -13,13 +13,12 @@ from typing import Any, Callable, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
-from mmengine import fileio
 from mmengine.logging import print_log
 
 from pic_plugin.datasets.jpeg import JpegHeader, read_jpeg_header
 
 try:
-    import simplejpeg
+    import simplejpeg  # type: ignore[import-not-found,unused-ignore]
 except ImportError:  # the extra `fast`
     simplejpeg = None
 
@@ -45,15 +44,6 @@ class Decoded(NamedTuple):
 
 # Given the full size (height, width), how many times smaller the image may be: 1, 2, 4 or 8.
 ChooseReduction = Callable[[Tuple[int, int]], int]
-
-
-def read_bytes(results: dict, backend_args: Optional[dict] = None) -> bytes:
-    """The content of a sample's image file.
-
-    Raises:
-        OSError: If it cannot be read.
-    """
-    return fileio.get(results['img_path'], backend_args=backend_args)
 
 
 def choose_decoder(name: str) -> str:
@@ -106,6 +96,9 @@ def decode(content: bytes, channels: int = 3, decoder: str = 'cv2',
     elif channels in (1, 3):
         flags = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
         pixels = cv2.imdecode(_array(content), flags | cv2.IMREAD_ANYDEPTH)
+        if pixels is None:
+            # OpenCV does not turn a grey float TIFF to colour, nor a coloured one to grey.
+            pixels = _with_channels(cv2.imdecode(_array(content), cv2.IMREAD_UNCHANGED), channels)
     else:
         found, pages = cv2.imdecodemulti(_array(content), cv2.IMREAD_UNCHANGED)
         pixels = np.dstack(pages) if found and pages else None
@@ -160,6 +153,15 @@ def _checked(pixels: Optional[np.ndarray], channels: int) -> Decoded:
     if pixels.dtype.kind not in 'uif' or pixels.dtype.itemsize > 8:
         raise ValueError(f'pixels of type {pixels.dtype}')
     return Decoded(pixels, pixels.shape[:2])
+
+
+def _with_channels(pixels: Optional[np.ndarray], channels: int) -> Optional[np.ndarray]:
+    """Grey (H, W) as (H, W, 3), or BGR (H, W, 3) as grey; anything else as it is."""
+    if pixels is not None and pixels.ndim == 2 and channels == 3:
+        return pixels[..., None].repeat(3, axis=2)
+    if pixels is not None and pixels.ndim == 3 and pixels.shape[2] == 3 and channels == 1:
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+    return pixels
 
 
 def _array(content: bytes) -> np.ndarray:

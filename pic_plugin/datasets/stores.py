@@ -73,10 +73,11 @@ def open_rows(path: str) -> Any:
     """
     try:
         import datasets
+        from datasets import load_from_disk  # a folder `datasets` is an empty package to Python
     except ImportError as error:
         raise ImportError(f'{printable(path)} is a Hugging Face data set: run '
                           '`pip install datasets`.') from error
-    rows = datasets.load_from_disk(path)
+    rows = load_from_disk(path)
     if isinstance(rows, datasets.DatasetDict):
         raise ValueError(f'{printable(path)} has the splits {sorted(rows)}: name the folder of one '
                          f'of them, such as {os.path.join(path, sorted(rows)[0])}.')
@@ -103,10 +104,12 @@ def index_rows(path: str, label_column: Optional[str], key_column: Optional[str]
     arrays: Dict[str, np.ndarray] = {}
     classes = None
     if label_column is not None:
-        arrays['label'] = np.array(rows[label_column], dtype=np.int32)
+        arrays['label'] = np.array(rows.data.column(label_column).to_pylist(),
+                                   dtype=np.int32)
         classes = getattr(rows.features[label_column], 'names', None)
     if key_column is not None:
-        arrays['key'] = hash_names(os.fsencode(str(value)) for value in rows[key_column])
+        arrays['key'] = hash_names(
+            os.fsencode(str(value)) for value in rows.data.column(key_column).to_pylist())
     report = FileReport()
     report.read['in a Hugging Face data set'] += len(rows)
     names = NameList.of(f'{columns[0]}/{row}'.encode() for row in range(len(rows)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Optional
 
+import cv2
 import mmcv
 import numpy as np
 import torch
@@ -52,6 +53,27 @@ class _SharedCount:
         return int(self._slots.sum())
 
 
+def check_eight_bits(path: Any, content: bytes, color_type: str) -> None:
+    """Stop at an image that has been cut down to 8 bits by taking 65,535, or 1.0, for white.
+
+    Raises:
+        ValueError: If a PNG or TIFF file has pixels of more than 8 bits.
+    """
+    is_deep_png = content[:8] == b'\x89PNG\r\n\x1a\n' and content[24:25] == b'\x10'
+    is_tiff = content[:4] in (b'II*\0', b'MM\0*')
+    if color_type == 'unchanged' or not (is_deep_png or is_tiff):
+        return
+    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
+    deep = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    if deep is not None and deep.dtype != np.uint8:
+        raise ValueError(
+            f'{path} has pixels of type {deep.dtype}, here from {deep.min():g} to {deep.max():g}, '
+            'which would be cut down to 8 bits as if its range were that of the type: most such '
+            'images come out black. Load them with DecodeRandomCrop(..., value_range=(black, '
+            'white)) or DecodeImage; `python -m pic_plugin.tools.value_range FOLDER` measures the '
+            'range.')
+
+
 @TRANSFORMS.register_module()
 class LoadImageOrSkip(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile`` for folders in which some images may be broken.
@@ -62,6 +84,9 @@ class LoadImageOrSkip(LoadImageFromFile):
     file, the reason and the number of loads skipped so far, in all worker processes together; a
     file is tried, and counted, again whenever the sampler asks for it. A data set with
     ``test_mode=True`` stops with mmengine's error instead, right after the warning.
+
+    A PNG or TIFF file of more than 8 bits stops the run, since nothing says which of its values are
+    black and white: see :class:`DecodeRandomCrop`.
 
     A file that is cut off is broken. What the decoder accepts is used: most formats have no
     checksum, so bytes that were changed inside of a JPEG, for instance, decode to wrong pixels.
@@ -79,7 +104,8 @@ class LoadImageOrSkip(LoadImageFromFile):
             the path's prefix.
 
     Raises:
-        ValueError: If the decoder or the colour type is unknown: no image would load with it.
+        ValueError: If the decoder or the colour type is unknown: no image would load with it; for
+            an image of more than 8 bits.
         ImportError: If the decoder is not installed.
     """
 
@@ -113,6 +139,7 @@ class LoadImageOrSkip(LoadImageFromFile):
         except OSError as error:
             self._count_skipped(path, error)
             return None
+        check_eight_bits(path, content, self.color_type)
         try:
             img = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
             if img is None and self.color_type == 'color':

@@ -72,8 +72,7 @@ class WindowCache:
         self.passes = passes
         self.num_entries = max(1, -(-self.max_bytes // image_bytes // WAYS)) * WAYS
         self.folder = Path(tempfile.mkdtemp(prefix='pic_window_cache_', dir=folder))
-        self._owner = os.getpid()
-        weakref.finalize(self, _remove, self.folder, self._owner)
+        weakref.finalize(self, _remove, self.folder, os.getpid())
         self._open('w+')
         self._entries['key'] = FREE
         self._state[...] = 0
@@ -83,7 +82,6 @@ class WindowCache:
 
     def __setstate__(self, state: dict) -> None:  # in a worker that was spawned
         self.__dict__.update(state)
-        self._owner = None
         self._open('r+')
 
     def __deepcopy__(self, memo: dict) -> WindowCache:

@@ -2,6 +2,7 @@
 """What is checked and said before the first step."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, List, Optional
 
 import numpy as np
@@ -113,7 +114,7 @@ def augmentation_notices(runner: Runner) -> List[str]:
             'model.data_preprocessor.views.']
 
 
-def check_channels(views: List[torch.Tensor], model: nn.Module) -> None:
+def check_channels(views: Sequence[torch.Tensor], model: nn.Module) -> None:
     """Make sure that the backbone takes images of as many channels as the loader delivers.
 
     Raises:

@@ -38,6 +38,9 @@ class LoadedBackbone(nn.Module):
         feature_dim (int): C.
     """
 
+    _mean: Tensor
+    _std: Tensor
+
     def __init__(self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float],
                  channel_order: str, image_size: int, normalise: bool) -> None:
         super().__init__()
@@ -238,7 +241,8 @@ def embed(images: Union[str, Path, Sequence[Any], np.ndarray],
         raise ValueError(f'side must be at least 1 pixel, not {side}.')
     if out is not None:
         check_writable(out)
-    given = FolderImages(images) if isinstance(images, (str, Path)) else _ListedImages(images)
+    given: Images = (FolderImages(images) if isinstance(images, (str, Path)) else
+                     _ListedImages(list(images)))
     if not len(given):
         raise ValueError('there are no images: the list is empty.')
     if isinstance(checkpoint, LoadedBackbone):

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
+from mmpretrain.registry import MODELS, TRANSFORMS
 
 from pic_plugin.pretrain.plan import Plan
 from pic_plugin.pretrain.rules import text_of
@@ -42,19 +42,14 @@ class Sources(NamedTuple):
 
 def train_dataset(sources: Sources, pipeline: List[dict]) -> dict:
     """Data set of pictures without labels."""
-    return dict(type=_folder_dataset(), data_root=sources.root, ann_file=sources.list_file,
+    return dict(type='ImageFiles', data_root=sources.root, ann_file=sources.list_file,
                 with_label=False, pipeline=pipeline)
 
 
 def labelled_dataset(list_file: str, pipeline: List[dict]) -> dict:
     """Data set of labelled pictures."""
-    return dict(type=_folder_dataset(), data_root='/', ann_file=list_file, with_label=True,
+    return dict(type='ImageFiles', data_root='/', ann_file=list_file, with_label=True,
                 pipeline=pipeline)
-
-
-def _folder_dataset() -> str:
-    """ImageFiles takes names of any bytes; mmpretrain's data set does where there is none."""
-    return 'ImageFiles' if 'ImageFiles' in DATASETS else 'CustomDataset'
 
 
 def augments_on_device() -> bool:
@@ -134,11 +129,15 @@ def model(plan: Plan) -> dict:
 
 def train_dataloader(plan: Plan, sources: Sources) -> dict:
     """Loader with the sliding window."""
+    sampler = dict(type='SlidingWindowSampler', window_size=plan.window, stride=plan.stride)
+    if plan.num_epochs is None:
+        # A loop that counts steps waits for seconds whenever a loader ends.
+        sampler['endless'] = True
     return dict(
         batch_size=plan.batch_size, num_workers=plan.num_workers, persistent_workers=False,
         pin_memory=plan.precision != 'float32', drop_last=True,
         collate_fn=dict(type='default_collate'),
-        sampler=dict(type='SlidingWindowSampler', window_size=plan.window, stride=plan.stride),
+        sampler=sampler,
         dataset=train_dataset(sources, train_pipeline(plan.image_size)))
 
 
@@ -237,6 +236,7 @@ def config_text(plan: Plan, sources: Sources, logs: Sequence[str] = (),
         parts += [_assign('val_evaluator', dict(type='KNNMetric', topk=tuple(topk))),
                   'val_cfg = dict()']
         hooks.append(dict(type='CompareWithUntrainedHook'))
+    hooks.append(dict(type='SaveOnInterruptHook'))
     parts += [_assign('optim_wrapper', optim_wrapper(plan)),
               _assign('param_scheduler', schedule(plan)),
               *(_assign(name, value) for name, value in loops(plan, interval).items()),

@@ -115,7 +115,7 @@ def _step_speed(cfg: Config, plan: Plan, device: str) -> tuple[float, int]:
     network = nn.Sequential(MODELS.build(model['backbone']), MODELS.build(model['neck']))
     network = network.to(device).train()
     if channels_last:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
     classes = plan.num_negatives or plan.num_images
     weight = nn.Parameter(0.01 * torch.randn(classes, 128, device=device))
     optimizer = torch.optim.SGD([*network.parameters(), weight], lr=1e-3, momentum=0.9)
@@ -128,7 +128,7 @@ def _step_speed(cfg: Config, plan: Plan, device: str) -> tuple[float, int]:
     while count < LEAST_STEPS or time.perf_counter() - begin < STEP_SECONDS:
         amp = torch.autocast('cuda', getattr(torch, plan.precision)) if (
             plan.precision != 'float32') else nullcontext()
-        with amp:  # type: ignore[attr-defined]
+        with amp:
             features = network(images)[-1]  # (size, 128)
         logits = F.normalize(features.float()) @ F.normalize(weight).T / 0.2  # (size, classes)
         optimizer.zero_grad()

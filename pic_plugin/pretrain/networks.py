@@ -170,7 +170,7 @@ def _all_parameters(cls: Any) -> List[str]:
     names: List[str] = []
     for base in inspect.getmro(cls):
         if '__init__' in vars(base):
-            parameters = inspect.signature(base.__init__).parameters
+            parameters = inspect.signature(vars(base)['__init__']).parameters
             names += list(parameters)
             if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
                 break

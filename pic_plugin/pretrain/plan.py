@@ -130,8 +130,9 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
         'memory format': memory_format,
     }
     return Plan(num_images, machine.num_processes, backbone, size.value, batch.value,
-                *window.value, length.value, rate.value, optimizer.value, negatives.value,
-                storage.value, workers.value, precision.value, memory_format.value, choices)
+                window.value[0], window.value[1], length.value, rate.value, optimizer.value,
+                negatives.value, storage.value, workers.value, precision.value,
+                memory_format.value, choices)
 
 
 def _whole_passes(length: Choice, num_images: int) -> Choice:

@@ -1,24 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hooks of ``pretrain`` alone: a line of progress now and then, and an end that can be resumed."""
+"""Lines of progress now and then, and how a training ends that a signal has stopped."""
 from __future__ import annotations
 
 import math
-import os
-import signal
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any, Callable, Dict, Optional
 
-import torch
-import torch.distributed as torch_dist
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 LINE_SECONDS = 10.0
-# Where processes have to agree, that costs an exchange.
-AGREE_STEPS = 10
 LOADER_SHARE = 0.5
 
 
@@ -86,8 +79,7 @@ class ProgressHook(Hook):
         self.say(f'{done * self._batch:,} of {runner.max_iters * self._batch:,} images '
                  f'({100 * done / runner.max_iters:.0f} %), {rate * self._batch:,.0f} images/s, '
                  f'{100 * share:.0f} % of the time waiting for pictures{loss}{left}')
-        if share > LOADER_SHARE and not self._hinted and getattr(
-                runner.train_dataloader, 'num_workers', 0):
+        if share > LOADER_SHARE and not self._hinted and runner.train_dataloader.num_workers:
             self._hinted = True
             self.say('the network waits for pictures most of the time: more loader workers '
                      '(train_dataloader.num_workers), or smaller copies of the pictures, would '
@@ -120,67 +112,3 @@ class Interrupted(Exception):
         self.checkpoint = checkpoint
         self.signal_number = signal_number
         self.images_seen = images_seen
-
-
-class InterruptHook(Hook):
-    """Ends training after the step in which Ctrl-C or SIGTERM comes, and saves first.
-
-    A second Ctrl-C ends at once, without saving. All processes stop after the same step.
-    """
-
-    priority = 'LOWEST'
-
-    def __init__(self) -> None:
-        self._signal = 0
-        self._previous: Dict[int, Any] = {}
-
-    def install(self) -> None:
-        """Take over the two signals, here and in loader workers that are started from here."""
-        self._owner = os.getpid()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._remember)
-
-    def _remember(self, number: int, frame: Optional[FrameType]) -> None:
-        if os.getpid() != self._owner:
-            # A loader worker: Ctrl-C in a terminal reaches it too, and it has a batch to finish.
-            if number == signal.SIGTERM:
-                os._exit(0)
-            return
-        self._signal = number
-        signal.signal(number, self._previous[number])
-
-    def restore(self) -> None:
-        """Give the signals back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous.clear()
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
-                         outputs: Optional[Dict[str, Any]] = None) -> None:
-        """Save and end, if a signal came.
-
-        Raises:
-            Interrupted: If one came.
-        """
-        number = self._agreed(runner)
-        if not number:
-            return
-        done = runner.iter + 1
-        name = f'iter_{done}.pth'
-        work_dir = Path(runner.work_dir)
-        # As of an iteration: an epoch that is not over is not counted as seen.
-        runner.save_checkpoint(str(work_dir), name, by_epoch=False)
-        if is_main_process():
-            (work_dir / 'last_checkpoint').write_text(str(work_dir / name), encoding='utf-8')
-        batch = (runner.train_dataloader.batch_size or 1) * get_world_size()
-        raise Interrupted(work_dir / name, number, done * batch)
-
-    def _agreed(self, runner: Runner) -> int:
-        if get_world_size() == 1:
-            return self._signal
-        if (runner.iter + 1) % AGREE_STEPS:
-            return 0
-        device = next(runner.model.parameters()).device
-        told = torch.tensor([self._signal], device=device)
-        torch_dist.all_reduce(told, torch_dist.ReduceOp.MAX)
-        return int(told)

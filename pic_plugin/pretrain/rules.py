@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
+from pic_plugin.datasets.sliding_window_sampler import default_stride, default_window
 from pic_plugin.pretrain.machine import Machine
 
 FEAT_DIM = 128
@@ -156,11 +157,11 @@ def _power_of_two_below(number: int) -> int:
 def window_and_stride(num_images: int, global_batch: int) -> Tuple[int, int]:
     """Images of the sliding window, and by how many it moves.
 
-    A tenth of the images as in the paper, but at least four batches and at most half of the images;
-    the stride is an eighth of it.
+    What the sampler takes by itself where a config says nothing: a tenth of the images as in the
+    paper, but at least four batches and at most half of the images; the stride is an eighth of it.
     """
-    window = min(max(num_images // 10, 4 * global_batch), max(1, num_images // 2))
-    return window, max(1, window // 8)
+    window = default_window(num_images, global_batch)
+    return window, default_stride(window)
 
 
 def choose_window(num_images: int, global_batch: int) -> Choice:

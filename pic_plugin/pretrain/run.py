@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from pic_plugin.engine.cpu_runner import CPURunner
+from pic_plugin.engine.hooks.save_on_interrupt_hook import FILE as SAVED
 from pic_plugin.pretrain import finish, rules
 from pic_plugin.pretrain.config_text import Sources, augments_on_device, config_text
 from pic_plugin.pretrain.labels import read_labels
@@ -24,7 +25,7 @@ from pic_plugin.pretrain.machine import Machine, find_machine
 from pic_plugin.pretrain.measure import Speed, measure_speed
 from pic_plugin.pretrain.networks import look_at
 from pic_plugin.pretrain.plan import Plan, make_plan
-from pic_plugin.pretrain.progress import Interrupted, InterruptHook, ProgressHook, duration
+from pic_plugin.pretrain.progress import Interrupted, ProgressHook, duration
 from pic_plugin.pretrain.rules import Choice, Facts, Wishes
 from pic_plugin.pretrain.survey import Survey, survey_folders
 from pic_plugin.pretrain.walk import find_pictures
@@ -273,16 +274,18 @@ def train(prepared: Prepared, options: Options, say: Say, launcher: str = 'none'
     cfg.work_dir = prepared.work
     cfg.launcher = launcher
     cfg.resume = prepared.resume
-    interrupt = InterruptHook()
-    # Before loader workers are started: Ctrl-C reaches them too, and must not end them first.
-    interrupt.install()
+    runner: Optional[QuietRunner] = None
     try:
         runner = QuietRunner.from_cfg(cfg)
         runner.register_hook(ProgressHook(say))
-        runner.register_hook(interrupt)
         runner.train()
-    finally:
-        interrupt.restore()
+    except SystemExit as ended:
+        # SaveOnInterruptHook: with a checkpoint, and 128 + the signal's number.
+        saved = work.path / SAVED
+        if runner is None or not isinstance(ended.code, int) or not saved.is_file():
+            raise
+        batch = (runner.train_dataloader.batch_size or 1) * runner.world_size
+        raise Interrupted(saved, ended.code - 128, (runner.iter + 1) * batch) from ended
     return runner
 
 

@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the pictures below folders, and says which files are left out and why."""
+"""The pictures of one or several folders as one data set, by the walk that all tools share."""
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Set, Tuple, Union
+from typing import Dict, List, NamedTuple, Set, Tuple, Union
 
-# What OpenCV, with which training reads pictures, decodes.
-ENDINGS = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
-# Made by file systems, archives and galleries: thumbnails, or copies, of the pictures beside them.
-SERVICE_FOLDERS = ('__macosx', '$recycle.bin', '#recycle', '@eadir', 'lost+found',
-                   'system volume information')
+from pic_plugin.datasets.endings import readable_endings
+from pic_plugin.datasets.walk import walk
 
 
 class Found(NamedTuple):
@@ -36,7 +33,7 @@ class Found(NamedTuple):
 
 
 def find_pictures(folders: Sequence[Union[str, Path]]) -> Found:
-    """Find all pictures; links to folders are followed, each folder once.
+    """Find all pictures; see :func:`pic_plugin.datasets.walk.walk`.
 
     Raises:
         FileNotFoundError: If a folder is not there.
@@ -71,43 +68,27 @@ def find_pictures(folders: Sequence[Union[str, Path]]) -> Found:
     files: List[str] = []
     sizes: List[int] = []
     for folder in kept:
-        for path, size in _walk(folder, seen, left_out):
-            files.append(os.path.relpath(path, root))
-            sizes.append(size)
-    return Found(tuple(kept), root, files, sizes, dict(left_out.most_common()), tuple(notices))
-
-
-def _walk(folder: str, seen: Set[str], left_out: Counter) -> Iterator[Tuple[str, int]]:
-    """Absolute paths and sizes of the pictures in a folder and below it, in order of names."""
-    real = os.path.realpath(folder)
-    if real in seen:  # a link that leads back
-        left_out['folders that links lead to again'] += 1
-        return
-    seen.add(real)
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        left_out['folders without permission'] += 1
-        return
-    for entry in entries:
-        if entry.name.startswith('.') or entry.name.lower() in SERVICE_FOLDERS:
-            left_out['hidden files and service folders'] += 1
-        elif entry.is_dir():
-            yield from _walk(entry.path, seen, left_out)
-        else:
-            ending = os.path.splitext(entry.name)[1].lower()
+        found = walk(folder, readable_endings())
+        left_out.update(found.report.left_out)
+        for name in found.names:
+            path = os.path.join(folder, os.fsdecode(name))
+            # One folder's walk gives no picture twice; asking is slow for millions.
+            real_path = os.path.realpath(path) if len(kept) > 1 else path
             try:
-                size = entry.stat().st_size
+                size = os.stat(path).st_size
             except OSError:
-                left_out['links that lead nowhere'] += 1
+                left_out['files that went away'] += 1
                 continue
-            if ending not in ENDINGS:
-                left_out[f'files ending in {ending}' if ending else 'files without ending'] += 1
+            if real_path in seen:  # folders that are linked to each other
+                left_out['pictures that were there already'] += 1
             elif size == 0:
                 left_out['empty files'] += 1
-            elif not os.access(entry.path, os.R_OK):
+            elif not os.access(path, os.R_OK):
                 left_out['pictures without permission'] += 1
-            elif '\n' in entry.name or '\r' in entry.name:
-                left_out['pictures with a line break in their name'] += 1
+            elif '\n' in path or '\r' in path:
+                left_out['pictures with a line break in their path'] += 1
             else:
-                yield entry.path, size
+                seen.add(real_path)
+                files.append(os.path.relpath(path, root))
+                sizes.append(size)
+    return Found(tuple(kept), root, files, sizes, dict(left_out.most_common()), tuple(notices))

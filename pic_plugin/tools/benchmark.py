@@ -88,7 +88,7 @@ def run_command(name: str, argv: Sequence[str]) -> None:
     """Run ``training``, ``pipeline`` or ``augment``, which print tables of their own."""
     study = importlib.import_module(f'pic_plugin.studies.benchmark.{name}')
     parser = argparse.ArgumentParser(prog=f'benchmark {name}',
-                                     description=study.__doc__.splitlines()[0])
+                                     description=(study.__doc__ or '').splitlines()[0])
     study.add_arguments(parser)
     study.run(parser.parse_args(argv))
 

@@ -48,7 +48,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                              'leave --make out to check it.')
         images = find_images(args.train)
         if args.make is None:
-            names = args.list.read_text(encoding='utf-8').split()
+            text = args.list.read_text(encoding='utf-8', errors='surrogateescape')
+            names = text.split()
         else:
             names = choose_images(images, args.make, args.seed)
         lines = annotate(names, images, str(args.list))

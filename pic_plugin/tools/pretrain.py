@@ -13,7 +13,6 @@ import argparse
 import os
 import re
 import signal
-import sys
 import warnings
 from collections.abc import Sequence
 from datetime import timedelta
@@ -166,4 +165,4 @@ if __name__ == '__main__':
     # The default, that of a shell's background jobs excepted, which ignore it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(main())
+    main()

@@ -67,8 +67,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             print(f'{args.once}: {args.once.stat().st_size} bytes')
             return
         server = make_server(args.work_dirs, args.port, args.seconds)
-    print(f'http://{server.server_address[0]}:{server.server_address[1]}/ (Ctrl-C ends)',
-          flush=True)
+    print(f'http://127.0.0.1:{server.server_port}/ (Ctrl-C ends)', flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

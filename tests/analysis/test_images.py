@@ -64,6 +64,19 @@ def test_data_set_of_the_demo():
     assert evaluated_dataset(Config(dict())) is None
 
 
+def test_joined_data_sets_show_each_picture_once(tmp_path):
+    write_pictures(tmp_path, [(8, 8)] * 4)
+    part = dict(type='ImageFiles', data_root=str(tmp_path), pipeline=[dict(type='LoadImageOrSkip')])
+    cfg = dict(type='ConcatDataset', datasets=[
+        dict(part, data_root=str(tmp_path / 'dog')), part,
+        dict(type='RepeatDataset', times=2, dataset=dict(part, data_root=str(tmp_path / 'cat')))])
+    images = DatasetImages(Config(cfg))
+    assert len(images) == 4 == len(set(images.names))
+    assert images.names[0].startswith(str(tmp_path / 'dog'))
+    for index, name in enumerate(images.names):
+        assert (images.read(index) == cv2.imread(name)).all()
+
+
 def test_side_is_the_largest_crop():
     crops = [dict(type='MultiView', transforms=[
         [dict(type='torchvision/RandomResizedCrop', size=(96, 96))],

@@ -69,11 +69,16 @@ def test_knn_falls_while_the_loss_falls():
     assert name in names({'knn/top1_k20': curve(30.0, 45.0, 38.0)})
     assert name not in names({'knn/top1_k20': curve(30.0, 40.0, 38.0)})
     assert name not in names({'knn/top1_k20': curve(30.0, 45.0, 38.0), 'loss': falling(4.0, 8.0)})
+    assert name not in names({'knn/top1_k20': curve(30.0, 45.0, 38.0),
+                              'loss': falling(8.01, 7.9)})
 
 
 def test_not_above_random_weights():
     assert names(untrained={'knn/top1_k20': 39.0}) == ['loss', 'not above random weights']
     assert names(untrained={'knn/top1_k20': 36.9})[-1] == 'above random weights'
+    # Of several numbers of neighbours the smaller one says it.
+    assert names({'knn/top1_k173': curve(50.0)}, untrained={
+        'knn/top1_k173': 10.0, 'knn/top1_k20': 39.0}) == ['loss', 'not above random weights']
 
 
 def test_rows_return_as_nothing():

@@ -9,7 +9,8 @@ from mmpretrain.datasets import CustomDataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from pic_plugin.datasets import DecodeImage, DecodeRandomCrop, ImageGrid
+from pic_plugin.analysis.images import FolderImages
+from pic_plugin.datasets import DecodeImage, DecodeRandomCrop, ImageGrid, LoadImageOrSkip
 from pic_plugin.models import AugmentPreprocessor
 
 PACK = dict(type='PackInputs', meta_keys=('sample_idx', ))
@@ -113,6 +114,19 @@ def test_sixteen_bits_without_a_range_stop_the_run(scan):
     for transform in (DecodeRandomCrop(size=16), DecodeImage(), DecodeImage(channels=1)):
         with pytest.raises(ValueError, match='uint16, here from 1003 to 1241.*value_range'):
             transform(dict(img_path=str(scan)))
+
+
+def test_sixteen_bits_are_not_loaded_black_either(scan, tmp_path):
+    with pytest.raises(ValueError, match='uint16, here from 1003 to 1241.*DecodeRandomCrop'):
+        LoadImageOrSkip()(dict(img_path=str(scan)))
+    write(tmp_path / 'float.tiff', np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4))
+    with pytest.raises(ValueError, match='float32'):
+        LoadImageOrSkip()(dict(img_path=str(tmp_path / 'float.tiff')))
+    write(tmp_path / 'eight.tiff', np.zeros((3, 4), np.uint8))
+    assert LoadImageOrSkip()(dict(img_path=str(tmp_path / 'eight.tiff')))['img'].shape == (3, 4, 3)
+    images = FolderImages(scan.parent)
+    with pytest.raises(ValueError, match='uint16, of which black and white are not known'):
+        images.read(images.names.index('scan.png'))
 
 
 def test_a_stated_range_keeps_the_grey_levels(scan):

@@ -101,11 +101,17 @@ def test_sixteen_bits_stay(ending, channels):
     np.testing.assert_array_equal(pixels, values)
 
 
-def test_float_tiff_stays():
-    values = photo(channels=1).astype(np.float32) * 0.1 - 7
-    pixels = decode(encoded('.tiff', values), 1).pixels
+@pytest.mark.parametrize('channels', [1, 3])
+def test_float_tiff_stays(channels):
+    values = photo(channels=channels).astype(np.float32) * 0.1 - 7
+    pixels = decode(encoded('.tiff', values), channels).pixels
     assert pixels.dtype == np.float32
     np.testing.assert_array_equal(pixels, values)
+    if channels == 3:
+        assert decode(encoded('.tiff', values), 1).pixels.shape == (60, 90, 1)
+    else:
+        np.testing.assert_allclose(decode(encoded('.tiff', values), 3).pixels,
+                                   values.repeat(3, axis=2), rtol=1e-6)
 
 
 def test_arrays_and_pages_are_channels():

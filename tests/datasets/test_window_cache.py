@@ -33,7 +33,7 @@ def test_the_window_is_decoded_once_if_it_fits(tmp_path, capacity):
     size, passes = (8, 8), 8
     num_bytes = 8 * 8 * 3
     sampler = SlidingWindowSampler(range(4000), 256, 32, seed=0)
-    # Two windows of images are alive at once: an image's windows end one after the other.
+    # Images leave in the order in which they came, so that two windows are needed for all of them.
     cache = WindowCache(int(capacity * 2 * 256 * num_bytes), 256, passes, tmp_path, image_bytes=96)
     decoded, held = 0, 0
     for key in list(sampler)[:4000]:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
@@ -55,29 +54,23 @@ def toy_images(num_images):
     return ToyImages(num_images, pipeline=[])
 
 
-@pytest.mark.parametrize('wrapper', [
-    lambda: ConcatDataset([toy_images(7), toy_images(2000)]),
-    lambda: ConcatDataset([toy_images(2000), toy_images(1)]),
-    lambda: ConcatDataset([toy_images(1), toy_images(1), toy_images(1)]),
-    lambda: RepeatDataset(toy_images(50), times=2),
-    lambda: RepeatDataset(toy_images(1), times=2),
-])
-def test_wrappers_whose_ids_collide(wrapper):
-    dataset = wrapper()
-    with pytest.raises(ValueError, match=f'{type(dataset).__name__} gives image .* would be '
-                                         'trained as one class.*parent as data_root'):
-        preflight.check_dataset_ids(dataset, None)
-
-
 def test_plain_data_sets_are_accepted():
     assert preflight.check_dataset_ids(toy_images(1000), None) == 1000
     assert preflight.check_dataset_ids(range(1000), 1200) == 1200
 
 
-def test_run_on_wrapper_stops(work_dir):
-    concat = dict(type='ConcatDataset', datasets=[TOY, TOY])
-    assert_stops_before_the_first_step(
-        build(work_dir, dict(dataset=concat)), ValueError, 'image 50 the id 0: ids of different')
+def test_a_wrapper_that_nothing_is_known_of_stops_a_run(work_dir, monkeypatch):
+    get = ToyImages.get_data_info
+    monkeypatch.setattr(ToyImages, 'get_data_info', lambda self, index: dict(
+        get(self, index), sample_idx=index // 2))
+    assert_stops_before_the_first_step(build(work_dir), ValueError,
+                                       'ToyImages gives image .* the id .*: ids of different')
+
+
+def test_plan_says_what_data_it_has(work_dir, monkeypatch):
+    joined = dict(type='RepeatDataset', times=2, dataset=TOY)
+    text = '\n'.join(map(str, messages_of(build(work_dir, dict(dataset=joined)), monkeypatch)))
+    assert 'RepeatDataset shows 50 images as 100 samples: copies of an image are one class' in text
 
 
 def test_num_instances_too_small(work_dir):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """load_backbone and embed against mmpretrain's own network, on all kinds of input."""
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 import pic_plugin
 from pic_plugin.features.embedding import untrained_twin
 from pic_plugin.tools import embed as tool
+from toys.pages import block
 from toys.pictures import picture, write_pictures
 
 MEAN, STD = [120.0, 110.0, 100.0], [60.0, 50.0, 55.0]
@@ -172,3 +174,15 @@ def test_what_is_wrong_is_said(checkpoint, tmp_path):
         pic_plugin.embed(folder, checkpoint, batch_size=0)
     with pytest.raises(SystemExit, match='embed: there is no folder'):
         tool.main([str(tmp_path / 'none'), str(checkpoint), '--out', str(tmp_path / 'a.npy')])
+
+
+def test_the_lines_that_the_page_shows(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / 'FOLDER', 2)
+    (tmp_path / 'work_dirs' / 'mine').mkdir(parents=True)
+    shutil.copy(checkpoint, tmp_path / 'work_dirs' / 'mine')
+    namespace = {}
+    exec(block('embed').text, namespace)
+    assert namespace['features'].shape == (2, 512)
+    assert namespace['names'] == ['0000.png', '0001.png']
+    assert namespace['backbone'].feature_dim == 512

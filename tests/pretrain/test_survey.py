@@ -31,10 +31,10 @@ def test_what_is_left_out_is_named(tmp_path):
         write_pictures(tmp_path / name, 2)
     found = find_pictures([tmp_path])
     assert len(found.files) == 8
-    assert found.left_out == {
-        'hidden files and service folders': 4, 'files ending in .mp4': 1, 'files ending in .pdf': 1,
-        'files without ending': 1, 'files ending in .heic': 1, 'empty files': 1,
-        'links that lead nowhere': 1}
+    reasons = ' '.join(found.left_out)
+    for word in ('.mp4', '.pdf', 'other files', '.heic', 'hidden', 'empty files', 'broken links',
+                 'of the system'):
+        assert word in reasons, word
 
 
 def test_links_are_followed_once(tmp_path):
@@ -44,7 +44,7 @@ def test_links_are_followed_once(tmp_path):
     (data / 'up').symlink_to(tmp_path)
     found = find_pictures([data])
     assert len(found.files) == 11
-    assert found.left_out['folders that links lead to again'] >= 1
+    assert found.left_out['links to folders that are read anyway'] >= 1
 
 
 def test_several_folders_and_the_same_twice(tmp_path):
@@ -79,7 +79,7 @@ def test_copies_and_near_copies(tmp_path):
 @pytest.mark.parametrize('make, message', [
     (lambda folder: None, 'holds no pictures: it is empty'),
     (lambda folder: (folder / 'a.mp4').write_bytes(b'x'),
-     r'holds no pictures \(left out: 1 files ending in .mp4\)'),
+     r'holds no pictures \(left out: 1 .mp4 files, which are not read'),
     (lambda folder: write_pictures(folder, 3), 'holds 3 pictures'),
     (lambda folder: [(folder / f'{number}.png').write_bytes(b'x') for number in range(9)],
      'none of 9 pictures of .* can be read'),

@@ -168,11 +168,13 @@ class AugmentPreprocessor(BaseDataPreprocessor):
             return self._change_colours(images, colours)
         # On a CPU some images at a time, which stay in its cache: half the time at 224x224.
         step = max(1, CACHED_NUMBERS // images[0].numel())
-        return torch.cat([
-            self._change_colours(
-                images[i:i + step],
-                Colours(*(part[i:i + step] for part in colours[:4]), colours.turns_hue))
-            for i in range(0, len(images), step)])
+        parts = []
+        for i in range(0, len(images), step):
+            some = [part[i:i + step] for part in colours[:4]]
+            parts.append(self._change_colours(
+                images[i:i + step], Colours(some[0], some[1], some[2], some[3],
+                                            colours.turns_hue)))
+        return torch.cat(parts)
 
     def _unit(self, view: Tensor) -> Tensor:
         """Pixels as they came (B, C, H, W) -> float32 in [0, 1], RGB."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional, Tuple, Union
 
@@ -62,15 +62,15 @@ class ViewRecipe:
         ValueError: If a probability or strength is out of range.
     """
 
-    size: Union[int, Sequence[int], None] = None
+    # Of the types that __post_init__ makes of what configs hold.
+    size: Optional[Tuple[int, ...]] = None
     num_views: int = 1
-    jitter: Union[ColourJitter, Mapping, None] = ColourJitter()
+    jitter: Optional[ColourJitter] = ColourJitter()
     grey: float = 0.2
-    blur: Union[Blur, Mapping, None] = Blur()
+    blur: Optional[Blur] = Blur()
     flip: float = 0.5
 
     def __post_init__(self) -> None:
-        # Configs hold plain dicts.
         object.__setattr__(self, 'jitter', _build(ColourJitter, self.jitter, 'jitter'))
         object.__setattr__(self, 'blur', _build(Blur, self.blur, 'blur'))
         if isinstance(self.size, int):
@@ -175,7 +175,8 @@ def draw(recipe: ViewRecipe, num_images: int, device: torch.device,
     colours = None
     if recipe.jitter is not None or recipe.grey:
         turns_hue = recipe.jitter is not None and recipe.jitter.hue > 0
-        colours = Colours(*tones_.view(3, num_images, NUM_TONES), hue_, turns_hue)
+        gain, grey_share, mean_share = tones_.view(3, num_images, NUM_TONES).unbind()
+        colours = Colours(gain, grey_share, mean_share, hue_, turns_hue)
     return Draws(flip_ > 0, colours, blurred_.long(), sigmas_, kernel_radius(high))
 
 

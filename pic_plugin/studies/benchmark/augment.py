@@ -94,7 +94,7 @@ def _row(name: str, step: Callable[[], Any], args: argparse.Namespace,
 def _kornia(device: torch.device) -> Any:
     """The same recipe by kornia, or None."""
     try:
-        from kornia import augmentation as K
+        from kornia import augmentation as K  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         return None
     return torch.nn.Sequential(

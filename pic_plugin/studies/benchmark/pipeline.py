@@ -11,6 +11,7 @@ import copy
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence
 
@@ -129,10 +130,10 @@ def _compare(files: Sequence[Path], args: argparse.Namespace, title: str) -> Lis
     pipelines['DecodeRandomCrop, 4 crops'] = build([dict(type='DecodeRandomCrop',
                                                          crops=MULTI_CROPS), PACK])
     pipelines['LoadImageOrSkip alone'] = build([dict(type='LoadImageOrSkip')])
+    samples = [str(file) for file in files]
     milliseconds = _in_turns({
-        name: lambda pipeline=pipeline: [pipeline(dict(img_path=str(file), sample_idx=0))
-                                         for file in files]
-        for name, pipeline in pipelines.items()}, args.rounds, len(files))
+        name: partial(_load, pipeline, samples) for name, pipeline in pipelines.items()},
+        args.rounds, len(files))
     first = next(iter(milliseconds.values()))
     lines = [f'{title:34}{"ms":>9}{"images/s":>10}{"speed-up":>10}{"cores":>8}']
     for name, value in milliseconds.items():
@@ -171,9 +172,8 @@ def _decoders(files: Sequence[Path], rounds: int) -> List[str]:
     """Decoding alone, at full size and at a half."""
     contents = [file.read_bytes() for file in files]
     ways = _ways_to_decode()
-    milliseconds = _in_turns({
-        name: lambda way=way: [way(content) for content in contents]
-        for name, way in ways.items()}, rounds, len(files))
+    milliseconds = _in_turns({name: partial(_each, way, contents) for name, way in ways.items()},
+                             rounds, len(files))
     return ['decoding alone, ms an image: ' + ', '.join(
         f'{name} {value:.2f}' for name, value in milliseconds.items())]
 
@@ -203,6 +203,16 @@ def _ways_to_decode() -> Dict[str, Callable[[bytes], Any]]:
         ways['simplejpeg 1/2'] = lambda content: decoding.decode(content, 3, 'simplejpeg',
                                                                  lambda size: 2)
     return ways
+
+
+def _load(pipeline: Compose, paths: Sequence[str]) -> None:
+    for path in paths:
+        pipeline(dict(img_path=path, sample_idx=0))
+
+
+def _each(way: Callable[[bytes], Any], contents: Sequence[bytes]) -> None:
+    for content in contents:
+        way(content)
 
 
 def _in_turns(ways: Dict[str, Callable[[], Any]], rounds: int, number: int) -> Dict[str, float]:

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training steps of PIC beside a classifier, SimCLR and MoCo v2, through mmengine's Runner.
 
-Images are made on the device, so that neither disk nor loader counts. Each case runs in a process
-of its own, one after the other.
+Images are made on the device, so that neither disk nor loader counts.
 """
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
+import gc
 import statistics
 import tempfile
 import traceback
-from typing import Any, Dict, List, NamedTuple, Optional
+import uuid
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import torch
 from mmengine.config import Config
@@ -57,6 +56,7 @@ CASES: Dict[str, TrainingCase] = {
     'classifier-cl-compile': TrainingCase('classifier', True, compile=True),
     'pic-cl-compile': TrainingCase('pic', True, compile=True),
 }
+# The slowest to start, with mmengine's compile=True, come last.
 TITLES = {'classifier': 'classifier of mmpretrain', 'simclr': 'SimCLR', 'moco': 'MoCo v2'}
 
 
@@ -69,14 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
              'MoCo v2 take half as many images with two views each'),
             ('size', 224, 'side of the images, pixels'), ('depth', 50, 'of the ResNet'),
             ('num-instances', 1281167, 'N of PIC'), ('warmup', 20, 'steps before measuring'),
-            ('steps', 40, 'measured steps'), ('workers', 2, 'of the loader, which gives ids'),
-            ('timeout', 300, 'seconds for a case')):
+            ('steps', 40, 'measured steps'), ('workers', 2, 'of the loader, which gives ids')):
         parser.add_argument(f'--{name}', type=int, default=default,
                             help=f'{meaning} (default: {default})')
     parser.add_argument('--dtype', choices=('bfloat16', 'float16', 'float32'), default='bfloat16',
                         help='of mixed precision on a GPU; a CPU uses float32 (default: bfloat16)')
-    parser.add_argument('--device', choices=('auto', 'cpu'), default='auto',
-                        help='cpu: even where there is a GPU (default: auto)')
 
 
 def run(args: argparse.Namespace) -> str:
@@ -84,7 +81,7 @@ def run(args: argparse.Namespace) -> str:
     results: Dict[str, dict] = {}
     lines: List[str] = []
     for name in args.cases:
-        results[name] = _in_a_process(name, args)
+        results[name] = _measured(name, args)
         if len(results) == 1:
             lines += [_machine(args, results[name]), _HEADER]
             print('\n'.join(lines), flush=True)
@@ -98,7 +95,7 @@ def run(args: argparse.Namespace) -> str:
 
 def config_of(case: TrainingCase, args: argparse.Namespace, work_dir: str) -> Config:
     """The Runner's config of a case."""
-    on_gpu = args.device != 'cpu' and torch.cuda.is_available()
+    on_gpu = torch.cuda.is_available()
     num_views = 2 if case.method in ('simclr', 'moco') else 1
     num_images = args.batch_size // num_views
     channels = 2048 if args.depth >= 50 else 512
@@ -128,6 +125,7 @@ def config_of(case: TrainingCase, args: argparse.Namespace, work_dir: str) -> Co
         wrapper.update(type='AmpOptimWrapper', dtype=args.dtype, loss_scale='dynamic')
     config = Config(dict(
         default_scope='mmpretrain', model=model, work_dir=work_dir, log_level='WARNING',
+        experiment_name=uuid.uuid4().hex,
         train_dataloader=dict(
             batch_size=num_images, num_workers=args.workers, drop_last=True,
             persistent_workers=args.workers > 0, collate_fn=dict(type='benchmark_collate'),
@@ -143,8 +141,6 @@ def config_of(case: TrainingCase, args: argparse.Namespace, work_dir: str) -> Co
 
 def measure(case: TrainingCase, args: argparse.Namespace) -> dict:
     """Train, and return milliseconds, images a second, memory and the machine."""
-    if args.device == 'cpu':
-        torch.cuda.is_available = lambda: False  # a process of its own: mmengine asks this too
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.backends.cuda.matmul.allow_tf32 = True
@@ -167,7 +163,7 @@ def measure(case: TrainingCase, args: argparse.Namespace) -> dict:
         dtype=args.dtype if on_gpu else 'float32')
 
 
-_HEADS = {
+_HEADS: Dict[str, Callable[[int], Dict[str, Any]]] = {
     'classifier': lambda channels: dict(
         type='ImageClassifier', neck=dict(type='GlobalAveragePooling'),
         head=dict(type='LinearClsHead', num_classes=training_parts.NUM_CLASSES,
@@ -189,37 +185,21 @@ def _mlp(channels: int) -> dict:
     return dict(type='MoCoV2Neck', in_channels=channels, hid_channels=2048, out_channels=128)
 
 
-def _in_a_process(name: str, args: argparse.Namespace) -> dict:
-    # From a server that has done the imports once and has not touched the GPU: asked in the usual
-    # way whether there is one, as mmengine does when it is imported, CUDA could not be forked.
-    os.environ['PYTORCH_NVML_BASED_CUDA_CHECK'] = '1'
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload([__name__])
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(name, args, theirs))
-    process.start()
-    theirs.close()
+def _measured(name: str, args: argparse.Namespace) -> dict:
+    """The result of a case, or why there is none; the device's memory is free afterwards."""
     try:
-        result = ours.recv() if ours.poll(args.timeout) else dict(
-            error=f'not done in {args.timeout} s')
-    except EOFError:
-        result = dict(error='the process ended without a result')
-    if 'error' in result:
-        process.terminate()
-    process.join()
-    return result
-
-
-def _child(name: str, args: argparse.Namespace, pipe: Any) -> None:
-    try:
-        result = measure(CASES[name], args)
+        return measure(CASES[name], args)
     except Exception as error:
         # The other cases go on; the table has the reason.
         traceback.print_exc()
         lines = str(error).strip().splitlines() or ['']
-        result = dict(error=f'{type(error).__name__}: {lines[0][:120]}')
-    pipe.send(result)
-    pipe.close()
+        return dict(error=f'{type(error).__name__}: {lines[0][:120]}')
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if CASES[name].compile:
+            torch._dynamo.reset()
 
 
 _HEADER = (f'{"case":22}{"":46}{"ms/step":>9}{"images/s":>10}{"ratio":>7}{"hook ms":>9}'

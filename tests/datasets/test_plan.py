@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the plan of a training says of its data."""
+from mmengine.dataset import ConcatDataset, RepeatDataset
+
+from pic_plugin.datasets import ImageFiles
+from pic_plugin.datasets.plan import describe_data
+
+
+def test_every_data_set_says_what_it_found_and_left_out(tmp_path, images):
+    images(tmp_path / 'a', ['1.png', 'x.dcm', '@eaDir/1.png'])
+    images(tmp_path / 'b', ['2.png', '3.jpg'], first=5)
+    text = '\n'.join(describe_data(ConcatDataset([
+        ImageFiles(str(tmp_path / 'a'), pipeline=[]), ImageFiles(str(tmp_path / 'b'), pipeline=[])
+    ])))
+    assert f'{tmp_path}/a:\nPictures: 1 (1 .png).' in text
+    assert 'Left out: 1 pictures in folders that are of the system (@eaDir/1.png).' in text
+    assert 'Left out: 1 .dcm files' in text
+    assert f'{tmp_path}/b:\nPictures: 2 (1 .png, 1 .jpg).' in text
+    assert 'samples' not in text
+
+
+def test_copies_are_said(tmp_path, images):
+    images(tmp_path, ['1.png', '2.png'])
+    text = '\n'.join(describe_data(RepeatDataset(ImageFiles(str(tmp_path)), times=3)))
+    assert 'RepeatDataset shows 2 images as 6 samples: copies of an image are one class' in text
+    assert describe_data(range(5)) == []
