@@ -68,7 +68,8 @@ class LinearPool:
 
 def _linear(arrays: tuple) -> float:
     torch.set_num_threads(1)
-    return round(linear_accuracy(*(torch.from_numpy(array) for array in arrays)), 2)
+    features, labels, test_features, test_labels = (torch.from_numpy(array) for array in arrays)
+    return round(linear_accuracy(features, labels, test_features, test_labels), 2)
 
 
 class Executor:
@@ -143,11 +144,11 @@ class Executor:
                     self.results.write(stage=stage, name=label, course=training.done,
                                        setting=training.setting.differences(),
                                        **self._neighbours(training, splits)[0])
-            for one in [one for one in active if one[1].is_done]:
-                label, training, stream, begun = one
+            for ended_one in [one for one in active if one[1].is_done]:
+                label, training, stream, begun = ended_one
                 result = self._evaluate(stage, label, training, splits, linear, begun)
                 pace.append((time.monotonic() - begun) / training.setting.passes)
-                active.remove(one)
+                active.remove(ended_one)
                 free.append(stream)
                 ended += 1
                 if report is not None:

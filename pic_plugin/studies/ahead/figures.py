@@ -7,7 +7,7 @@ from typing import Any, Dict, List
 
 import numpy as np
 
-_STYLE = {'svg.hashsalt': 'ahead', 'svg.fonttype': 'path', 'font.size': 9,
+_STYLE: Dict[Any, Any] = {'svg.hashsalt': 'ahead', 'svg.fonttype': 'path', 'font.size': 9,
           'axes.spines.top': False, 'axes.spines.right': False}
 
 

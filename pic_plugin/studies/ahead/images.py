@@ -114,14 +114,14 @@ def load(name: str, folder: Path, limit: int = 0) -> Images:
                        for part in ('train', 'test'))
         held_out = tuple(part[-10000:] for part in train)
         everything = name == 'cifar10-all'
-        return Images(*train, splits=dict(validation=held_out, test=test),
+        return Images(train[0], train[1], splits=dict(validation=held_out, test=test),
                       references=len(train[0]) if everything else min(20000, len(train[0])),
                       size=32, mean=_channels(125.3, 123.0, 113.9),
                       std=_channels(63.0, 62.1, 66.7))
     if name == 'clothing':
         train, test = (_limited(read_sheets(folder / 'clothing', part), limit)
                        for part in ('train', 'test'))
-        return Images(*train, splits=dict(test=test), references=len(train[0]), size=48,
+        return Images(train[0], train[1], splits=dict(test=test), references=len(train[0]), size=48,
                       mean=_channels(123.675, 116.28, 103.53), std=_channels(58.395, 57.12, 57.375))
     raise ValueError(f"no images are named {name!r}: choose 'cifar10', 'cifar10-all' or "
                      "'clothing'.")

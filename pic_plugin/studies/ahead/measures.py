@@ -47,7 +47,7 @@ class Recorder:
             grad (Tensor): (N + 1, d) gradient of the class weights.
         """
         seen, number = objective.seen, step.number
-        after = objective.weight_optimizer.values[step.ids]
+        after = objective.class_weights[step.ids]
         values = dict(
             cosine=F.cosine_similarity(seen['row'], seen['features']),
             target_cosine=F.cosine_similarity(seen['target'], seen['features']),
@@ -75,7 +75,7 @@ class Recorder:
             features (Tensor): (N, d) projected features of the plain training images.
             number (int): Steps taken.
         """
-        cosine = F.cosine_similarity(objective.weight_optimizer.values[:-1], features)
+        cosine = F.cosine_similarity(objective.class_weights[:-1], features)
         age = (number - 1 - objective.last_position // self.setting.step_images).cpu().numpy()
         visited = (objective.last_position >= 0).cpu().numpy()
         means = _by_class(age[visited], cosine.cpu().numpy()[visited])

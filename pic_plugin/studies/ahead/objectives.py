@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pic_plugin.bank.refresh import refresh_rows
 
-from .network import FlatParameters, projection
+from .network import FlatParameters, ResNet18, projection
 from .optimizers import Optimizer
 from .setting import Setting
 
@@ -47,14 +47,16 @@ class Objective:
         weight (Tensor, optional): (N + 1, d) class weights, stepped by an optimizer of their own.
         buffers (list[Tensor]): What else changes in a step; known after :meth:`prepare`.
         weight_optimizer (Optimizer, optional): Of the class weights.
+        weight_states (list[Tensor]): What it keeps; known after :meth:`prepare`.
     """
 
-    def __init__(self, net: nn.Module, setting: Setting) -> None:
+    def __init__(self, net: ResNet18, setting: Setting) -> None:
         self.net, self.setting = net, setting
         self.modules: List[nn.Module] = []
         self.weight: Optional[Tensor] = None
         self.buffers: List[Tensor] = []
         self.weight_optimizer: Optional[Optimizer] = None
+        self.weight_states: List[Tensor] = []
 
     def to(self, device: torch.device) -> Objective:
         """Move everything to a device, before :meth:`prepare`."""
@@ -74,6 +76,18 @@ class Objective:
         self.weight_optimizer = Optimizer(
             self.weight.detach(), setting.optimizer, setting.lr * setting.weight_lr,
             setting.weight_momentum, setting.weight_decay * setting.weight_wd)
+        self.weight_states = self.weight_optimizer.states
+
+    @property
+    def class_weights(self) -> Tensor:
+        """:attr:`weight`, of a method that has classes.
+
+        Raises:
+            TypeError: If it has none.
+        """
+        if self.weight is None:
+            raise TypeError(f'{type(self).__name__} has no class weights: only PIC and DIET do.')
+        return self.weight
 
     def embed(self, x: Tensor, *modules: nn.Module) -> Tensor:
         """Pass through modules, in half precision if that is the setting; float32 comes out."""
@@ -94,7 +108,7 @@ class Objective:
 class Pic(Objective):
     """Cosine softmax over instance classes, all or the K most recent ones."""
 
-    def __init__(self, net: nn.Module, setting: Setting) -> None:
+    def __init__(self, net: ResNet18, setting: Setting) -> None:
         super().__init__(net, setting)
         self.neck = projection(net.out_channels, setting.hidden, setting.dim, setting.layers)
         self.modules = [self.neck]
@@ -108,12 +122,12 @@ class Pic(Objective):
         self.buffers = [self.last_position]
 
     def loss(self, views: Tensor, step: Step) -> Tensor:
-        setting, weight = self.setting, self.weight
+        setting, weight = self.setting, self.class_weights
         features = F.normalize(self.embed(views, self.net, self.neck), dim=1)  # (B, d)
         if setting.measure:
             self.seen['row'] = weight.detach()[step.ids].clone()
         if setting.refresh:
-            refresh_rows(weight, self.weight_optimizer.states, step.returning, features.detach(),
+            refresh_rows(weight, self.weight_states, step.returning, features.detach(),
                          setting.refresh)
         logits = features @ F.normalize(weight[:-1], dim=1).T / setting.temperature  # (B, N)
         self.last_position.scatter_reduce_(0, step.ids, step.positions, 'amax')
@@ -131,19 +145,19 @@ class Pic(Objective):
 class Diet(Objective):
     """A linear classifier over all images, without projection or normalisation."""
 
-    def __init__(self, net: nn.Module, setting: Setting) -> None:
+    def __init__(self, net: ResNet18, setting: Setting) -> None:
         super().__init__(net, setting)
         self.weight = torch.randn(setting.images + 1, net.out_channels) * 0.01
 
     def loss(self, views: Tensor, step: Step) -> Tensor:
-        logits = self.embed(views, self.net) @ self.weight[:-1].T
+        logits = self.embed(views, self.net) @ self.class_weights[:-1].T
         return F.cross_entropy(logits, step.ids, label_smoothing=self.setting.smoothing)
 
 
 class SimCLR(Objective):
     """Each view against all views of the batch."""
 
-    def __init__(self, net: nn.Module, setting: Setting) -> None:
+    def __init__(self, net: ResNet18, setting: Setting) -> None:
         super().__init__(net, setting)
         self.neck = projection(net.out_channels, setting.hidden, setting.dim, setting.layers)
         self.modules = [self.neck]
@@ -160,7 +174,7 @@ class SimCLR(Objective):
 class MoCo(Objective):
     """Queries against keys of a slowly moving copy and a queue of former keys."""
 
-    def __init__(self, net: nn.Module, setting: Setting) -> None:
+    def __init__(self, net: ResNet18, setting: Setting) -> None:
         super().__init__(net, setting)
         self.neck = projection(net.out_channels, setting.hidden, setting.dim, setting.layers)
         self.modules = [self.neck]
@@ -189,7 +203,7 @@ class MoCo(Objective):
 class BYOL(Objective):
     """Prediction of the other view's projection by a slowly moving copy."""
 
-    def __init__(self, net: nn.Module, setting: Setting) -> None:
+    def __init__(self, net: ResNet18, setting: Setting) -> None:
         super().__init__(net, setting)
         self.neck = projection(net.out_channels, setting.hidden, setting.dim, setting.layers)
         self.predictor = projection(setting.dim, setting.hidden, setting.dim)
@@ -220,7 +234,7 @@ class BYOL(Objective):
 class SimSiam(Objective):
     """Prediction of the other view's projection, without a copy."""
 
-    def __init__(self, net: nn.Module, setting: Setting) -> None:
+    def __init__(self, net: ResNet18, setting: Setting) -> None:
         super().__init__(net, setting)
         self.neck = projection(net.out_channels, setting.hidden, setting.dim, setting.layers,
                                last_norm=True)
@@ -237,7 +251,7 @@ class SimSiam(Objective):
 class BarlowTwins(Objective):
     """Cross-correlation of two views' features towards the identity."""
 
-    def __init__(self, net: nn.Module, setting: Setting) -> None:
+    def __init__(self, net: ResNet18, setting: Setting) -> None:
         super().__init__(net, setting)
         self.neck = projection(net.out_channels, setting.hidden, setting.dim, setting.layers,
                                last_norm=True)
@@ -255,7 +269,7 @@ class BarlowTwins(Objective):
 class SwAV(Objective):
     """Each view's code over prototypes is predicted from the other view."""
 
-    def __init__(self, net: nn.Module, setting: Setting) -> None:
+    def __init__(self, net: ResNet18, setting: Setting) -> None:
         super().__init__(net, setting)
         self.neck = projection(net.out_channels, setting.hidden, setting.dim, setting.layers)
         self.prototypes = nn.Linear(setting.dim, setting.prototypes, bias=False)
@@ -265,12 +279,12 @@ class SwAV(Objective):
         features = F.normalize(self.embed(views, self.net, self.neck), dim=1)
         scores = features @ F.normalize(self.prototypes.weight, dim=1).T  # (2B, P)
         first, second = scores.chunk(2)
-        loss = 0.0
+        losses = []
         for code_scores, scores_ in ((first, second), (second, first)):
             codes = sinkhorn(code_scores.detach())
             log_p = F.log_softmax(scores_ / self.setting.temperature, dim=1)
-            loss = loss - 0.5 * (codes * log_p).sum(dim=1).mean()
-        return loss
+            losses.append(-(codes * log_p).sum(dim=1).mean())
+        return (losses[0] + losses[1]) / 2
 
 
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:

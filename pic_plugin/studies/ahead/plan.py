@@ -101,7 +101,7 @@ class Plan:
             for record in (True, False):
                 training = Training(setting, images, self.executor.streams[0], record)
                 training.advance(10)
-                losses.append(training.losses[:10].cpu())
+                losses.append(training.losses_so_far())
             self._note(stage='smoke', method=setting.method, recorded=losses[0].tolist(),
                        called=losses[1].tolist(),
                        difference=float((losses[0] - losses[1]).abs().max()))
@@ -247,10 +247,11 @@ class Plan:
     def stage_full(self, seconds: float) -> int:
         """Full-width network on all images: as many passes as fit, the same for each method."""
         scale = self.scale
-        share = dict(data='cifar10-all', images=scale.full_images, passes=scale.full_passes,
-                     batch=scale.full_batch,
-                     width=scale.full_width, hidden=2048 if scale.full_width >= 64 else 32,
-                     strides=(1, 2, 2, 2), lr=0.24, end=0.0, half=True, seed=0)
+        share: Dict[str, Any] = dict(
+            data='cifar10-all', images=scale.full_images, passes=scale.full_passes,
+            batch=scale.full_batch, width=scale.full_width,
+            hidden=2048 if scale.full_width >= 64 else 32, strides=(1, 2, 2, 2), lr=0.24, end=0.0,
+            half=True, seed=0)
         refresh = self._chosen('search_small')['PIC, refresh']
         runs = [
             ('SimCLR', Setting('simclr', temperature=0.2, **share)),

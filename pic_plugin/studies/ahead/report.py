@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 import numpy as np
 
 from .setting import PASSES_PER_IMAGE, Setting
+from .spread import difference_rows, group_runs, mean_text, runs_text, values_of
 
 METRICS = ('test_knn200', 'test_knn20', 'test_linear')
 HEADS = dict(test_knn200='kNN, k = 200', test_knn20='kNN, k = 20', test_linear='linear')
@@ -62,38 +63,36 @@ def _mean(values: List[float]) -> str:
     return f'{np.mean(values):.1f}{spread}'
 
 
-def _table(head: Sequence[str], rows: List[Sequence[Any]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = [head, ['---'] * len(head), *rows]
     return '\n'.join('| ' + ' | '.join(str(cell) for cell in line) + ' |' for line in lines)
 
 
 def results_table(records: List[Dict[str, Any]], stages: Sequence[str]) -> str:
-    """Mean ± sample standard deviation over seeds, by images, passes and method."""
-    groups: Dict[tuple, List[Dict[str, Any]]] = {}
-    for record in records:
-        if record['stage'] in stages:
-            setting = record['setting']
-            key = (setting.data, setting.images, setting.passes, record['name'])
-            groups.setdefault(key, []).append(record)
+    """Mean ± standard error over runs, by images, passes and method (:mod:`.spread`)."""
+    groups = group_runs(records, stages)
     order = {name: number for number, name in enumerate(dict.fromkeys(key[3] for key in groups))}
-    rows = []
-    for key in sorted(groups, key=lambda k: (k[0], k[1], k[2], order[k[3]])):
-        part = groups[key]
-        rows.append((f'{key[1]:,}', f'{key[2]:,}', key[3], *(
-            _mean([one[metric] for one in part if metric in one]) for metric in METRICS),
-            len(part)))
-    return _table(['images', 'forward passes', 'method', *HEADS.values(), 'seeds'], rows)
+    rows = [(f'{key[1]:,}', f'{key[2]:,}', key[3],
+             *(mean_text(groups, key, metric) for metric in METRICS), runs_text(groups[key]))
+            for key in sorted(groups, key=lambda k: (k[0], k[1], k[2], order[k[3]]))]
+    return _table(['images', 'forward passes', 'method', *HEADS.values(), 'runs'], rows)
+
+
+def differences_table(records: List[Dict[str, Any]], stages: Sequence[str]) -> str:
+    """PIC with refresh less each other method (:mod:`.spread`)."""
+    rows = difference_rows(group_runs(records, stages), METRICS)
+    return _table(['data', 'images', 'forward passes', 'less', *HEADS.values()], rows)
 
 
 def parts_table(records: List[Dict[str, Any]]) -> str:
-    """One change at a time."""
+    """One change at a time; changes to what was chosen anyway count as runs of the first row."""
     groups: Dict[str, List[Dict[str, Any]]] = {}
     for record in records:
         if record['stage'] == 'parts':
-            groups.setdefault(record['name'], []).append(record)
-    rows = [(name, *(_mean([one[metric] for one in part if metric in one]) for metric in METRICS),
-             len(part)) for name, part in groups.items()]
-    return _table(['change', *HEADS.values(), 'seeds'], rows)
+            groups.setdefault(record['setting'].but(seed=0).key, []).append(record)
+    rows = [(part[0]['name'], *(_mean(values_of(part, metric)) for metric in METRICS),
+             runs_text(part)) for part in groups.values()]
+    return _table(['change', *HEADS.values(), 'runs'], rows)
 
 
 def chosen_table(records: List[Dict[str, Any]], folders: Sequence[Path]) -> str:
@@ -170,6 +169,16 @@ def speed_table(records: List[Dict[str, Any]]) -> str:
                    'seconds, among others'], rows)
 
 
+def _small_stages(records: List[Dict[str, Any]]) -> Tuple[str, ...]:
+    """Stages of one table: a search that chose the same twice makes its results one group."""
+    stages = ('results_small', 'results_large')
+    try:
+        group_runs(records, (*stages, 'results_large_tuned'))
+    except ValueError:
+        return stages
+    return (*stages, 'results_large_tuned')
+
+
 def write_report(folders: Sequence[Path], out: Path) -> None:
     """Write trainings.csv, tables, figures, and fill tables into page ``out``.md, if it is there.
 
@@ -180,12 +189,16 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     records = read_results(folders)
     out.mkdir(parents=True, exist_ok=True)
     (out / 'trainings.csv').write_text(to_csv(records))
+    small, clothing = _small_stages(records), ('results_clothing', )
     tables = dict(
-        results=results_table(records, ('results_small', 'results_large')),
-        results_tuned=results_table(records, ('results_large_tuned', )),
-        results_clothing=results_table(records, ('results_clothing', )),
+        results=results_table(records, small),
+        differences=differences_table(records, small),
+        differences_clothing=differences_table(records, clothing),
+        results_clothing=results_table(records, clothing),
         parts=parts_table(records), chosen=chosen_table(records, folders),
         full=full_table(records), rivals=speed_table(records), **measures_tables(records))
+    if 'results_large_tuned' not in small:
+        tables['results_tuned'] = results_table(records, ('results_large_tuned', ))
     for name, table in tables.items():
         (out / f'{name}.md').write_text(table + '\n')
     measures = {one['name']: one['measures'] for one in records if one.get('measures')}

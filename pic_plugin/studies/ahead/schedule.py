@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 
@@ -128,7 +128,7 @@ def learning_rates(steps: int, end: float, warm_share: float = 0.05) -> np.ndarr
 
 
 def returned_after(window_size: int, step_images: int, num_images: int,
-                   windows: float = 2.0) -> Optional[float]:
+                   windows: float = 2.0) -> float:
     """Steps of absence beyond which an image has been away, not only between two windows.
 
     Two visits in neighbouring windows lie at most two windows apart, so a longer absence means

@@ -17,7 +17,7 @@ from .augment import Augment
 from .images import Images
 from .measures import Recorder
 from .network import FlatParameters, ResNet18
-from .objectives import OBJECTIVES, Step
+from .objectives import OBJECTIVES, Pic, Step
 from .optimizers import Optimizer
 from .schedule import learning_rates, recency_thresholds, returned_after, visits
 from .setting import Setting
@@ -120,11 +120,11 @@ class Training:
         views = self.views.index_select(0, slot)[0].permute(0, 3, 1, 2)  # (V * B, 3, H, W)
         if not self.parameters.channels_last:
             views = views.contiguous()
-        step = Step(*(table.index_select(0, number)[0] for table in (
-            self.ids, self.positions, self.returning)), self.thresholds.index_select(0, number),
-            number)
+        ids, positions, returning = (table.index_select(0, number)[0] for table in (
+            self.ids, self.positions, self.returning))
+        step = Step(ids, positions, returning, self.thresholds.index_select(0, number), number)
         loss = objective.loss(views, step)
-        trained = list(self.parameters.parameters)
+        trained: List[Tensor] = list(self.parameters.parameters)
         if objective.weight is not None:
             trained.append(objective.weight)
         grads = torch.autograd.grad(loss, trained)
@@ -136,7 +136,7 @@ class Training:
         self.optimizer.step(self.parameters.flatten(grads), factor, number)
         with torch.no_grad():
             objective.after_step(self.parameters)
-            if self.recorder is not None:
+            if self.recorder is not None and isinstance(objective, Pic):
                 self.recorder.record(objective, step, weight_grad)
             self.losses.index_copy_(0, number, loss.detach()[None])
             number.add_(1)
@@ -192,27 +192,27 @@ class Training:
                 else:
                     self.step()
                 self.done += 1
-                if self.recorder is not None and (
-                        self.done % max(self.setting.steps // PROBES, 1) == 0):
+                if self.done % max(self.setting.steps // PROBES, 1) == 0:
                     self._probe()
 
     def _probe(self) -> None:
-        count = self.setting.images
-        features = self.features(self.images.train[:count], projected=True)
+        if self.recorder is None or not isinstance(self.objective, Pic):
+            return
+        features = self.features(self.images.train[:self.setting.images], self.objective.neck)
         self.recorder.probe(self.objective, features, self.done)
 
     @torch.no_grad()
-    def features(self, images: Tensor, projected: bool = False) -> Tensor:
+    def features(self, images: Tensor, *heads: nn.Module) -> Tensor:
         """Features of plain images.
 
         Args:
             images (Tensor): (M, 3, H, W) uint8.
-            projected (bool): Behind the projection. Defaults to False.
+            *heads (nn.Module): What they pass behind the network, such as the projection.
 
         Returns:
             Tensor: (M, C) float32.
         """
-        modules = [self.net, self.objective.neck] if projected else [self.net]
+        modules = [self.net, *heads]
         with self._in_stream():
             for module in modules:
                 module.eval()
@@ -222,13 +222,20 @@ class Training:
                 module.train()
             return torch.cat(parts)
 
+    def losses_so_far(self) -> Tensor:
+        """(T,) losses of the steps taken, on the CPU; waits for these steps."""
+        # In the training's own stream: another one would not wait for what is under way here.
+        with self._in_stream():
+            return self.losses[:self.done].cpu()
+
     def finish(self) -> Dict[str, Any]:
         """What is known at the end without labels: the course of the loss, and measures."""
-        losses = self.losses[:self.done].cpu()
+        losses = self.losses_so_far()
         course = [round(float(part.mean()), 4) for part in losses.chunk(8)]
         result: Dict[str, Any] = dict(loss=course, finite=bool(torch.isfinite(losses).all()))
         if self.recorder is not None and self.is_done:
-            result['measures'] = self.recorder.summary()
+            with self._in_stream():
+                result['measures'] = self.recorder.summary()
         return result
 
 

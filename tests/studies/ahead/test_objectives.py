@@ -8,7 +8,7 @@ from mmpretrain.models.losses.swav_loss import distributed_sinkhorn
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from pic_plugin.models.cosine_softmax_loss import cosine_softmax
+from pic_plugin.losses.cosine_softmax_loss import cosine_softmax
 from pic_plugin.studies.ahead import objectives
 from pic_plugin.studies.ahead.network import FlatParameters
 from pic_plugin.studies.ahead.objectives import Step, masked_cross_entropy, sinkhorn

@@ -70,13 +70,13 @@ def test_each_method_has_as_many_tries_and_repeats(folder):
         assert len({labels.count(label) for label in labels}) == 1
 
 
-def test_the_page_gets_means_and_spread_of_seeds(folder, tmp_path):
+def test_the_page_gets_means_and_their_standard_errors(folder, tmp_path):
     page = tmp_path / 'ahead.md'
     page.write_text('Before\n<!-- table: results -->\nold\n<!-- end of table -->\nAfter\n')
     write_report([folder.path], tmp_path / 'ahead')
     text = page.read_text()
     assert 'old' not in text and text.startswith('Before') and text.endswith('After\n')
-    assert '| 128 | 1,024 | SimCLR | 42.0 ± 1.0 | 40.0 ± 0.0 | 45.0 ± 0.0 | 3 |' in text
+    assert '| 128 | 1,024 | SimCLR | 42.0 ± 0.6 | 40.0 ± 0.0 | 45.0 ± 0.0 | 3 |' in text
     lines = (tmp_path / 'ahead' / 'trainings.csv').read_text().splitlines()
     assert len(lines) == 1 + len({(stage, label, setting.key)
                                   for stage, label, setting in folder.plan.asked})
