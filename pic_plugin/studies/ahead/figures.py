@@ -3,55 +3,84 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List, Sequence
 
 import numpy as np
 
+from .spread import Group, group_runs, pooled_deviation, values_of
+
 _STYLE: Dict[Any, Any] = {'svg.hashsalt': 'ahead', 'svg.fonttype': 'path', 'font.size': 9,
           'axes.spines.top': False, 'axes.spines.right': False}
+_KINDS = dict(cifar10='images of CIFAR-10', clothing='photos of clothes')
 
 
-def draw_all(records: List[Dict[str, Any]], out: Path) -> None:
-    """Draw what there are results for: results.svg and why.svg."""
+def draw_all(records: List[Dict[str, Any]], out: Path, stages: Sequence[str]) -> None:
+    """Draw what there are results for: results.svg, full.svg and why.svg.
+
+    Args:
+        records (list[dict]): Of trainings.
+        out (Path): Folder.
+        stages (Sequence[str]): What results.svg shows.
+    """
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
+    figures: Dict[str, Callable[[], Any]] = dict(
+        results=lambda: _results(group_runs(records, stages), plt),
+        full=lambda: _full(records, plt), why=lambda: _why(records, plt))
     with plt.rc_context(_STYLE):
-        for name, draw in (('results', _results), ('why', _why)):
-            figure = draw(records, plt)
+        for name, draw in figures.items():
+            figure = draw()
             if figure is not None:
                 figure.savefig(out / f'{name}.svg', metadata={'Date': None}, bbox_inches='tight')
                 plt.close(figure)
 
 
-def _results(records: List[Dict[str, Any]], plt: Any) -> Any:
-    """kNN and linear accuracy over passes, a column for each number of images."""
-    records = [one for one in records if one['stage'] in ('results_small', 'results_large')]
-    scales = sorted({one['setting'].images for one in records})
+def _results(groups: Dict[Group, List[Dict[str, Any]]], plt: Any) -> Any:
+    """kNN and linear accuracy over passes, a column for each data set and number of images."""
+    scales = sorted({key[:2] for key in groups})
     if not scales:
         return None
     metrics = dict(test_knn200='kNN, k = 200', test_linear='linear')
+    names = list(dict.fromkeys(key[3] for key in groups))
     figure, axes = plt.subplots(len(metrics), len(scales), squeeze=False, sharex=True,
-                                figsize=(3.6 * len(scales), 5.2))
-    for column, images in enumerate(scales):
-        for row, (metric, label) in enumerate(metrics.items()):
-            axis = axes[row][column]
-            for name in dict.fromkeys(one['name'] for one in records):
-                points: Dict[int, List[float]] = {}
-                for one in records:
-                    if one['name'] == name and one['setting'].images == images and metric in one:
-                        points.setdefault(one['setting'].passes, []).append(one[metric])
-                passes = sorted(points)
-                axis.errorbar(passes, [np.mean(points[p]) for p in passes],
-                              [np.std(points[p], ddof=1) if len(points[p]) > 1 else 0
-                               for p in passes], marker='o', markersize=3, capsize=2, label=name)
-            axis.set_xscale('log')
-            axis.set_ylabel(f'{label}, %')
-            if row == 0:
-                axis.set_title(f'{images:,} images')
-            else:
-                axis.set_xlabel('forward passes')
+                                figsize=(3.4 * len(scales), 5.2))
+    for column, (data, images) in enumerate(scales):
+        for axis, (metric, label) in zip(axes[:, column], metrics.items()):
+            deviation = pooled_deviation(groups, data, metric)
+            for name in names:
+                points = {key[2]: values_of(part, metric) for key, part in sorted(groups.items())
+                          if key[:2] == (data, images) and key[3] == name}
+                points = {passes: values for passes, values in points.items() if values}
+                axis.errorbar(list(points), [np.mean(values) for values in points.values()],
+                              [np.nan_to_num(deviation / len(values)**0.5)
+                               for values in points.values()],
+                              marker='o', markersize=3, capsize=2, label=name)
+            axis.set(xscale='log', ylabel=f'{label}, %')
+            axis.set_xticks(lengths := sorted({key[2] for key in groups}),
+                            [f'{passes:,}' for passes in lengths])
+            axis.minorticks_off()
+        axes[0][column].set_title(f'{images:,} {_KINDS.get(data, "images")}')
+        axes[-1][column].set_xlabel('forward passes')
     axes[0][0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def _full(records: List[Dict[str, Any]], plt: Any) -> Any:
+    """kNN on the way, all of CIFAR-10."""
+    records = [one for one in records if one['stage'] == 'full']
+    if not records:
+        return None
+    figure, axis = plt.subplots(figsize=(4.2, 3))
+    for one in records:
+        points = [(part['course'] * one['setting'].batch / 1e6, part['test_knn200'])
+                  for part in one.get('course', []) if 'test_knn200' in part]
+        if 'test_knn200' in one:
+            points.append((one['setting'].passes / 1e6, one['test_knn200']))
+        axis.plot(*zip(*points), marker='o', markersize=3, label=one['name'])
+    axis.set(xlabel='forward passes, millions', ylabel='kNN, k = 200, %')
+    axis.legend(frameon=False, fontsize=8)
     return figure
 
 

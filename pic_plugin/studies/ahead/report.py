@@ -133,9 +133,15 @@ def measures_tables(records: List[Dict[str, Any]]) -> Dict[str, str]:
     measured = [one for one in records if one.get('measures')]
     visits = [(one['name'], row['visit'], f'{row["count"]:,}', f'{row["cosine"]:.3f}',
                f'{row["target_cosine"]:.3f}', f'{row["loss"]:.3f}', f'{row["gradient"]:.2f}',
-               f'{row["turn"]:.2f}') for one in measured for row in one['measures']['by_visit']]
-    absence = [(one['name'], f'{row["mean_steps"]:.0f}', f'{row["count"]:,}', f'{row["mean"]:.3f}')
-               for one in measured for row in one['measures']['cosine_by_absence']]
+               f'{row["turn"]:.2f}') for one in measured for row in one['measures']['by_visit']
+              if row['visit'] <= one['setting'].visits]
+    # Trainings of one order have the same absences: a column each.
+    steps = {round(row['mean_steps']): f'{row["count"]:,}' for one in measured
+             for row in one['measures']['cosine_by_absence']}
+    columns = [{round(row['mean_steps']): f'{row["mean"]:.3f}'
+                for row in one['measures']['cosine_by_absence']} for one in measured]
+    absence = [(number, steps[number], *(column.get(number, '–') for column in columns))
+               for number in sorted(steps)]
     time = [(one['name'], row['step'], f'{row["cosine"]:.3f}', f'{row["loss"]:.3f}',
              f'{row["turn"]:.2f}', f'{row["length"]:.3f}')
             for one in measured for row in one['measures']['by_time']]
@@ -147,7 +153,7 @@ def measures_tables(records: List[Dict[str, Any]]) -> Dict[str, str]:
         visits=_table(['training', 'visit', 'count', 'cosine of row and feature',
                        'after the refresh', 'loss', 'gradient of the row', 'turn, degrees'],
                       visits),
-        absence=_table(['training', 'steps away, mean', 'count', 'cosine of row and feature'],
+        absence=_table(['steps away, mean', 'visits', *(one['name'] for one in measured)],
                        absence),
         time=_table(['training', 'step', 'cosine', 'loss', 'turn, degrees', 'length of a row'],
                     time),
@@ -180,7 +186,7 @@ def _small_stages(records: List[Dict[str, Any]]) -> Tuple[str, ...]:
 
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
-    """Write trainings.csv, tables, figures, and fill tables into page ``out``.md, if it is there.
+    """Write trainings.csv, measures.json and figures, and fill tables into page ``out``.md, made if there is none.
 
     Raises:
         FileNotFoundError: If a folder has no results.
@@ -199,14 +205,13 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
         full=full_table(records), rivals=speed_table(records), **measures_tables(records))
     if 'results_large_tuned' not in small:
         tables['results_tuned'] = results_table(records, ('results_large_tuned', ))
-    for name, table in tables.items():
-        (out / f'{name}.md').write_text(table + '\n')
     measures = {one['name']: one['measures'] for one in records if one.get('measures')}
     (out / 'measures.json').write_text(json.dumps(measures, indent=1))
-    draw_all(records, out)
+    draw_all(records, out, (*small, *clothing))
     page = out.parent / f'{out.name}.md'
-    if page.is_file():
-        page.write_text(fill(page.read_text(), tables))
+    text = page.read_text(encoding='utf-8') if page.is_file() else '\n\n'.join(
+        f'<!-- table: {name} -->\n<!-- end of table -->' for name in tables) + '\n'
+    page.write_text(fill(text, tables), encoding='utf-8')
 
 
 def fill(page: str, tables: Dict[str, str]) -> str:

@@ -76,7 +76,7 @@ def test_the_page_gets_means_and_their_standard_errors(folder, tmp_path):
     write_report([folder.path], tmp_path / 'ahead')
     text = page.read_text()
     assert 'old' not in text and text.startswith('Before') and text.endswith('After\n')
-    assert '| 128 | 1,024 | SimCLR | 42.0 ± 0.6 | 40.0 ± 0.0 | 45.0 ± 0.0 | 3 |' in text
+    assert '| 128 | 1,024 | SimCLR | 42.0 ± 0.5 | 40.0 ± 0.0 | 45.0 ± 0.0 | 3 |' in text
     lines = (tmp_path / 'ahead' / 'trainings.csv').read_text().splitlines()
     assert len(lines) == 1 + len({(stage, label, setting.key)
                                   for stage, label, setting in folder.plan.asked})

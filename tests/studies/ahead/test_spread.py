@@ -8,7 +8,12 @@ import pytest
 from pic_plugin.studies.ahead.report import parts_table
 from pic_plugin.studies.ahead.setting import Setting
 from pic_plugin.studies.ahead.spread import (
-    difference_rows, group_runs, mean_text, pooled_deviation, runs_text)
+    difference_rows,
+    group_runs,
+    mean_text,
+    pooled_deviation,
+    runs_text,
+)
 
 VALUES = {'PIC, refresh': [50.0, 53.0, 55.0], 'SimCLR': [41.0, 42.5], 'MoCo v2': [30.0]}
 
