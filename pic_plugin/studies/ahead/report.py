@@ -186,7 +186,9 @@ def _small_stages(records: List[Dict[str, Any]]) -> Tuple[str, ...]:
 
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
-    """Write trainings.csv, measures.json and figures, and fill tables into page ``out``.md, made if there is none.
+    """Write trainings.csv, measures.json and figures, and fill tables into page ``out``.md.
+
+    Without a page one is made of the tables alone.
 
     Raises:
         FileNotFoundError: If a folder has no results.
