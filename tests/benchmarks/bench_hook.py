@@ -46,7 +46,7 @@ class StepTimes(Hook):
 
 
 def count_time(times):
-    """Let the hook's methods, and those that it puts around the optimizer's step, add their time."""
+    """Let the methods of the hook, and those around the optimizer step, add their time."""
     for cls, name in METHODS:
         setattr(cls, name, timed(getattr(cls, name), times))
 
