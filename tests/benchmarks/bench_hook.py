@@ -17,10 +17,12 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from pic_plugin.bank import SampledClassWeights
 from pic_plugin.engine import InstanceBankHook
 from toys.training import make_config, train
 
-METHODS = ('before_train_iter', 'after_train_iter', '_before_step', '_after_step')
+METHODS = ((InstanceBankHook, 'before_train_iter'), (InstanceBankHook, 'after_train_iter'),
+           (SampledClassWeights, '_before_step'), (SampledClassWeights, '_after_step'))
 
 
 @HOOKS.register_module()
@@ -44,9 +46,9 @@ class StepTimes(Hook):
 
 
 def count_time(times):
-    """Let the methods of InstanceBankHook add their time."""
-    for name in METHODS:
-        setattr(InstanceBankHook, name, timed(getattr(InstanceBankHook, name), times))
+    """Let the methods of the hook, and those around the optimizer step, add their time."""
+    for cls, name in METHODS:
+        setattr(cls, name, timed(getattr(cls, name), times))
 
 
 def timed(method, times):

@@ -25,9 +25,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pic_plugin import collectives
-from pic_plugin.bank import InstanceBank, Planes, sgd_transition
-from pic_plugin.engine.ranks import gather_batch, move_rows, share_slots
+from pic_plugin.bank import SampledClassWeights
+from pic_plugin.communication import SENT, ring_bytes
 from pic_plugin.models import PICHead
 
 MB = 1e6
@@ -43,7 +42,7 @@ class Model(nn.Module):
         super().__init__()
         self.network = nn.Linear(args.feat_dim, args.feat_dim)
         self.head = PICHead(args.feat_dim, num_negatives=args.num_negatives, sharded=sharded)
-        if self.head.is_sharded:
+        if self.head.slots.is_sharded:
             self._ddp_params_and_buffers_to_ignore = ['head.weight']
 
     def forward(self, images: Tensor, ids: List[int]) -> Tensor:
@@ -60,39 +59,29 @@ def train(args: argparse.Namespace, sharded: bool) -> Dict[str, float]:
     wrapped = DistributedDataParallel(model)
     optimizer = torch.optim.SGD(model.parameters(), **SGD)
     num_instances = 8 * args.num_negatives + 8 * args.batch_size * world_size
-    bank = InstanceBank(num_instances, args.num_negatives, head.num_slots, args.feat_dim, seed=0,
-                        num_states=1, rank=rank, world_size=world_size, exchange=move_rows,
-                        shards=share_slots() if sharded else None)
-    head.attach(bank)
+    sampled = SampledClassWeights(head.weight, optimizer, num_instances, args.num_negatives,
+                                  slots=head.slots)
+    head.attach(sampled)
     order = np.random.default_rng(0).permutation(num_instances)
-
-    def planes() -> Planes:
-        state = optimizer.state.get(head.weight, {})
-        return Planes(head.weight.detach(), [state['momentum_buffer']] if state else [])
-
-    with torch.no_grad():
-        bank.start(planes())
-        bank.sample(order[:args.num_negatives], planes())  # the active set is full from here on
+    sampled.start()
+    with torch.no_grad():  # the active set is full from here on
+        sampled.bank.sample(order[:args.num_negatives], sampled.tensors)
     position = args.num_negatives
     for step in range(args.warmup + args.steps):
         if step == args.warmup:
             dist.barrier()
-            collectives.SENT.clear()
+            SENT.clear()
             before = bytes_sent()
         stretch = order[position + rank:position + args.batch_size * world_size:world_size]
         position += args.batch_size * world_size
-        batch, pending = gather_batch(stretch, False)
-        head.begin(batch)
-        with torch.no_grad():
-            bank.sample(batch.ids, planes(), pending)
+        sampled.sample(stretch)
         optimizer.zero_grad()
         wrapped(torch.randn(args.batch_size, args.feat_dim), stretch.tolist()).backward()
         optimizer.step()
-        bank.record_step(sgd_transition(**SGD, first=step == 0))
-    measured = {name: count / args.steps for name, count in collectives.SENT.items()}
+    measured = {name: count / args.steps for name, count in SENT.items()}
     on_sockets = (bytes_sent() - before) / args.steps
     own = sum(parameter.numel() for parameter in model.network.parameters()) * 4
-    measured['all sockets'] = on_sockets - collectives.ring_bytes(own, world_size)
+    measured['all sockets'] = on_sockets - ring_bytes(own, world_size)
     return measured
 
 
@@ -119,7 +108,7 @@ def computed(sharded: bool, world_size: int, num_negatives: int, batch_size: int
     row = 2 * feat_dim * 4  # class weight and momentum
 
     def ring(num_bytes: float) -> float:
-        return collectives.ring_bytes(num_bytes, world_size)
+        return ring_bytes(num_bytes, world_size)
 
     parts = dict.fromkeys(PARTS, 0.0)
     parts['ids'] = others * (2 + batch_size) * 8

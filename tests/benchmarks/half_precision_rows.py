@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Error of class weights whose stored rows are rounded, against dense float64 SGD on all rows.
 
-    python tests/benchmarks/half_precision_rows.py
+    PYTHONPATH=tests python tests/benchmarks/half_precision_rows.py
 
 400 instances, the 64 most recent in the softmax, momentum 0.9, weight decay 1e-3, warm-up and
 cosine. Error: norm of the difference of all class weights over the norm of the class weights.
 """
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent / 'bank'))
-from test_dense_oracle import D, Dense, Sampled, cosine_loss  # noqa: E402
+from toys.dense import D, Dense, Sampled, cosine_loss
 
 N, K, BATCH, STEPS = 400, 64, 16, 2000
 SGD = dict(momentum=0.9, weight_decay=1e-3)
@@ -30,19 +27,18 @@ def train(dtype):
         ids = (rng.integers(0, 100, BATCH) + step // 20 * 4) % N  # a window that moves on
         features = torch.from_numpy(centres[ids] + rng.normal(size=(BATCH, D)))
         active, targets = dense.sample(ids)
-        sampled.sample(ids)
+        places = sampled.sample(ids)
         cosine_loss(features, dense.weight[active], targets).backward()
-        cosine_loss(features.float(), sampled.weight[sampled.bank.softmax_rows],
-                    sampled.bank.positions(ids)).backward()
+        cosine_loss(features.float(), sampled.active, places).backward()
         lr = 0.3 * min((step + 1) / 100, 0.5 * (1 + math.cos(math.pi * step / STEPS)))
         for trained in (dense, sampled):
             trained.optimizer.param_groups[0]['lr'] = lr
         dense.optimizer.step()
-        sampled.step()
+        sampled.optimizer.step()
         for trained in (dense, sampled):
             trained.optimizer.zero_grad()
         if step % 50 == 49:
-            rows = sampled.bank.class_weights(np.arange(N), sampled.weight).double()
+            rows = sampled.rows(np.arange(N)).double()
             expected = dense.weight.detach()
             errors.append(float((rows - expected).norm() / expected.norm()))
     return max(errors), errors[-1]

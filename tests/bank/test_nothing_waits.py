@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Without a GPU: no call of a step is of the kind for which the host would wait for one.
+
+tests/bank/test_cuda.py lets torch itself refuse such calls where there is a GPU.
+"""
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pic_plugin.bank import SampledClassWeights
+from pic_plugin.losses import cosine_softmax, cosine_softmax_loss
+from pic_plugin.losses.blockwise_softmax import class_weight_gradient
+
+aten = torch.ops.aten
+# bool(), int(), float(), .item(), .any() in an `if`; masks whose number of hits must be known.
+WAITING = {aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default,
+           aten.is_nonzero.default, aten.equal.default}
+INDEXING = {aten.index.Tensor, aten.index_put_.default, aten._index_put_impl_.default}
+
+
+class Waits(TorchDispatchMode):
+    """Collects the operations for which a host waits."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        # A number assigned to chosen rows is copied from ordinary memory of the host.
+        is_number = function in (aten.index_put_.default, aten._index_put_impl_.default) and (
+            args[2].dim() == 0)
+        is_mask = function in INDEXING and any(
+            index is not None and index.dtype == torch.bool for index in args[1])
+        if function in WAITING or is_number or is_mask:
+            self.found.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('name', ['SGD', 'AdamW'])
+def test_rows_move_without_waiting(monkeypatch, name):
+    # It looks at targets on a CPU only.
+    monkeypatch.setattr(cosine_softmax_loss, '_check_inputs', lambda *_: None)
+    weight = torch.nn.Parameter(torch.empty(20, 4))
+    optimizer = getattr(torch.optim, name)([weight], lr=0.1, weight_decay=0.1)
+    sampled = SampledClassWeights(weight, optimizer, 100, 20)
+    sampled.start()
+    waits = Waits()
+    for step in range(20):
+        ids = np.arange(8 * step, 8 * step + 8) % 100
+        with waits:
+            targets = sampled.sample(ids)
+            losses, _ = cosine_softmax(torch.randn(8, 4), sampled.active, targets)
+            optimizer.zero_grad()
+            losses.mean().backward()
+        optimizer.step()
+    assert (sampled.missed > 0).all() and not waits.found
+
+
+def test_the_collector_finds_what_waits():
+    waits, tensor = Waits(), torch.zeros(4)
+    with waits:
+        tensor[torch.tensor([1, 2])] = 0
+        bool(tensor.any())
+        tensor[tensor > 0]
+    assert len(waits.found) == 3
+
+
+def test_loss_of_a_gpu_depends_on_no_value():
+    """Tensors of a GPU without memory behind them: whatever asks for a value raises."""
+    with FakeTensorMode():
+        features = torch.empty(8, 4, device='cuda', requires_grad=True)
+        weights = torch.empty(500, 4, device='cuda', requires_grad=True)
+        targets = torch.empty(8, dtype=torch.int64, device='cuda')
+        losses, _ = cosine_softmax(features, weights, targets, block_elements=400)
+        assert losses.shape == (8, )
+        grad = class_weight_gradient(torch.empty(8, device='cuda'), 50, weights.detach(), targets,
+                                     torch.empty(8, 4, device='cuda'),
+                                     torch.empty(500, device='cuda'),
+                                     torch.empty(8, 1, device='cuda'))
+        assert grad.shape == (500, 4)
+        with pytest.raises(DataDependentOutputException):
+            float(losses.mean())
