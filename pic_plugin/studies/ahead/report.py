@@ -79,9 +79,9 @@ def results_table(records: List[Dict[str, Any]], stages: Sequence[str]) -> str:
 
 
 def differences_table(records: List[Dict[str, Any]], stages: Sequence[str]) -> str:
-    """PIC with refresh less each other method (:mod:`.spread`)."""
+    """PIC with refresh minus each other method (:mod:`.spread`)."""
     rows = difference_rows(group_runs(records, stages), METRICS)
-    return _table(['data', 'images', 'forward passes', 'less', *HEADS.values()], rows)
+    return _table(['data', 'images', 'forward passes', 'minus', *HEADS.values()], rows)
 
 
 def parts_table(records: List[Dict[str, Any]]) -> str:

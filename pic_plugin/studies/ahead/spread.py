@@ -79,7 +79,7 @@ def runs_text(part: List[Dict[str, Any]]) -> str:
 
 def difference_rows(groups: Dict[Group, List[Dict[str, Any]]], metrics: Sequence[str]) -> \
         List[List[str]]:
-    """PIC with refresh less each other method: rows of data, images, passes, method, metrics.
+    """PIC with refresh minus each other method: rows of data, images, passes, method, metrics.
 
     A difference's standard error takes the two means as independent: seeds share the order of
     images at most.
