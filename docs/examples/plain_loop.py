@@ -32,10 +32,10 @@ def train(num_steps=300):
     for step in range(num_steps):
         # A window of 128 images that moves on by 16 every 4 steps: each image returns 8 times.
         ids = (16 * (step // 4) + torch.randperm(128)[:BATCH_SIZE]) % NUM_IMAGES
+        optimizer.zero_grad()
         targets = class_weights.sample(ids)  # before the forward pass: brings the rows in
         features = network(augment(images[ids]))
         loss = cosine_softmax(features, class_weights.active, targets)[0].mean()
-        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())

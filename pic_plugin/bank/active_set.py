@@ -92,7 +92,8 @@ class ActiveSet:
             raise ValueError(
                 f'{entering.sum()} classes of this batch find only {room} slots that hold no '
                 'gradient waiting for the optimizer: set PICHead(pending_rows=...) to at least '
-                '(accumulative_counts - 1) * global batch size.')
+                '(accumulative_counts - 1) * global batch size. In a loop of your own: call '
+                'optimizer.zero_grad() before sample(), or give the parameter as many more rows.')
 
         for i, slot in zip(distinct[~entering].tolist(), slots[~entering].tolist()):
             self._waiting.pop(i, None)
@@ -140,7 +141,8 @@ class ActiveSet:
         """
         absent = [i for i in ids.tolist() if i not in self._recent]
         if absent:
-            raise KeyError(f'classes {absent} are not in the softmax.')
+            raise KeyError(f'classes {absent} are not in the softmax: sample their ids before the '
+                           'loss.')
         return np.array([self._recent[i] for i in ids.tolist()], dtype=np.int64)
 
     @property

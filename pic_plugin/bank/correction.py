@@ -16,8 +16,8 @@ class Correction(ABC):
     """How one kind of optimizer moves a row in steps in which it has no gradient.
 
     In dense training a class outside the softmax still moves: momentum pushes it on and weight
-    decay shrinks it (PIC paper, section on weight update correction). A stored row is owed these
-    steps, and :meth:`advance` pays them when it returns. To support another optimizer, write one
+    decay shrinks it (PIC paper, section on weight update correction). A stored row has missed these
+    steps, and :meth:`advance` applies them when it returns. To support another optimizer, write one
     subclass, add it to ``CORRECTIONS`` in ``bank/corrections.py``, and compare it with the dense
     optimizer as tests/bank/test_dense_oracle.py does.
 
@@ -25,9 +25,11 @@ class Correction(ABC):
         optimizers (tuple[str, ...]): Names of the optimizers that it is exact for.
         state_names (tuple[str, ...], optional): Tensors that the optimizer keeps for each row, in
             the order in which they are stored with it. None: as many as there are.
+        corrects (bool): Whether rows are brought up to date at all.
     """
 
     optimizers: tuple[str, ...] = ()
+    corrects = True
     state_names: tuple[str, ...] | None = ()
 
     @property
@@ -103,6 +105,8 @@ class NoCorrection(Correction):
         state_names (tuple[str, ...], optional): Tensors that the optimizer keeps for each row.
             Defaults to None: as many as there are when the first row is stored.
     """
+
+    corrects = False
 
     def __init__(self, state_names: tuple[str, ...] | None = None) -> None:
         self.state_names = state_names

@@ -67,13 +67,20 @@ def correction_for(optimizer: Optimizer, weight: nn.Parameter) -> Correction:
         "optimizer for the network alone, add constructor='PICOptimWrapperConstructor', "
         "class_weights_optimizer=dict(type='SGD', ...) to optim_wrapper. Or set "
         'PICHead(num_negatives=None) for a softmax over all instances, or '
-        'PICHead(correct_weights=False) for uncorrected sampling.')
+        'PICHead(correct_weights=False) for uncorrected sampling (in a loop of your own '
+        'correction=NoCorrection()).')
 
 
-def no_correction_for(optimizer: Optimizer) -> NoCorrection:
-    """Uncorrected sampling, with the states of the optimizer where they are known beforehand."""
-    known = {name: kind.state_names for kind in CORRECTIONS for name in kind.optimizers}
-    return NoCorrection(known.get(type(optimizer).__name__))
+def no_correction_for(optimizer: Optimizer, weight: nn.Parameter) -> NoCorrection:
+    """Uncorrected sampling, with the states of the optimizer where they are known beforehand.
+
+    Args:
+        optimizer (Optimizer): That trains the class weights; any.
+        weight (nn.Parameter): The class weights in the softmax.
+    """
+    group = group_of(optimizer, weight)
+    fits = [kind for kind in CORRECTIONS if kind.reason_against(optimizer, group) is None]
+    return NoCorrection(fits[0].state_names if fits else None)
 
 
 def correction_named(name: str) -> Correction:

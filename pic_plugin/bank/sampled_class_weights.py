@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pic_plugin.communication import communicator
+
 from .correction import Correction
-from .corrections import correction_for, group_of
+from .corrections import correction_for, group_of, no_correction_for
 from .global_batch import GlobalBatch, gather_batch
 from .instance_bank import InstanceBank, SlotTensors, Storage
 from .refresh import LastVisits, Refresh, refresh_rows
@@ -38,8 +40,9 @@ class SampledClassWeights:
         seed (int): Of the initial class weights. Defaults to 0.
         correction (Correction, optional): Defaults to None: the exact one for the optimizer.
         storage (Storage): Where the other rows are kept. Defaults to memory, in float32.
-        slots (Slots, optional): For several processes. Defaults to None: one slot for each row of
-            ``weight``, in this process alone.
+        slots (Slots, optional): For a parameter that is sharded over processes. Defaults to None:
+            one slot for each row of ``weight``, the same in all processes of torch's default group
+            (form it before).
 
     Raises:
         ValueError: If no correction is exact for the optimizer, it does not train ``weight``, or
@@ -53,10 +56,10 @@ class SampledClassWeights:
         >>> class_weights = SampledClassWeights(weight, optimizer, 100, num_negatives=16)
         >>> class_weights.start()
         >>> for ids in torch.arange(100).split(10):
+        ...     optimizer.zero_grad()
         ...     targets = class_weights.sample(ids)
         ...     losses, _ = cosine_softmax(network(torch.randn(10, 8)), class_weights.active,
         ...                                targets)
-        ...     optimizer.zero_grad()
         ...     losses.mean().backward()
         ...     optimizer.step()
         >>> class_weights.rows([0, 99]).shape, len(class_weights.active)
@@ -72,7 +75,10 @@ class SampledClassWeights:
                  correction: Correction | None = None,
                  storage: Storage = Storage(),  # noqa: B008  it cannot be changed
                  slots: Slots | None = None) -> None:
-        slots = slots or Slots(len(weight))
+        slots = slots or Slots(len(weight), communicator())
+        if num_negatives is not None and num_negatives < 1:
+            raise ValueError(f'num_negatives must be at least 1, or None for all instances; not '
+                             f'{num_negatives!r}.')
         needed = min(num_negatives or num_instances, num_instances)
         if len(weight) < slots.num_rows or slots.num_slots < needed:
             raise ValueError(f'weight has {len(weight)} rows for a softmax over {needed} classes: '
@@ -80,12 +86,15 @@ class SampledClassWeights:
         self.weight = weight
         self.optimizer = optimizer
         if correction is None:
-            correction = correction_for(optimizer, weight)
+            is_sampled = num_negatives is not None and num_negatives < num_instances
+            correction = (correction_for(optimizer, weight) if is_sampled
+                          else no_correction_for(optimizer, weight))
         self.bank = InstanceBank(num_instances, num_negatives, slots, weight.shape[1], seed,
                                  correction, storage)
         #: (E,) int64, optimizer steps that the rows had missed which the last sample brought in.
         self.missed = np.empty(0, dtype=np.int64)
         self.batch: GlobalBatch | None = None
+        self._started = False
         self._has_gradient = False
         self.refresh = Refresh()
         #: When images were visited; None where no row is refreshed.
@@ -107,7 +116,13 @@ class SampledClassWeights:
     @torch.no_grad()
     def start(self) -> None:
         """Begin a training: fill the parameter, and open the file of the store."""
+        self._started = True
         self.bank.start(self.tensors)
+        self.bank.open_store()
+
+    def resume(self) -> None:
+        """Go on with a parameter and a bank that were restored, in the place of :meth:`start`."""
+        self._started = True
         self.bank.open_store()
 
     @torch.no_grad()
@@ -125,9 +140,15 @@ class SampledClassWeights:
             :meth:`InstanceBank.targets`.
 
         Raises:
-            ValueError: If an id is outside [0, N), or the global batch has more than K classes.
+            RuntimeError: If :meth:`start` has not been called.
+            TypeError: If ids are not integers.
+            ValueError: If an id is outside [0, N), ids are not a list of numbers, or the global
+                batch has more than K classes.
         """
-        own = torch.as_tensor(ids, dtype=torch.int64).cpu().numpy()
+        if not self._started:
+            raise RuntimeError('call start() once before the first sample(): the class weights '
+                               'have no values yet.')
+        own = _as_ids(ids)
         self.batch, pending = gather_batch(own, self.has_pending_gradient,
                                            self.bank.slots.processes)
         self.missed = self.bank.sample(self.batch.ids, self.tensors, pending)
@@ -185,8 +206,7 @@ class SampledClassWeights:
         Raises:
             ValueError: If an id is outside [0, N).
         """
-        wanted = torch.as_tensor(ids, dtype=torch.int64).cpu().numpy()
-        return self.bank.class_weights(wanted, self.weight)
+        return self.bank.class_weights(_as_ids(ids), self.weight)
 
     @property
     def tensors(self) -> SlotTensors:
@@ -207,8 +227,8 @@ class SampledClassWeights:
     def has_pending_gradient(self) -> bool:
         """Whether rows hold a gradient that the optimizer has not applied, without looking at it.
 
-        None of it is left after zero_grad, which comes also after a step that a gradient scaler
-        skipped.
+        After a step that a gradient scaler skipped there is one until zero_grad has set it to None,
+        as it does by default: call it before :meth:`sample`.
         """
         return self._has_gradient and self.weight.grad is not None
 
@@ -227,3 +247,15 @@ class SampledClassWeights:
         overflow = getattr(optimizer, 'found_inf', None)
         if overflow is None or not float(overflow):
             self.bank.record_step()
+
+
+def _as_ids(ids: Tensor | np.ndarray | Sequence[int]) -> np.ndarray:
+    """(B,) int64, a copy: the caller may use its own again."""
+    given = torch.as_tensor(ids)
+    if given.dim() != 1:
+        raise ValueError(f'ids must be one number for each image, not of shape '
+                         f'{tuple(given.shape)}.')
+    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        if len(given):
+            raise TypeError(f'ids must be integers, not {given.dtype}.')
+    return given.to(torch.int64).cpu().numpy().copy()

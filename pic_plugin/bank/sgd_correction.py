@@ -6,6 +6,7 @@ rate) to a product of one 2x2 matrix per step, which is exact for any schedule.
 """
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,10 @@ class SGDCorrection(Correction):
 
     def decay(self, group: dict[str, Any], num_steps: float) -> float:
         """See :class:`Correction`; momentum multiplies what decay does to a row."""
-        return (num_steps * float(group['lr']) * group['weight_decay']
-                / (1 - group['momentum']))
+        exponent = num_steps * float(group['lr']) * group['weight_decay']
+        if group['momentum'] >= 1:  # nothing slows a row down
+            return math.inf if exponent > 0 else 0.0
+        return exponent / (1 - group['momentum'])
 
     def __len__(self) -> int:
         return len(self.transitions)

@@ -118,7 +118,7 @@ def sample_class_weights(runner: Runner, head: PICHead,
         seed=runner.seed,
         correction=(correction_for(optimizer, head.weight)
                     if head.correct_weights and not head.is_full
-                    else no_correction_for(optimizer)),
+                    else no_correction_for(optimizer, head.weight)),
         storage=Storage(path, head.storage.get('dtype', 'float32')),
         slots=head.slots)
     class_weights.refresh_with(Refresh(head.refresh_returning, _away(runner, head)))

@@ -12,7 +12,6 @@ from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 
-from pic_plugin.bank import NoCorrection
 from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.datasets.plan import describe_data
 from pic_plugin.engine.head_setup import find_model
@@ -190,7 +189,7 @@ def describe_plan(runner: Runner, head: PICHead) -> str:
         f'PIC: {head.num_instances:,} instances, softmax over '
         + (f'all of them{why_all}.' if bank.is_full else
            f'the {num_active:,} sampled most recently, '
-           f'{"WITHOUT" if isinstance(bank.correction, NoCorrection) else "with"} weight-update '
+           f'{"with" if bank.correction.corrects else "WITHOUT"} weight-update '
            'correction.'),
         f'Scheduler: {type(sampler).__name__}'
         + ('' if window is None else f', window {window:,} images, stride {sampler.stride:,}')

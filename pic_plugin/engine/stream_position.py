@@ -35,7 +35,7 @@ class StreamPosition:
         self.sampler: Optional[SlidingWindowSampler] = (
             sampler if isinstance(sampler, SlidingWindowSampler) else None)
         self._restored: Optional[Dict[str, int]] = None
-        self._epoch = self._first_iter = self._first_offset = 0
+        self._epoch = self._first_iter = self._first_offset = self._batch = 0
         if self.sampler is None:
             return
         if self.sampler.endless and isinstance(runner.train_loop, EpochBasedTrainLoop):

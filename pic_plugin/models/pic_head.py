@@ -90,7 +90,7 @@ class PICHead(BaseModule):
                                    ('returning_after', returning_after, 0)):
             if value is not None and (not isinstance(value, int) or value < least):
                 raise ValueError(f'{name} must be an integer of at least {least}, not {value!r}.')
-        if not 0 <= refresh_returning <= 1:
+        if not isinstance(refresh_returning, (int, float)) or not 0 <= refresh_returning <= 1:
             raise ValueError('refresh_returning is the share of 0 to 1 by which a row is turned, '
                              f'not {refresh_returning!r}.')
         self.feat_dim = feat_dim
@@ -279,9 +279,11 @@ def instance_ids(data_samples: Sequence[Any]) -> np.ndarray:
 
 
 def _check_storage(storage: dict) -> dict:
+    if not isinstance(storage, dict):
+        storage = dict(type=storage)
     storage = {key: value for key, value in storage.items() if key != '_scope_'}
     kinds = dict(memory={'type', 'dtype'}, mmap={'type', 'dtype', 'path'})
-    known: set = kinds.get(storage.get('type', ''), set())
+    known: set = kinds.get(str(storage.get('type')), set())
     if not known or set(storage) - known or storage.get('dtype', 'float32') not in DTYPES:
         raise ValueError(f"storage {storage} is unknown: choose dict(type='memory') or "
                          "dict(type='mmap', path=...), if wanted with dtype= one of "

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pic_plugin.bank import BankFileError, InstanceBank, NoCorrection, read_bank, write_bank
+from pic_plugin.bank import BankFileError, InstanceBank, read_bank, write_bank
 
 from .bank_state import ACTIVE_SET_ARRAYS, check_bank_header
 
@@ -40,7 +40,7 @@ def identity_of(bank: InstanceBank) -> dict[str, Any]:
         num_negatives=None if bank.active_set is None else bank.active_set.num_negatives,
         num_slots=bank.slots.num_slots,
         feat_dim=bank.feat_dim,
-        correct=not isinstance(correction, NoCorrection),
+        correct=correction.corrects,
         correction=type(correction).__name__,
         num_states=bank.num_states,
         seed=bank.seed,
@@ -89,10 +89,14 @@ def read_bank_files(paths: Iterable[Path],
         BankFileError: If a file is missing, damaged, or of another checkpoint, run or process.
     """
     for path in paths:
+        checked = False
         for kind, values, arrays in read_bank(path):
             if kind == 'header':
                 check_bank_header(path, values, state)
+                checked = True
                 continue
+            if not checked:
+                raise BankFileError(f'{path} does not say which checkpoint it belongs to: {ADVICE}')
             if kind == 'rows' and _outside(arrays['ids'], state['num_instances']):
                 raise BankFileError(f"{path} holds ids that are none of its run's "
                                     f'{state["num_instances"]} instances: {ADVICE}')
@@ -138,6 +142,10 @@ def restore_bank(bank: InstanceBank, state: dict[str, Any], paths: Iterable[Path
         if kind == 'transitions':
             steps.setdefault(values['name'], []).append(arrays['products'])
         if kind == 'rows':
+            shape = (1 + (bank.num_states or 0), bank.feat_dim)
+            if arrays['values'].shape[1:] != shape:
+                raise BankFileError(f"rows of shape {arrays['values'].shape[1:]} were saved where "
+                                    f'{shape} fit: {ADVICE}')
             ids = renumber(arrays['ids'])
             own = bank.slots.owns(ids)
             if own.any():
@@ -145,9 +153,20 @@ def restore_bank(bank: InstanceBank, state: dict[str, Any], paths: Iterable[Path
         if kind == 'head' and on_head is not None:
             on_head(arrays['slots'], arrays['values'])
         if kind == 'end':
-            bank.correction.load_state_dict(
-                {name: np.concatenate(parts) for name, parts in steps.items()})
+            _restore_correction(bank, {name: np.concatenate(parts)
+                                       for name, parts in steps.items()})
             steps = {}
+
+
+def _restore_correction(bank: InstanceBank, state: Arrays) -> None:
+    try:
+        bank.correction.load_state_dict(state)
+    except (ValueError, KeyError) as error:
+        raise BankFileError(f'the optimizer steps in a bank file do not belong together ({error}): '
+                            f'{ADVICE}') from error
+    if bank.correction.corrects and len(bank.correction) != bank.step:
+        raise BankFileError(f'a bank file knows {len(bank.correction)} of the {bank.step} steps '
+                            f'of its checkpoint: {ADVICE}')
 
 
 def _outside(numbers: np.ndarray, count: int) -> bool:

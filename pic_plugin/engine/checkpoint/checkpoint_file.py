@@ -19,6 +19,7 @@ from pic_plugin.engine.runner_private import (
     resumes,
     wrap_method,
 )
+from pic_plugin.files import write_atomically
 
 
 def check_checkpoint_file(path: Union[str, Path]) -> None:
@@ -101,14 +102,14 @@ def mend_last_checkpoint(runner: Runner) -> None:
     if pointer.exists() and Path(pointer.read_text().strip()).is_file():
         return
     complete = [path for path in pointer.parent.glob('*.pth')
-                if re.fullmatch(r'(epoch|iter)_\d+', path.stem) and zipfile.is_zipfile(path)]
+                if re.fullmatch(r'(epoch|iter)_\d+|interrupted', path.stem)
+                and zipfile.is_zipfile(path)]
     if not complete:
         if pointer.exists():
             pointer.unlink()
         return
-    newest = max(complete, key=lambda path: int(path.stem.split('_')[1]))
+    newest = max(complete, key=lambda path: (
+        path.stat().st_mtime_ns, *map(int, re.findall(r'\d+', path.stem))))
     runner.logger.warning(f'{pointer} is missing, empty or names a file that is gone; the newest '
                           f'complete checkpoint is {newest}.')
-    partial = pointer.with_name('last_checkpoint.partial')
-    partial.write_text(str(newest))
-    os.replace(partial, pointer)
+    write_atomically(pointer, str(newest))

@@ -34,7 +34,8 @@ class HeadRows:
     def all_states(self, checkpoint: dict) -> Dict[int, Dict[str, Any]]:
         """What the optimizer of the head keeps, by the places of parameters; {} if not saved."""
         saved = checkpoint.get('optimizer') or {}
-        # With several optimizers there is a dict for each.
+        # With several optimizers there is a dict for each; PICOptimWrapperConstructor names them.
+        saved = saved.get('class_weights', saved)
         for part in ([saved] if 'state' in saved else saved.values()):
             if isinstance(part, dict) and sum(
                     len(group['params']) for group in part['param_groups']) == self._num_parameters:

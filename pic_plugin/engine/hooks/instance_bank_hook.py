@@ -140,7 +140,7 @@ class InstanceBankHook(Hook):
         assert self.class_weights is not None, 'before_run has made them'
         self.stream.restore(runner)
         if self._restored:
-            on_all_ranks(self.bank.open_store)
+            on_all_ranks(self.class_weights.resume)
         else:
             if runner.iter:
                 raise RuntimeError(

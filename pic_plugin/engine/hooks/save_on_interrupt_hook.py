@@ -17,6 +17,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from mmpretrain.registry import HOOKS
 
+from pic_plugin.engine.runner_private import last_checkpoint_file
+from pic_plugin.files import write_atomically
+
 FILE = 'interrupted.pth'
 PATIENCE = 2.0  # seconds
 
@@ -123,7 +126,7 @@ class SaveOnInterruptHook(Hook):
         runner.save_checkpoint(runner.work_dir, FILE, meta=meta)
         file = Path(runner.work_dir) / FILE
         if dist.is_main_process():
-            (Path(runner.work_dir) / 'last_checkpoint').write_text(str(file))
+            write_atomically(last_checkpoint_file(runner), str(file))
         runner.logger.warning(
             f'{signal.Signals(number).name}: stopped after iteration {meta["iter"]} and saved '
             f'{file}. To go on, give the same command with --resume and --work-dir '

@@ -93,11 +93,11 @@ class BankHead:
 
     def step(self, ids: np.ndarray, features: Tensor) -> Step:
         """See :class:`Head`."""
+        self.optimizer.zero_grad()
         start = now(self.weight)
         targets = self.sampled.sample(ids)
         sampled = now(self.weight)
         loss, _ = self.loss.with_accuracy(features, self.sampled.active, targets)
-        self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         end = now(self.weight)

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The core in a loop of one's own: what goes in and out, and what is refused.
+
+That it trains as the dense optimizer does is in test_dense_oracle.py.
+"""
+import doctest
+
+import numpy as np
+import pytest
+import torch
+
+from pic_plugin.bank import NoCorrection, SampledClassWeights, sampled_class_weights
+from toys.processes import run_ranks
+from toys.sampled import make, step, train_in_a_process
+
+
+def test_the_example_of_the_docstring():
+    result = doctest.testmod(sampled_class_weights)
+    assert result.attempted > 5 and not result.failed
+
+
+def test_rows_before_start_have_no_values():
+    with pytest.raises(RuntimeError, match=r'call start\(\) once'):
+        make().sample([1, 2])
+
+
+@pytest.mark.parametrize('num_negatives', [8, None])
+def test_the_caller_may_use_its_ids_again(num_negatives):
+    sampled = make(num_negatives)
+    sampled.start()
+    ids = torch.tensor([5, 9, 5])
+    targets = sampled.sample(ids)
+    expected = targets.clone()
+    ids.zero_()
+    assert torch.equal(targets, expected) and sampled.batch.ids.tolist() == [5, 9, 5]
+
+
+@pytest.mark.parametrize('ids, error, message', [
+    ([1.7, 2.2], TypeError, 'integers, not torch.float32'),
+    ([[1, 2]], ValueError, r'not of shape \(1, 2\)'),
+    ([True], TypeError, 'integers'),
+    ([40], ValueError, r'outside the 40 instances'),
+    (range(9), ValueError, '9 instances does not fit num_negatives=8'),
+])
+def test_ids_that_are_none(ids, error, message):
+    sampled = make()
+    sampled.start()
+    with pytest.raises(error, match=message):
+        sampled.sample(list(ids))
+
+
+def test_sizes_that_do_not_fit():
+    with pytest.raises(ValueError, match='weight has 5 rows for a softmax over 8 classes'):
+        make(num_rows=5)
+    with pytest.raises(ValueError, match='at least 1, or None'):
+        make(0, num_rows=4)
+    weight = torch.nn.Parameter(torch.empty(8, 4))
+    other = torch.optim.SGD([torch.nn.Parameter(torch.empty(1))], lr=0.1)
+    with pytest.raises(ValueError, match='does not train the class weights'):
+        SampledClassWeights(weight, other, 40, 8)
+
+
+def test_a_softmax_over_all_needs_no_correction():
+    sampled = make(None, optimizer=torch.optim.Adagrad, options=dict(lr=0.1))
+    sampled.start()
+    step(sampled, [1, 2])
+    sampled.optimizer.step()
+    assert sampled.bank.is_full and not sampled.bank.correction.corrects
+    with pytest.raises(ValueError, match=r'correction=NoCorrection\(\)'):
+        make(8, optimizer=torch.optim.Adagrad, options=dict(lr=0.1))
+
+
+def test_uncorrected_rows_keep_all_that_the_optimizer_has():
+    """amsgrad keeps three tensors for each row, where AdamW without it keeps two."""
+    sampled = make(optimizer=torch.optim.AdamW, options=dict(lr=0.1, amsgrad=True),
+                   correction=NoCorrection())
+    sampled.start()
+    for first in (0, 8, 16, 0):
+        step(sampled, np.arange(first, first + 8))
+        if first < 16:
+            sampled.optimizer.step()
+    assert sampled.bank.num_states == 3
+    state = sampled.optimizer.state[sampled.weight]
+    assert state['max_exp_avg_sq'].abs().sum() > 0
+
+
+def test_a_step_that_a_scaler_skipped_leaves_nothing_behind():
+    sampled, dense = make(), make(None)
+    for trained in (sampled, dense):
+        trained.start()
+        for number, first in enumerate((0, 8, 16, 24, 32, 0)):
+            step(trained, np.arange(first, first + 8))
+            if number != 2:  # what a gradient scaler does that found an overflow
+                trained.optimizer.step()
+    assert sampled.bank.step == 5
+    assert torch.isfinite(sampled.rows(range(40))).all()
+
+
+def test_several_processes_share_their_batches_without_being_told():
+    (ids, rows), (other_ids, other_rows) = run_ranks(train_in_a_process, 2)
+    assert ids == other_ids and len(ids) == 16
+    assert {9, 29} & set(ids) and np.array_equal(rows, other_rows)
