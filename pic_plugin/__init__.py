@@ -8,10 +8,14 @@ Where mmengine, mmcv and mmpretrain are not installed at all, there is the core 
 of one's own, which needs torch and numpy alone: ``pic_plugin.bank`` with ``SampledClassWeights``,
 and ``pic_plugin.losses``.
 """
+import warnings
 from typing import Any
 
 from .dependencies import CORE_ONLY, check_dependencies, has_openmmlab, warn_of_core_only
 from .version import __version__
+
+# mmcv-lite's, of an operation that nothing here uses.
+warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
 
 if has_openmmlab():
     # Before the imports below, which would fail on a wrong version with a message of their own.

@@ -60,7 +60,8 @@ def open_inputs(config: str, folder: Optional[str] = None, side: Optional[int] =
                          'are: give --side PIXELS.')
     if side < 1:
         raise ValueError(f'--side must be at least 1 pixel, not {side}.')
-    images = open_images(folder, evaluated_dataset(cfg))
+    trained = (cfg.get('train_dataloader') or {}).get('dataset')
+    images = open_images(folder, evaluated_dataset(cfg) or trained)
     return Inputs(cfg, side, images, choose(len(images), num_images))
 
 

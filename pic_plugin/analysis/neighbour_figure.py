@@ -44,7 +44,10 @@ def make_cells(images: Images, indices: Sequence[int], queries: Sequence[int], r
 
     def cell(place: int, query: int, title: str) -> Cell:
         index = indices[place]
-        _, pictures = next(iter(images.batches([index], side, 1)))
+        # Unreadable pictures have class weights, too: a grey square that says so.
+        pictures = next((batch for _, batch in images.batches([index], side, 1)), None)
+        if pictures is None:
+            pictures, title = np.full((1, side, side, 3), 128, np.uint8), 'unreadable'
         if images.labels is None:
             return Cell(pictures[0], title, None)
         label = images.labels[index]

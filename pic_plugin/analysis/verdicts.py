@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the numbers of a run say, in words, where they allow a verdict; each with a page that helps.
+"""Verdicts in words on the numbers of a run, each with a page that helps.
 
 Pure functions over the scalars that mmengine wrote: the same verdicts for a run that is over and
 for one that is under way.

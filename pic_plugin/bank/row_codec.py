@@ -26,8 +26,8 @@ class RowCodec:
 
     AdamW's second moments are squares: those of one row span twice as many decades as its
     gradients, more than float16 has below the row's largest, and one that is rounded to zero makes
-    a step of first moment / eps. ``float16`` therefore keeps the root of such a plane; ``bfloat16``
-    has float32's range.
+    a step of first moment / eps. ``float16`` therefore keeps the root of such a tensor;
+    ``bfloat16`` has float32's range.
 
     Args:
         dtype (str): 'float32', 'float16' or 'bfloat16'.

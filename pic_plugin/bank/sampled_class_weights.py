@@ -125,6 +125,55 @@ class SampledClassWeights:
         self._started = True
         self.bank.open_store()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that :meth:`load_state_dict` continues from, bit for bit.
+
+        Save it with the state dicts of the network, of ``weight`` and of the optimizer; each of
+        several processes saves its own. It holds all stored rows in memory.
+
+        Returns:
+            dict: Plain values and tensors, which ``torch.load(..., weights_only=True)`` reads.
+        """
+        bank = self.bank
+        state: dict[str, Any] = dict(
+            num_instances=bank.num_instances, seed=bank.seed, step=bank.step,
+            correction={name: torch.from_numpy(array.copy())
+                        for name, array in bank.correction.state_dict().items()})
+        if bank.active_set is not None:
+            state['active_set'] = {name: torch.from_numpy(array.copy())
+                                   for name, array in bank.active_set.state_dict().items()}
+        if bank.store is not None:
+            state['rows'] = [tuple(map(torch.from_numpy, part)) for part in bank.store.written()]
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state, in the place of :meth:`start`.
+
+        Args:
+            state (dict): Of :meth:`state_dict`, from a run with the same images, K, optimizer and
+                number of processes. Load ``weight`` and the optimizer as well.
+
+        Raises:
+            ValueError: If it is of a run with other images or another K.
+        """
+        bank = self.bank
+        if state['num_instances'] != bank.num_instances or bank.is_full != (
+                'active_set' not in state):
+            raise ValueError(f'the state is of a run with {state["num_instances"]} images, this one '
+                             f'has {bank.num_instances}, or one of them has a softmax over all: '
+                             'go on with the same images and num_negatives.')
+        bank.seed, bank.step = state['seed'], state['step']
+        if bank.active_set is not None:
+            bank.active_set.load_state_dict(
+                {name: tensor.numpy().copy() for name, tensor in state['active_set'].items()})
+        bank.correction.load_state_dict(
+            {name: tensor.numpy() for name, tensor in state['correction'].items()})
+        size = bank.slots.processes.size
+        for rows, steps, values in state.get('rows', ()):
+            bank.put(rows.numpy() * size + bank.slots.processes.rank, steps.numpy(),
+                     values.numpy())
+        self.resume()
+
     @torch.no_grad()
     def sample(self, ids: Tensor | np.ndarray | Sequence[int]) -> Tensor:
         """Bring the classes of this process's batch into the softmax; call it before each step.

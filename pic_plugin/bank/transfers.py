@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """A copy of a host array on a device; on a GPU, queued behind the work that it has already.
+    """A host array on a device; on a GPU a copy, queued behind the work that it has already.
 
     Through pinned memory, which torch keeps until the copy is done: from ordinary memory the host
     would wait for the GPU.
@@ -29,7 +29,7 @@ class HostCopy:
     def __init__(self, tensor: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
         if tensor.device.type != 'cuda':
-            self._tensor = tensor.cpu()
+            self._tensor = tensor.clone()
             return
         self._tensor = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         self._tensor.copy_(tensor, non_blocking=True)

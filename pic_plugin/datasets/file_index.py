@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a place holds, made once: kept on disk and mapped into memory at the next start."""
+"""The index of a place's files, kept on disk and mapped into memory at the next start."""
 from __future__ import annotations
 
 import hashlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was found where a data set looked, and what was left out and why: one printable object."""
+"""The report of a search for pictures: files found and files left out, with the reason."""
 from __future__ import annotations
 
 from collections import Counter

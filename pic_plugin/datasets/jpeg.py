@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the header of a JPEG file says: size, channels and EXIF orientation."""
+"""The header of a JPEG file: size, channels and EXIF orientation."""
 from __future__ import annotations
 
 import struct

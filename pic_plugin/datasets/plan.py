@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the plan of a training says of its data."""
+"""The lines about the data in the plan of a training."""
 from __future__ import annotations
 
 from typing import Any, List

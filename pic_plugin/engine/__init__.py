@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens around a step: hooks for mmengine's Runner, and one that runs on CPUs."""
+"""mmengine's side of a training: hooks, and a Runner that works on CPUs."""
 from pic_plugin.engine.cpu_runner import CPURunner
 from pic_plugin.engine.hooks.compare_with_untrained_hook import CompareWithUntrainedHook
 from pic_plugin.engine.hooks.instance_bank_hook import InstanceBankHook

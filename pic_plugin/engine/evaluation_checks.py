@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What would end a training at its first evaluation, hours later, found before the first step."""
+"""Faults of the evaluation data, found before the first step and not hours later."""
 from __future__ import annotations
 
 from collections.abc import Iterator

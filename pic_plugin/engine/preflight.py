@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is checked and said before the first step."""
+"""Checks before the first step, and the plan that a training prints there."""
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that touches private or replaced parts of mmengine's Runner, in one place.
+"""The private parts of mmengine's Runner that checks, saving and resuming rely on, in one place.
 
 mmengine 0.10 has no public way to any of it. tests/engine/test_runner_private.py runs with every
 version of mmengine that setup.py allows.

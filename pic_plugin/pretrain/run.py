@@ -70,6 +70,8 @@ class QuietRunner(CPURunner):
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
                 handler.setLevel(logging.WARNING)
+                # mmengine's own CheckpointHook uses what mmengine is about to drop.
+                handler.addFilter(lambda record: 'will be deprecated' not in record.getMessage())
         return logger
 
 

@@ -100,3 +100,35 @@ def test_several_processes_share_their_batches_without_being_told():
     (ids, rows), (other_ids, other_rows) = run_ranks(train_in_a_process, 2)
     assert ids == other_ids and len(ids) == 16
     assert {9, 29} & set(ids) and np.array_equal(rows, other_rows)
+
+
+@pytest.mark.parametrize('optimizer, options', [
+    (torch.optim.SGD, dict(lr=0.1, momentum=0.9, weight_decay=0.01)),
+    (torch.optim.AdamW, dict(lr=0.01, weight_decay=0.1)),
+])
+@pytest.mark.parametrize('num_negatives', [8, None])
+def test_a_saved_loop_goes_on_bit_for_bit(tmp_path, optimizer, options, num_negatives):
+
+    def train(sampled, numbers):
+        for number in numbers:
+            step(sampled, (5 * number + np.arange(8)) % 40)
+            sampled.optimizer.step()
+
+    whole = make(num_negatives, optimizer=optimizer, options=options)
+    whole.start()
+    train(whole, range(20))
+    torch.save(dict(sampled=whole.state_dict(), weight=whole.weight.detach(),
+                    optimizer=whole.optimizer.state_dict()), tmp_path / 'half.pth')
+    train(whole, range(20, 40))
+
+    state = torch.load(tmp_path / 'half.pth', weights_only=True)
+    part = make(num_negatives, optimizer=optimizer, options=options)
+    part.weight.data.copy_(state['weight'])
+    part.optimizer.load_state_dict(state['optimizer'])
+    part.load_state_dict(state['sampled'])
+    train(part, range(20, 40))
+    assert torch.equal(part.rows(range(40)), whole.rows(range(40)))
+    assert torch.equal(part.active_ids, whole.active_ids)
+    with pytest.raises(ValueError, match='go on with the same images and num_negatives'):
+        make(None if num_negatives else 8, optimizer=optimizer,
+             options=options).load_state_dict(state['sampled'])

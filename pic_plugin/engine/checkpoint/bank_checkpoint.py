@@ -171,7 +171,7 @@ class BankCheckpoint:
                              ) from error
         check_same_run(state, dict(identity_of(self.bank), optimizer=self.optimizer))
         self._match_images(checkpoint, state)
-        for notice in schedule_notices(self.runner, checkpoint.get('meta', {})):
+        for notice in schedule_notices(self.runner, checkpoint):
             self.runner.logger.warning(notice)
         if self._by_slots(state):
             paths = self._paths(self._resumed_from, state)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a checkpoint says of the bank, checked before any of it is believed."""
+"""The bank's entry of a checkpoint, checked before any of it is believed."""
 from __future__ import annotations
 
 import re

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tells an image from all others for good, so that class weights follow it to a new place."""
+"""Lasting identities of images, by which class weights follow them to a new place."""
 from __future__ import annotations
 
 import os

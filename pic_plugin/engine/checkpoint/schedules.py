@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmengine.dist import get_world_size
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 
-def schedule_notices(runner: Runner, meta: dict) -> list[str]:
+def schedule_notices(runner: Runner, checkpoint: dict[str, Any]) -> list[str]:
     """Whether saved schedulers, which count iterations, still fit a run that is resumed.
 
     Args:
         runner (Runner): Of the run that resumes.
-        meta (dict): Of the checkpoint: how many epochs and iterations it has seen.
+        checkpoint (dict): Its ``meta`` says how many epochs and iterations it has seen, and
+            ``pic_stream`` how far into the next epoch.
     """
+    meta = checkpoint.get('meta', {})
     epochs, iterations = meta.get('epoch', 0), meta.get('iter', 0)
     num_batches = len(runner.train_dataloader)
+    # Saved within an epoch: what is done of it is not of the whole epochs.
+    begun = (checkpoint.get('pic_stream') or {}).get('offset') or 0
+    iterations -= begun // ((runner.train_dataloader.batch_size or 1) * get_world_size())
     if not epochs or iterations == epochs * num_batches or not isinstance(
             runner.train_loop, EpochBasedTrainLoop):
         return []

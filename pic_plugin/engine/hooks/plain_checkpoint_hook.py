@@ -19,7 +19,7 @@ from pic_plugin.engine.stream_position import StreamPosition
 
 @HOOKS.register_module()
 class PlainCheckpointHook(Hook):
-    """Checkpoints of plain containers, and random numbers that depend on the epoch alone.
+    """Checkpoints of plain containers, and random numbers that depend on the place in the training.
 
     For trainings without an ``InstanceBankHook``, which does the same: linear evaluation,
     fine-tuning, other algorithms. mmengine 0.10 cannot resume from its own checkpoints with
