@@ -74,7 +74,7 @@ def test_a_version_out_of_range_is_named(name, version):
 
 
 @pytest.mark.parametrize('name, version', [
-    ('torch', '2.1.0'), ('mmengine', '0.10.0'), ('mmengine', '0.11.0rc1'), ('mmcv', '2.0.0'),
+    ('torch', '2.1.0'), ('mmengine', '0.10.3'), ('mmengine', '0.10.7'), ('mmcv', '2.0.0'),
     ('mmpretrain', '1.2.0'), ('mmpretrain', '1.10')])
 def test_ends_of_the_ranges_pass(name, version):
     check_dependencies(importer=importer(numpy='1.26.4', **{name: version}))

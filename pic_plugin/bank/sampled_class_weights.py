@@ -159,9 +159,10 @@ class SampledClassWeights:
         bank = self.bank
         if state['num_instances'] != bank.num_instances or bank.is_full != (
                 'active_set' not in state):
-            raise ValueError(f'the state is of a run with {state["num_instances"]} images, this one '
-                             f'has {bank.num_instances}, or one of them has a softmax over all: '
-                             'go on with the same images and num_negatives.')
+            raise ValueError(
+                f'the state is of a run with {state["num_instances"]} images and this one has '
+                f'{bank.num_instances}, or one of them has a softmax over all: go on with the same '
+                'images and num_negatives.')
         bank.seed, bank.step = state['seed'], state['step']
         if bank.active_set is not None:
             bank.active_set.load_state_dict(

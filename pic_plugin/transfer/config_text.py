@@ -30,12 +30,15 @@ def value_in_config(text: str, name: str) -> Optional[Any]:
 
 
 class _DictCalls(ast.NodeTransformer):
-    """Turns ``dict(key=value)`` into ``{'key': value}``, which literal_eval takes."""
+    """Turns ``dict({'a.b': 1}, key=value)`` into ``{'a.b': 1, 'key': value}``, a literal."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or node.args:
+        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or len(node.args) > 1 or (
+                not all(isinstance(argument, ast.Dict) for argument in node.args)):
             return node  # literal_eval refuses it
-        return ast.Dict([None if keyword.arg is None else ast.Constant(keyword.arg)
-                         for keyword in node.keywords],
-                        [keyword.value for keyword in node.keywords])
+        keys = [key for argument in node.args for key in argument.keys]
+        values = [value for argument in node.args for value in argument.values]
+        return ast.Dict(keys + [None if keyword.arg is None else ast.Constant(keyword.arg)
+                                for keyword in node.keywords],
+                        values + [keyword.value for keyword in node.keywords])

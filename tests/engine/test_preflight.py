@@ -146,8 +146,8 @@ def test_no_hook(work_dir):
 
 
 @pytest.mark.parametrize('options, match', [
-    (dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1))),
-     'exact for torch.optim.SGD only.*AdamW.*correct_weights=False'),
+    (dict(optim_wrapper=dict(optimizer=dict(type='RMSprop', lr=0.1))),
+     'exact for torch.optim.SGD and torch.optim.AdamW only.*RMSprop.*correct_weights=False'),
     (dict(head=dict(num_negatives=7)), '8 instances does not fit num_negatives=7'),
 ])
 def test_sizes_and_optimizer(work_dir, options, match):

