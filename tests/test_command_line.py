@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that the analysis tools write."""
+"""Names of files in what the tools write and print."""
 import os
 
 from pic_plugin.analysis.images import Images, Skipped
-from pic_plugin.tools.analysis_inputs import report_skipped, write_csv
+from pic_plugin.command_line import report_skipped
+from pic_plugin.files import write_csv
 
 
 def test_names_are_written_as_the_bytes_that_they_are(tmp_path):
