@@ -94,6 +94,8 @@ class SampledClassWeights:
         #: (E,) int64, optimizer steps that the rows had missed which the last sample brought in.
         self.missed = np.empty(0, dtype=np.int64)
         self.batch: GlobalBatch | None = None
+        #: What the last :meth:`sample` returned.
+        self.targets = torch.empty(0, dtype=torch.int64)
         self._started = False
         self._has_gradient = False
         self.refresh = Refresh()
@@ -205,7 +207,8 @@ class SampledClassWeights:
         if self.last_visits is not None:
             self._returning = self.last_visits.visit(self.batch.ids, self.bank.step,
                                                      self.refresh.away)
-        return to_device(self.bank.targets(self.batch).numpy(), self.weight.device)
+        self.targets = to_device(self.bank.targets(self.batch).numpy(), self.weight.device)
+        return self.targets
 
     @torch.no_grad()
     def turn_returning(self, features: Tensor) -> None:

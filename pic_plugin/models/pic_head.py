@@ -209,7 +209,8 @@ class PICHead(BaseModule):
         if train_weights:
             sampled.turn_returning(features)
         class_weights = sampled.active if train_weights else sampled.active.detach()  # (A, d)
-        targets = to_device(sampled.bank.targets(batch).numpy(), features.device)
+        targets = sampled.targets if batch is sampled.batch else to_device(
+            sampled.bank.targets(batch).numpy(), features.device)
         inputs: List[Any] = [features, class_weights, targets]
         if sampled.bank.slots.is_sharded:
             inputs.append(Shards(sampled.bank.slots.processes, batch.sizes))
