@@ -34,11 +34,14 @@ class _DictCalls(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        if not isinstance(node.func, ast.Name) or node.func.id != 'dict' or len(node.args) > 1 or (
-                not all(isinstance(argument, ast.Dict) for argument in node.args)):
+        keys: list[Optional[ast.expr]] = []
+        values: list[ast.expr] = []
+        for argument in node.args[:1]:
+            if isinstance(argument, ast.Dict):
+                keys, values = list(argument.keys), list(argument.values)
+        is_dict = isinstance(node.func, ast.Name) and node.func.id == 'dict'
+        if not is_dict or (node.args and not keys):
             return node  # literal_eval refuses it
-        keys = [key for argument in node.args for key in argument.keys]
-        values = [value for argument in node.args for value in argument.values]
-        return ast.Dict(keys + [None if keyword.arg is None else ast.Constant(keyword.arg)
-                                for keyword in node.keywords],
-                        values + [keyword.value for keyword in node.keywords])
+        return ast.Dict([*keys, *(None if keyword.arg is None else ast.Constant(keyword.arg)
+                                for keyword in node.keywords)],
+                        [*values, *(keyword.value for keyword in node.keywords)])
