@@ -2,7 +2,8 @@
 """Class weights with recent negatives for any training loop: no Runner, no registry."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ class SampledClassWeights:
         self._returning = np.empty(0, dtype=np.int64)  # places in the batch of all processes
         optimizer.register_step_pre_hook(self._before_step)
         optimizer.register_step_post_hook(self._after_step)
-        weight.register_post_accumulate_grad_hook(self._after_accumulation)
+        weight.register_post_accumulate_grad_hook(_notice_gradients(weakref.ref(self)))
 
     def refresh_with(self, refresh: Refresh) -> None:
         """Turn rows of images that come back to their present features, which is not exact.
@@ -285,9 +286,6 @@ class SampledClassWeights:
         """
         return self._has_gradient and self.weight.grad is not None
 
-    def _after_accumulation(self, weight: Tensor) -> None:
-        self._has_gradient = True
-
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Before the optimizer makes its states: the first step differs."""
         self.bank.correction.before_step(self.group, optimizer.state.get(self.weight, {}))
@@ -300,6 +298,22 @@ class SampledClassWeights:
         overflow = getattr(optimizer, 'found_inf', None)
         if overflow is None or not float(overflow):
             self.bank.record_step()
+
+
+def _notice_gradients(reference: weakref.ref[SampledClassWeights]) -> Callable[[Tensor], None]:
+    """A hook that keeps nothing alive.
+
+    A tensor's hooks are out of sight of Python's garbage collector: one that held its owner, which
+    holds the tensor, would keep both and all that they hold until the process ends, among it
+    process groups, whose threads abort the process if they live until then.
+    """
+
+    def hook(weight: Tensor) -> None:
+        owner = reference()
+        if owner is not None:
+            owner._has_gradient = True
+
+    return hook
 
 
 def _as_ids(ids: Tensor | np.ndarray | Sequence[int]) -> np.ndarray:

@@ -4,6 +4,8 @@
 That it trains as the dense optimizer does is in test_dense_oracle.py.
 """
 import doctest
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -132,3 +134,14 @@ def test_a_saved_loop_goes_on_bit_for_bit(tmp_path, optimizer, options, num_nega
     with pytest.raises(ValueError, match='go on with the same images and num_negatives'):
         make(None if num_negatives else 8, optimizer=optimizer,
              options=options).load_state_dict(state['sampled'])
+
+
+def test_nothing_of_a_training_outlives_it():
+    """The tensor's hook must not hold its owner: no garbage collector would see it."""
+    sampled = make()
+    sampled.start()
+    step(sampled, [1, 2])
+    kept = weakref.ref(sampled)
+    del sampled
+    gc.collect()
+    assert kept() is None

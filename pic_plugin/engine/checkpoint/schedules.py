@@ -20,7 +20,9 @@ def schedule_notices(runner: Runner, checkpoint: dict[str, Any]) -> list[str]:
     epochs, iterations = meta.get('epoch', 0), meta.get('iter', 0)
     num_batches = len(runner.train_dataloader)
     # Saved within an epoch: what is done of it is not of the whole epochs.
-    begun = (checkpoint.get('pic_stream') or {}).get('offset') or 0
+    stream = checkpoint.get('pic_stream')
+    begun = stream.get('offset') if isinstance(stream, dict) else 0
+    begun = begun if isinstance(begun, int) else 0
     iterations -= begun // ((runner.train_dataloader.batch_size or 1) * get_world_size())
     if not epochs or iterations == epochs * num_batches or not isinstance(
             runner.train_loop, EpochBasedTrainLoop):
