@@ -2,6 +2,7 @@
 """Toy trainings that get a signal at a point of the run."""
 import os
 import signal
+import subprocess
 
 from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
@@ -35,15 +36,17 @@ class SendSignal(Hook):
 
 @HOOKS.register_module()
 class SendGroup(SendSignal):
-    """Ctrl-C in a terminal: every process of the group gets it, data workers too."""
+    """Ctrl-C in a terminal, or `timeout`: every process of the group gets it, data workers too."""
 
-    def __init__(self, iteration):
-        super().__init__('train', iteration)
+    def __init__(self, iteration, name):
+        super().__init__('train', iteration, (name, ))
 
     def _send(self, runner, point):
         if point == self.point and runner.iter == self.iteration:
             self.point = None
-            os.killpg(os.getpgid(0), signal.SIGINT)
+            # By a process that is not in the group: workers end without a word at their parent's.
+            subprocess.run(['kill', '-s', self.names[0][3:], '--', f'-{os.getpgid(0)}'],
+                           start_new_session=True, check=True)
 
 
 def hooks(*more, **options):

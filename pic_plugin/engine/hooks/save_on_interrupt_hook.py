@@ -14,10 +14,11 @@ from typing import Any, Dict, Optional, Tuple
 import mmengine.dist as dist
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from pic_plugin.engine.runner_private import last_checkpoint_file
+from pic_plugin.engine.runner_private import is_training, last_checkpoint_file, restart_workers
+from pic_plugin.engine.worker_signals import outlive
 from pic_plugin.files import write_atomically
 
 FILE = 'interrupted.pth'
@@ -67,14 +68,18 @@ class SaveOnInterruptHook(Hook):
         self._training = False
 
     def before_run(self, runner: Runner) -> None:
-        """Listen, before data workers start, which have to live on as well.
+        """Listen, and let data workers live on.
 
         Only a main thread can; elsewhere the hook does nothing.
         """
-        if isinstance(runner._train_loop, BaseLoop) and not self._previous and (
+        if is_training(runner) and not self._previous and (
                 threading.current_thread() is threading.main_thread()):
             self._received, self._process = None, os.getpid()
             self._previous = {number: signal.signal(number, self._note) for number in self.signals}
+            for loop in (runner.train_loop, runner.val_loop):
+                if loop is not None:
+                    outlive(loop.dataloader, self.signals)
+            restart_workers(runner)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """From here on there is something to save."""
@@ -84,7 +89,7 @@ class SaveOnInterruptHook(Hook):
         if self._received is None:
             self._received, self._received_at = number, time.monotonic()
             if os.getpid() != self._process:
-                return  # a data worker: the main process ends it
+                return  # a data worker that has just been forked
             if self._training:
                 print(f'{signal.Signals(number).name}: a checkpoint is saved after this step. '
                       'Ctrl-C again ends the process at once.', file=sys.stderr, flush=True)
@@ -129,8 +134,10 @@ class SaveOnInterruptHook(Hook):
             write_atomically(last_checkpoint_file(runner), str(file))
         runner.logger.warning(
             f'{signal.Signals(number).name}: stopped after iteration {meta["iter"]} and saved '
-            f'{file}. To go on, give the same command with --resume and --work-dir '
-            f'{runner.work_dir} (or resume=True in the config).')
+            f'{file}.')
+        # Not a warning: `pretrain`, which prints those alone, says how to go on by itself.
+        runner.logger.info(f'To go on, give the same command with --resume and --work-dir '
+                           f'{runner.work_dir} (or resume=True in the config).')
         sys.exit(128 + number)
 
 

@@ -79,23 +79,29 @@ def test_ctrl_c_again_ends_the_process(tmp_path, monkeypatch):
 
 
 RUN = """
-import sys
+import multiprocessing, sys
 sys.path[:0] = [{root!r}, {root!r} + '/tests']
 from toys.interrupts import hooks
 from toys.training import train
-train({folder!r}, seed=3, max_epochs=2, num_workers=1, custom_hooks=hooks(
-    dict(type='SendGroup', iteration=9)))
+try:
+    train({folder!r}, seed=3, max_epochs=2, num_workers=2, validate=True, custom_hooks=hooks(
+        dict(type='SendGroup', iteration=9, name={name!r})))
+finally:
+    print('workers:', len(multiprocessing.active_children()))
 """
 
 
-def test_data_workers_outlive_ctrl_c(tmp_path):
+@pytest.mark.parametrize('name, status', [('SIGTERM', 143), ('SIGINT', 130)])
+def test_data_workers_outlive_a_signal_to_the_group(tmp_path, name, status):
     result = subprocess.run(
-        [sys.executable, '-c', RUN.format(root=str(ROOT), folder=str(tmp_path))], text=True,
-        capture_output=True, start_new_session=True, timeout=300)
-    assert result.returncode == 130, result.stderr
+        [sys.executable, '-c', RUN.format(root=str(ROOT), folder=str(tmp_path), name=name)],
+        text=True, capture_output=True, start_new_session=True, timeout=300)
+    assert result.returncode == status, result.stderr
     assert torch.load(tmp_path / 'interrupted.pth')['meta']['iter'] == 10
     assert result.stderr.count('a checkpoint is saved after this step') == 1
+    assert 'Traceback' not in result.stderr
     assert '--resume' in result.stderr + result.stdout
+    assert 'workers: 0' in result.stdout
 
 
 def test_processes_stop_after_the_same_step(tmp_path):
