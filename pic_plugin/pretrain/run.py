@@ -246,21 +246,28 @@ def describe(survey: Survey, machine: Machine) -> str:
 
 
 def _prepare_resume(options: Options, work: WorkFolder, say: Say, num_processes: int) -> Prepared:
-    given = [name for name, value in options.wishes._asdict().items() if value is not None]
-    if given or options.labels or options.logs:
-        first = given[0] if given else 'labels' if options.labels else 'log'
-        raise ValueError(f'--resume goes on with {work.config} as it is: leave '
-                         f'--{first.replace("_", "-")} out, or change that file.')
-    machine = find_machine(work.path, options.device, num_processes)
     found = find_pictures(options.folders)
     work.check(found.folders, resume=True)
     state = work.read_state()
+    _check_same(options, state, work)
+    machine = find_machine(work.path, options.device, num_processes)
     if fingerprint(found.files) != state.get('fingerprint'):
         say(f'The folders hold {len(found.files):,} pictures now and held '
             f'{state.get("num_images", 0):,}: the training goes on with those it began with.')
     say(f'Going on with {work.path}: {state.get("num_images", 0):,} images, window '
         f'{state.get("window", 0):,}.')
     return Prepared(str(work.path), machine.device, True)
+
+
+def _check_same(options: Options, state: Dict[str, Any], work: WorkFolder) -> None:
+    """The options that a run began with may be given again, and no others."""
+    began = {**state.get('wishes', {}), 'labels': state.get('labels'), 'log': state.get('logs', [])}
+    given = {**options.wishes._asdict(), 'labels': options.labels, 'log': list(options.logs)}
+    for name, value in given.items():
+        if value and value != began.get(name):
+            raise ValueError(f'--resume goes on with {work.config} as it is, which did not begin '
+                             f'with --{name.replace("_", "-")} {value}: leave that out, or change '
+                             'the file.')
 
 
 def train(prepared: Prepared, options: Options, say: Say, launcher: str = 'none') -> QuietRunner:

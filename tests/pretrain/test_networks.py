@@ -32,7 +32,8 @@ def test_an_unknown_name_gets_the_nearest():
 @pytest.mark.parametrize('name, side, channels, is_map, is_transformer', [
     ('resnet18', 32, 512, True, False), ('vit-deit-tiny', 96, 192, False, True),
     ('convnext-atto', 96, 320, False, True), ('swin-tiny', 96, 768, True, True),
-    ('mobilenetv3-small', 64, 576, True, False)])
+    ('mobilenetv3-small', 64, 576, True, False), ('resnet18-quarter', 96, 128, True, False),
+    ('resnet-cifar-18-quarter', 32, 128, True, False)])
 def test_what_comes_out(name, side, channels, is_map, is_transformer):
     found = look_at(name, side)
     assert (found.channels, found.is_map, found.is_transformer) == (

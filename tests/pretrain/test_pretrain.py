@@ -96,7 +96,8 @@ def test_a_signal_saves_and_says_how_to_go_on(data, work_dir, lines, quick, monk
     # The handlers of before are back.
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     forget_runners()
-    call(data, '--out', work_dir, *SMALL[-3:], '--resume')
+    # The same command, with the options that it began with.
+    call(data, '--out', work_dir, *SMALL, '--epochs', 2, '--resume')
     assert (work_dir / 'epoch_2.pth').is_file()
     assert any('Going on with' in line for line in said)
 
@@ -116,7 +117,8 @@ def test_another_call_overwrites_nothing(data, work_dir, lines, quick):
     other = write_pictures(data.parent / 'other', 10)
     assert 'is the work folder of' in failure(other, '--out', work_dir, *SMALL)
     assert 'is the work folder of' in failure(other, '--out', work_dir, '--resume')
-    assert 'leave --epochs out' in failure(data, '--out', work_dir, '--resume', '--epochs', 5)
+    assert 'did not begin with --epochs 5: leave that out' in failure(
+        data, '--out', work_dir, '--resume', '--epochs', 5)
     assert files_in(work_dir) == before
 
 

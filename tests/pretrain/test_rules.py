@@ -49,10 +49,10 @@ def test_what_holds_everywhere(num_images, machine):
     (60, CPU, 8, 30, 3, 1400),
     (60, GPU, 8, 30, 3, 14000),
     (60, EIGHT, 2, 30, 3, 2000 * 4),
-    (5_000, CPU, 64, 500, 62, 12 * 78),
+    (5_000, CPU, 64, 500, 62, 60 * 78),
     (5_000, GPU, 256, 1024, 128, 200 * 19),
     (5_000, EIGHT, 32, 1024, 128, 200 * 19),
-    (1_000_000, CPU, 64, 100_000, 12_500, 938),
+    (1_000_000, CPU, 64, 100_000, 12_500, 4688),
     (1_000_000, GPU, 256, 100_000, 12_500, 200 * 3906),
     (1_000_000, EIGHT, 32, 100_000, 12_500, 200 * 3906),
     (10_000_000, GPU, 256, 1_000_000, 125_000, 26 * 39062),
@@ -110,8 +110,9 @@ def test_resolution(side, machine, size):
 
 
 def test_networks():
-    assert plan_of(5000, CPU, 32).choices['backbone'].value == 'resnet-cifar-18'
-    assert plan_of(5000, CPU).choices['backbone'].value == 'resnet18'
+    assert plan_of(5000, CPU, 32).choices['backbone'].value == 'resnet-cifar-18-quarter'
+    assert plan_of(5000, CPU).choices['backbone'].value == 'resnet18-quarter'
+    assert plan_of(5000, GPU, 32).choices['backbone'].value == 'resnet-cifar-18'
     assert plan_of(4999, GPU).choices['backbone'].value == 'resnet18'
     assert plan_of(5000, GPU).choices['backbone'].value == 'resnet50'
     asked = plan_of(5000, GPU, wishes=Wishes(backbone='vit-small'))
