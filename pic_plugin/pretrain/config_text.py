@@ -6,8 +6,6 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from mmpretrain.registry import MODELS, TRANSFORMS
-
 from pic_plugin.pretrain.plan import Plan
 from pic_plugin.pretrain.rules import text_of
 
@@ -52,36 +50,14 @@ def labelled_dataset(list_file: str, pipeline: List[dict]) -> dict:
                 pipeline=pipeline)
 
 
-def augments_on_device() -> bool:
-    """Whether this version decodes in the loader and augments whole batches on the device."""
-    return 'AugmentPreprocessor' in MODELS and 'DecodeRandomCrop' in TRANSFORMS
-
-
 def train_pipeline(image_size: int) -> List[dict]:
-    """The paper's augmentation; blur only where pixels are left after it."""
-    pack = dict(type='PackInputs', meta_keys=('sample_idx', ))
-    if augments_on_device():
-        return [dict(type='DecodeRandomCrop', size=image_size, scale=(0.2, 1.0)), pack]
-    jitter = dict(type='torchvision/ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4,
-                  hue=0.1)
-    blur = [dict(type='GaussianBlur', magnitude_range=(0.1, 2.0), magnitude_std='inf', prob=0.5)]
-    return [
-        dict(type='LoadImageOrSkip'),
-        dict(type='NumpyToPIL', to_rgb=True),
-        dict(type='torchvision/RandomResizedCrop', size=image_size, scale=(0.2, 1.0)),
-        dict(type='RandomApply', prob=0.8, transforms=[jitter]),
-        dict(type='torchvision/RandomGrayscale', p=0.2),
-        dict(type='PILToNumpy', to_bgr=True),
-        *(blur if image_size > BLURRED else []),
-        dict(type='RandomFlip', prob=0.5),
-        pack,
-    ]
+    """What the loader does; the rest of the paper's augmentation is the preprocessor's."""
+    return [dict(type='DecodeRandomCrop', size=image_size, scale=(0.2, 1.0)),
+            dict(type='PackInputs', meta_keys=('sample_idx', ))]
 
 
 def preprocessor(plan: Plan) -> dict:
-    """Normalisation on the device, and there the augmentation where this version has it."""
-    if not augments_on_device():
-        return dict(type='SelfSupDataPreprocessor', mean=MEAN, std=STD, to_rgb=True)
+    """Augmentation and normalisation on the device; blur only where pixels are left after it."""
     cfg: Dict[str, Any] = dict(type='AugmentPreprocessor', mean=MEAN, std=STD, to_rgb=True,
                                channels_last=plan.memory_format == 'channels_last')
     if plan.image_size <= BLURRED:
@@ -116,7 +92,9 @@ def model(plan: Plan) -> dict:
     else:
         neck = dict(type='MoCoV2Neck', in_channels=channels, hid_channels=hidden,
                     out_channels=128, with_avg_pool=plan.backbone.is_map)
-    head: Dict[str, Any] = dict(type='PICHead', feat_dim=128, num_negatives=plan.num_negatives)
+    head: Dict[str, Any] = dict(
+        type='PICHead', feat_dim=128, num_negatives=plan.num_negatives,
+        loss=dict(type='CosineSoftmaxLoss', temperature=plan.temperature))
     if plan.num_processes > 1:
         head['num_instances'] = plan.num_images
     if plan.storage == 'disk':

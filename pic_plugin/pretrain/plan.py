@@ -28,6 +28,7 @@ class Plan(NamedTuple):
         rate (float): Peak learning rate.
         optimizer (str): 'SGD' or 'AdamW'.
         num_negatives (int | None): K; None for all.
+        temperature (float): Of the softmax.
         storage (str): Where class weights outside the softmax are.
         num_workers (int): Of each process.
         precision (str): 'float32', 'bfloat16' or 'float16'.
@@ -46,6 +47,7 @@ class Plan(NamedTuple):
     rate: float
     optimizer: str
     num_negatives: Optional[int]
+    temperature: float
     storage: str
     num_workers: int
     precision: str
@@ -103,15 +105,15 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
     global_batch = batch.value * machine.num_processes
     window = rules.choose_window(num_images, global_batch)
     length = rules.choose_images_seen(facts, wishes, images_per_second)
-    optimizer = rules.choose_optimizer(facts, backbone.is_transformer)
+    optimizer = rules.choose_optimizer(backbone.is_transformer)
     steps = None if length.value is None else length.value // global_batch
     rate = rules.choose_rate(optimizer.value, global_batch, steps)
     negatives = rules.choose_negatives(num_images)
+    temperature = rules.choose_temperature((steps or 0) < SHORT_RUN)
     storage = rules.choose_storage(facts, negatives.value)
     workers = rules.choose_workers(machine)
     precision = rules.choose_precision(machine)
-    memory_format = rules.choose_memory_format(machine, backbone.is_transformer,
-                                               facts.channels_last)
+    memory_format = rules.choose_memory_format(machine, backbone.is_transformer)
     choices: Dict[str, Choice] = {
         'images': Choice(num_images, 'each is a class of its own'),
         'backbone': network,
@@ -124,6 +126,7 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
         'optimizer': optimizer,
         'learning rate': rate,
         'classes in the softmax (K)': negatives,
+        'temperature': temperature,
         'class weights are kept': storage,
         'loader workers': workers,
         'precision': precision,
@@ -131,7 +134,7 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
     }
     return Plan(num_images, machine.num_processes, backbone, size.value, batch.value,
                 window.value[0], window.value[1], length.value, rate.value, optimizer.value,
-                negatives.value, storage.value, workers.value, precision.value,
+                negatives.value, temperature.value, storage.value, workers.value, precision.value,
                 memory_format.value, choices)
 
 

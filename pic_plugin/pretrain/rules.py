@@ -39,15 +39,11 @@ class Facts(NamedTuple):
         num_images (int): N.
         median_side (int): Median of the pictures' shorter sides, pixels.
         machine (Machine): Where it runs.
-        adamw_sampled (bool): Whether sampled class weights are exact with AdamW.
-        channels_last (bool): Whether the preprocessor can deliver that memory format.
     """
 
     num_images: int
     median_side: int
     machine: Machine
-    adamw_sampled: bool = False
-    channels_last: bool = True
 
 
 class Wishes(NamedTuple):
@@ -239,12 +235,10 @@ def _digits(value: float) -> float:
     return float(f'{value:.3g}')
 
 
-def choose_optimizer(facts: Facts, is_transformer: bool) -> Choice:
+def choose_optimizer(is_transformer: bool) -> Choice:
     """'SGD' or 'AdamW'."""
     if not is_transformer:
         return Choice('SGD', "the authors', momentum 0.9; right for convolutions with BatchNorm")
-    if not facts.adamw_sampled and facts.num_images > AUTHORS_NEGATIVES:
-        return Choice('SGD', 'sampled class weights are exact with SGD only')
     return Choice('AdamW', 'what networks with LayerNorm and attention are trained with')
 
 
@@ -254,6 +248,13 @@ def choose_negatives(num_images: int) -> Choice:
         return Choice(None, f'{num_images:,} are few enough for a softmax over all of them')
     return Choice(AUTHORS_NEGATIVES, 'the most recent, with the weight-update correction; more '
                   'hardly help (Table 2 of the paper)')
+
+
+def choose_temperature(is_short: bool) -> Choice:
+    """Temperature of the softmax."""
+    if is_short:
+        return Choice(0.1, "half of the authors', better in the short runs that were tried")
+    return Choice(0.2, "the authors'")
 
 
 def choose_storage(facts: Facts, num_negatives: Optional[int]) -> Choice:
@@ -298,16 +299,13 @@ def choose_precision(machine: Machine) -> Choice:
     return Choice('float16', 'with a loss scale: this GPU has no bfloat16')
 
 
-def choose_memory_format(machine: Machine, is_transformer: bool, available: bool = True) -> Choice:
+def choose_memory_format(machine: Machine, is_transformer: bool) -> Choice:
     """'channels_last' or 'contiguous'.
 
     Args:
         machine (Machine): Where.
         is_transformer (bool): Whether the network is made of matrix products.
-        available (bool): Whether the preprocessor can deliver channels_last. Defaults to True.
     """
-    if machine.device == 'cuda' and not is_transformer and not available:
-        return Choice('contiguous', 'the preprocessor of this version delivers no other')
     if machine.device == 'cuda' and not is_transformer:
         return Choice('channels_last', "the order that a GPU's half-precision convolutions want")
     return Choice('contiguous', 'channels_last serves convolutions on GPUs')

@@ -19,7 +19,7 @@ from mmengine.logging import MMLogger
 from pic_plugin.engine.cpu_runner import CPURunner
 from pic_plugin.engine.hooks.save_on_interrupt_hook import FILE as SAVED
 from pic_plugin.pretrain import finish, rules
-from pic_plugin.pretrain.config_text import Sources, augments_on_device, config_text
+from pic_plugin.pretrain.config_text import Sources, config_text
 from pic_plugin.pretrain.labels import read_labels
 from pic_plugin.pretrain.machine import Machine, find_machine
 from pic_plugin.pretrain.measure import Speed, measure_speed
@@ -111,8 +111,7 @@ def prepare(options: Options, say: Say, num_processes: int = 1) -> Prepared:
     say(describe(survey, machine))
     sources = _write_lists(options, survey, work, say)
     # A pass is what a sampler and a loader are asked for, whatever the length.
-    facts = Facts(len(survey.files), survey.sides[1], machine, adamw_is_sampled(),
-                  augments_on_device())
+    facts = Facts(len(survey.files), survey.sides[1], machine)
     plan, speed = settle(facts, wishes, sources, machine.device, say)
     say('Plan:\n' + rules.explain(plan.choices))
     say(speed.explain(plan))
@@ -128,12 +127,6 @@ def prepare(options: Options, say: Say, num_processes: int = 1) -> Prepared:
         labels=options.labels, logs=list(options.logs), pic_plugin_version=__version__))
     say(f'config: {work.config}')
     return Prepared(str(work.path), machine.device, False)
-
-
-def adamw_is_sampled() -> bool:
-    """Whether this version's sampled class weights are exact with AdamW."""
-    import pic_plugin.bank as bank
-    return hasattr(bank, 'AdamWCorrection')
 
 
 def settle(facts: Facts, wishes: Wishes, sources: Sources, device: str,
@@ -338,8 +331,7 @@ def _plan_smaller(prepared: Prepared, options: Options, state: Dict[str, Any], s
     files = work.pictures.read_text(encoding='utf-8', errors='surrogateescape').splitlines()
     cfg = Config.fromfile(work.config)
     root = cfg.train_dataloader.dataset.data_root
-    facts = Facts(len(files), int(state['image_size']), machine, adamw_is_sampled(),
-                  augments_on_device())
+    facts = Facts(len(files), int(state['image_size']), machine)
     wishes = Wishes(backbone=state['backbone'], image_size=state['image_size'],
                     images_seen=state['images_seen'], batch_size=batch // 2)
     size = Choice(wishes.image_size, 'as before')

@@ -5,7 +5,6 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS, MODELS
 
-from pic_plugin.pretrain import config_text as config_text_module
 from pic_plugin.pretrain import rules
 from pic_plugin.pretrain.config_text import LINE, Sources, config_text, schedule
 from pic_plugin.pretrain.machine import Machine
@@ -106,8 +105,7 @@ def test_lines_are_not_long():
     assert max(map(len, config_text(plan_of(), Sources('/d', '/l')).splitlines())) <= LINE + 4
 
 
-def test_parts_of_the_device_pipeline_and_of_any_file_names(monkeypatch):
-    monkeypatch.setattr(config_text_module, 'augments_on_device', lambda: True)
+def test_parts_of_the_device_pipeline():
     plan = plan_of(size=32)
     cfg = read(plan)
     assert [step.type for step in cfg.train_dataloader.dataset.pipeline] == [

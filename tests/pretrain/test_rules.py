@@ -98,6 +98,11 @@ def test_rate_follows_the_batch_and_is_higher_in_short_runs():
     assert between == sorted(between, reverse=True) and between[0] == 0.24 and between[-1] == 0.03
 
 
+def test_temperature_is_lower_in_short_runs():
+    assert plan_of(5000, CPU).temperature == 0.1
+    assert plan_of(10**6, GPU).temperature == 0.2
+
+
 def test_small_memory_takes_a_smaller_batch():
     assert plan_of(10**6, GPU._replace(device_bytes=8 * GIB)).batch_size == 64
     assert 'GiB' in plan_of(10**6, GPU._replace(device_bytes=8 * GIB)).choices['batch'].reason
@@ -119,12 +124,9 @@ def test_networks():
     assert asked.choices['backbone'] == ('vit-small', 'as asked for')
 
 
-def test_optimizer_of_transformers_depends_on_what_is_exact():
+def test_optimizer_and_memory_format_of_transformers():
     vit = RESNET50._replace(is_transformer=True)
-    assert plan_of(5000, GPU, backbone=vit).optimizer == 'AdamW'
-    assert plan_of(10**6, GPU, backbone=vit).optimizer == 'SGD'
-    facts = Facts(10**6, 500, GPU, adamw_sampled=True)
-    assert rules.choose_optimizer(facts, True).value == 'AdamW'
+    assert plan_of(10**6, GPU, backbone=vit).optimizer == 'AdamW'
     assert plan_of(5000, GPU).memory_format == 'channels_last'
     assert plan_of(5000, GPU, backbone=vit).memory_format == 'contiguous'
 

@@ -5,9 +5,10 @@ Most systems that sample classes leave absent rows as they were under AdamW. Lea
 round numbers, not tuned.
 """
 title = 'A ViT and a ConvNeXt: negatives under AdamW, SGD, and DIET'
-caption = ('5,000 CIFAR-10 images, 30,000 images seen; 1,000 test images (one standard error of an '
-           'accuracy is about 1.5). The ViT has 6 layers of 128 channels and patches of 8x8 pixels, '
-           'the ConvNeXt 12 blocks of 16 to 128 channels. Random weights are those before training.')
+caption = ('5,000 CIFAR-10 images, 30,000 images seen; 1,000 test images (one standard error of '
+           'an accuracy is about 1.5). The ViT has 6 layers of 128 channels and patches of 8x8 '
+           'pixels, the ConvNeXt 12 blocks of 16 to 128 channels. Random weights are those before '
+           'training.')
 _adamw = dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.05)
 options = {
     'config': 'pic_cifar10-5k.py',
