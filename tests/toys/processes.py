@@ -133,7 +133,7 @@ _STAGES = {
 }
 
 
-def run_ranks(work, world_size, *args, seconds=60):
+def run_ranks(work, world_size, *args, seconds=300):
     """Run ``work(*args)`` in real processes joined by gloo; what each returned, by rank."""
     context = multiprocessing.get_context('forkserver')
     with socket.socket() as probe:
@@ -169,7 +169,7 @@ def _rank_main(pipe, work, rank, world_size, port, args):
     signal.pause()  # the others may still need this process
 
 
-def run_alone(work, *args, timeout=60):
+def run_alone(work, *args, timeout=300):
     """Run ``work(*args)`` in a process of its own; what it returned, its traceback, or 'killed'."""
     context = multiprocessing.get_context('forkserver')
     ours, theirs = context.Pipe(duplex=False)
