@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """What people do with mmpretrain after a pre-training: its interfaces and tools on our configs."""
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,6 +11,7 @@ from mmengine.config import Config
 from mmpretrain import FeatureExtractor, get_model
 
 import pic_plugin  # noqa: F401
+from toys.processes import command, run_alone
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs/pic'
@@ -30,11 +28,9 @@ def picture(tmp_path):
 
 
 def run(tool, *arguments, cwd):
-    env = dict(os.environ, PYTHONPATH=str(ROOT), MPLBACKEND='agg')
-    command = [sys.executable, '-W', 'ignore', str(TOOLS / tool), *map(str, arguments)]
-    result = subprocess.run(command, cwd=cwd, env=env, text=True, capture_output=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    status, output = run_alone(command, [TOOLS / tool, *arguments], cwd)
+    assert status == 0, output
+    return output
 
 
 @pytest.mark.parametrize('name', ['pic_demo', 'pic_folder',

@@ -118,7 +118,7 @@ def test_paths_come_apart_again():
 
 
 
-@pytest.mark.parametrize('method', ['fork', 'spawn'])
+@pytest.mark.parametrize('method', ['fork', 'forkserver'])
 def test_another_process_reads_too(tmp_path, encoded, method):
     path = make_tar(tmp_path / 'a.tar', encoded)
     part = Part('tar', path, path, False, index_archive(path, ['.jpg']))

@@ -217,7 +217,7 @@ def test_the_cache_limits_the_short_edge(tmp_path):
         DecodeRandomCrop(size=12, cache=dict(max_bytes=10**6, window_size=9))
 
 
-@pytest.mark.parametrize('start', ['fork', 'spawn'])
+@pytest.mark.parametrize('start', ['fork', 'forkserver'])
 def test_workers_share_the_cache(folder, start):
     transform = dict(type='DecodeRandomCrop', size=8, cache=dict(
         short_edge=64, max_bytes=10**6, window_size=100, folder=str(folder.parent),

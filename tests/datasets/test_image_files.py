@@ -154,7 +154,7 @@ def test_shards_give_the_pixels_of_the_folder(tmp_path, images, monkeypatch):
         ImageFiles(f'{tmp_path}/*.tar')
 
 
-@pytest.mark.parametrize('method', ['fork', 'spawn'])
+@pytest.mark.parametrize('method', ['fork', 'forkserver'])
 def test_workers(tmp_path, images, method):
     folder = images(tmp_path / 'data', [f'{i}.png' for i in range(8)])
     os.rename(os.fsencode(folder / '0.png'), os.fsencode(folder) + b'/caf\xe9.png')

@@ -69,7 +69,7 @@ def test_indices_keep_each_tile_with_its_label(picture, serialize, lazy):
         assert (sample['gt_label'], sample['sample_idx']) == (number // 4, i)
 
 
-@pytest.mark.parametrize('start, num_workers', [('fork', 2), ('spawn', 1)])
+@pytest.mark.parametrize('start, num_workers', [('fork', 2), ('forkserver', 1)])
 def test_loader_workers(picture, start, num_workers):
     path, pixels = picture
     dataset = ImageGrid(str(path), tile_size=8, classes=['a', 'b'], pipeline=[PACK])

@@ -2,9 +2,6 @@
 """SlidingWindowSampler: against a stream of Python lists, and its behaviour in mmengine."""
 import itertools
 import logging
-import os
-import subprocess
-import sys
 import tracemalloc
 from contextlib import contextmanager
 from unittest import mock
@@ -26,6 +23,7 @@ from pic_plugin.datasets.sliding_window_sampler import (
     WINDOW_ORDER,
     default_window,
 )
+from toys.processes import command, run_alone, run_ranks
 
 
 class Images(Dataset):
@@ -428,18 +426,17 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-def test_a_billion_images_take_no_resident_memory():
-    kibibytes = int(run_python(RESIDENT_MEMORY).splitlines()[-1])
-    assert kibibytes < 20000  # the peak beyond the imports; one array of N would be 8,000,000
+def test_a_billion_images_take_no_resident_memory(tmp_path):
+    status, output = run_alone(command, ['-c', RESIDENT_MEMORY], tmp_path)
+    assert status == 0, output
+    # KiB of the peak beyond the imports; one array of N would be 8,000,000.
+    assert int(output.splitlines()[-1]) < 20000
 
 
 ONE_RANK = """
-import sys
 import torch.distributed
 from pic_plugin.datasets import SlidingWindowSampler
-store, rank = sys.argv[1:]
-torch.distributed.init_process_group(
-    'gloo', init_method='file://' + store, rank=int(rank), world_size=2)
+torch.distributed.init_process_group('gloo')
 sampler = SlidingWindowSampler(range(51), 16, 4)
 sampler.set_epoch(1)
 torch.distributed.barrier()
@@ -449,8 +446,8 @@ print('RESULT', sampler.seed, *sampler)
 
 def test_processes_share_out_one_stream(tmp_path):
     # seed=None: the processes must agree on a random one.
-    processes = [start_python(ONE_RANK, str(tmp_path / 'store'), str(rank)) for rank in range(2)]
-    results = [finish_python(process).split('RESULT')[1].split() for process in processes]
+    results = [output.split('RESULT')[1].split()
+               for _, output in run_ranks(command, 2, ['-c', ONE_RANK], tmp_path)]
     (seed, *even), (other_seed, *odd) = (map(int, result) for result in results)
     assert seed == other_seed
     stream = list_stream(51, 16, 4, seed, True, 51 + 52)[51:]  # position 51 is odd
@@ -471,22 +468,6 @@ def test_in_the_dataloader_of_a_runner(num_workers):
         batches = [batch.tolist() for batch in loader]
         assert len(batches) == len(loader) == 7
         assert sum(batches, []) == list(make_sampler(100, 32, 8, seed=9, epoch=epoch))
-
-
-def start_python(program, *arguments):
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
-    return subprocess.Popen([sys.executable, '-c', program, *arguments], env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def finish_python(process):
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return output
-
-
-def run_python(program):
-    return finish_python(start_python(program))
 
 
 @pytest.mark.parametrize('world_size', [1, 3])

@@ -45,8 +45,8 @@ def test_lmdb(tmp_path, images, encoded):
     assert pixels_of(dataset) == pixels_of(ImageFiles(str(folder), pipeline=PIPELINE))
     assert 'begin with "__" (__len__)' in str(dataset.report)
     assert len(set(instance_keys(dataset, 'img_path').tolist())) == 6
-    # Workers, forked and spawned, after this process has opened it.
-    for method in ('fork', 'spawn'):
+    # Workers, forked and pickled, after this process has opened it.
+    for method in ('fork', 'forkserver'):
         loader = DataLoader(dataset, batch_size=None, num_workers=1,
                             multiprocessing_context=method)
         assert [sample['inputs'].numpy().tobytes() for sample in loader] == pixels_of(dataset)

@@ -97,7 +97,7 @@ def test_too_large_or_empty_is_not_taken(tmp_path):
     assert cache.put(3, image(3, (5, 5))) and not cache.put(3, image(3, (5, 5)))
 
 
-@pytest.mark.parametrize('start', ['fork', 'spawn'])
+@pytest.mark.parametrize('start', ['fork', 'forkserver'])
 def test_workers_share_it(tmp_path, start):
     context = multiprocessing.get_context(start)
     cache = WindowCache(3000, window_size=10, passes=4, folder=tmp_path, image_bytes=16)

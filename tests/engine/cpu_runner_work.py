@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run by torchrun: one step of CPURunner on different data in each process; prints the weight."""
+"""One step of CPURunner on different data in each process; prints the weight."""
+import os
 import sys
 
 import torch
@@ -10,6 +11,8 @@ from mmengine.registry import MODELS, RUNNERS
 from torch import nn
 
 import pic_plugin  # noqa: F401
+
+os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 
 @MODELS.register_module()

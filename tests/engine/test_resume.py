@@ -118,7 +118,7 @@ def test_iteration_based_loop(tmp_path, monkeypatch, num_workers, seed, iteratio
 def test_killed_at_any_stage(tmp_path, killed_reference, stage, count):
     options = dict(seed=7, max_epochs=4, default_hooks=KEEP_TWO)
     process = start_process(train_and_die, tmp_path, stage, count, options)
-    process.join(60)
+    process.join(300)
     assert process.exitcode == -signal.SIGKILL
     runner = train(tmp_path, resume=True, **options)
     assert_equal(snapshot(runner), killed_reference)
@@ -133,7 +133,7 @@ def test_killed_while_a_checkpoint_is_written_again(tmp_path, killed_reference):
     options = dict(seed=7, max_epochs=4, validate=True, default_hooks=dict(checkpoint=best))
     # Written are epoch_1, the best and, with that in its message hub, epoch_1 again.
     process = start_process(train_and_die, tmp_path, 'checkpoint half', 3, options)
-    process.join(60)
+    process.join(300)
     assert process.exitcode == -signal.SIGKILL
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_1.pth')
     runner = train(tmp_path, resume=True, **options)

@@ -74,7 +74,7 @@ def for_ranks(work_dir, sharded, **kwargs):
 
 def in_ranks(folder, world_size, cases):
     """Outcomes by case, of all processes each."""
-    results = run_ranks(sharded.train_each, world_size, str(folder), cases, seconds=300)
+    results = run_ranks(sharded.train_each, world_size, str(folder), cases)
     for result in results:
         assert isinstance(result, dict), result
     return {name: [result[name] for result in results] for name in cases}

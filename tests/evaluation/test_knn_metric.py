@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """KNNMetric: one process and several, through mmengine's loop, and what it refuses."""
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from mmengine.dataset import DefaultSampler
 
-import pic_plugin
 from pic_plugin.evaluation import KNNMetric, knn_metric
+from toys.processes import command, run_alone, run_ranks
 
-ROOT = Path(pic_plugin.__file__).parents[1]
 TOPK = (1, 5, 30)
 
 
@@ -143,28 +140,17 @@ def run_processes(tmp_path_factory):
 
 def start_processes(folder, world_size):
     """{scenario: [result of rank 0, result of rank 1, ...]}"""
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    processes = [
-        subprocess.Popen([sys.executable, __file__, str(folder), str(rank), str(world_size)],
-                         stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-        for rank in range(world_size)]
-    try:
-        outputs = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, errors) in zip(processes, outputs):
-        assert process.returncode == 0, errors.decode()
+    for status, output in run_ranks(command, world_size, [__file__, folder], folder):
+        assert status == 0, output
     ranks = [json.loads((folder / f'{rank}.json').read_text()) for rank in range(world_size)]
     return dict(zip(SCENARIOS[world_size], zip(*ranks)))
 
 
-def worker(folder, rank, world_size):
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=world_size)
+def worker(folder):
+    torch.distributed.init_process_group('gloo')
+    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     results = [run_scenario(rank, *scenario) for scenario in SCENARIOS[world_size]]
     Path(folder, f'{rank}.json').write_text(json.dumps(results))
-    torch.distributed.barrier()
 
 
 def run_scenario(rank, num_queries, how):
@@ -265,12 +251,11 @@ print(resident() - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='/proc is of Linux')
-def test_kept_features_take_the_memory_that_is_stated():
-    used = subprocess.run(
-        [sys.executable, '-c', MEASURE], check=True, stdout=subprocess.PIPE,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})
+def test_kept_features_take_the_memory_that_is_stated(tmp_path):
+    status, used = run_alone(command, ['-c', MEASURE], tmp_path)
+    assert status == 0, used
     # 82 MB of float16, and the allocator's slack. Kept batch by batch they took three times that.
-    assert int(used.stdout) < 80 * 250 * 2048 * 2 + 25 * 2**20
+    assert int(used.split()[-1]) < 80 * 250 * 2048 * 2 + 25 * 2**20
 
 
 def test_missing_samples_are_refused():
@@ -325,4 +310,4 @@ def test_through_the_val_loop_on_joined_demo_splits(work_dir):
 
 
 if __name__ == '__main__':
-    worker(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    worker(sys.argv[1])

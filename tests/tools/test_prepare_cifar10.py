@@ -1,20 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """prepare_cifar10: what it writes, continues, compares and refuses to touch."""
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-import pic_plugin
 from pic_plugin.datasets import prepare_cifar10 as tool
 from pic_plugin.datasets.cifar10_archive import BATCHES, CLASSES
 from pic_plugin.datasets.prepare_cifar10 import prepare_cifar10
 from pic_plugin.tools.prepare_cifar10 import main
+from toys.processes import command, run_alone
 
 SIZE = 20  # images in a batch
 
@@ -125,11 +120,8 @@ prepare_cifar10(sys.argv[1], sys.argv[2], int(sys.argv[3]))
 
 def test_killed_run_leaves_no_half_folder_and_is_continued(tmp_path, source):
     out = tmp_path / 'cifar10'
-    killed = subprocess.run(
-        [sys.executable, '-c', KILLED_WHILE_WRITING, str(source), str(out), str(SIZE)],
-        env={**os.environ, 'PYTHONPATH': str(Path(pic_plugin.__file__).parents[1])},
-        capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert run_alone(command, ['-c', KILLED_WHILE_WRITING, source, out, SIZE],
+                     tmp_path) == 'killed'
     assert not out.exists() and len(list((tmp_path / 'cifar10.partial').rglob('*.png'))) == 30
     assert prepare_cifar10(source, out, SIZE) is True
     assert_complete(out, source)

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Toy trainings in processes of their own: several joined by gloo, killed, or short of disk."""
+import gc
 import multiprocessing
 import os
 import resource
+import runpy
 import signal
 import socket
+import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -17,11 +21,15 @@ from toys.training import snapshot, train
 
 def start_process(target, *args):
     """A process forked from a server that has imported everything, so that it starts at once."""
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(["toys.processes"])
-    process = context.Process(target=target, args=args)
+    process = multiprocessing.get_context('forkserver').Process(target=_frozen,
+                                                                args=(target, args))
     process.start()
     return process
+
+
+def _frozen(target, args):
+    gc.freeze()  # as conftest.py does
+    target(*args)
 
 
 def train_and_die(work_dir, stage, count, kwargs):
@@ -125,7 +133,7 @@ _STAGES = {
 }
 
 
-def run_ranks(work, world_size, *args, seconds=60):
+def run_ranks(work, world_size, *args, seconds=300):
     """Run ``work(*args)`` in real processes joined by gloo; what each returned, by rank."""
     context = multiprocessing.get_context('forkserver')
     with socket.socket() as probe:
@@ -153,8 +161,6 @@ def run_ranks(work, world_size, *args, seconds=60):
 def _rank_main(pipe, work, rank, world_size, port, args):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size),
                       MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    # mmengine's launcher calls it even where the backend is gloo and no GPU is there.
-    torch.cuda.set_device = lambda device: None
     try:
         result = work(*args)
     except Exception:
@@ -163,7 +169,7 @@ def _rank_main(pipe, work, rank, world_size, port, args):
     signal.pause()  # the others may still need this process
 
 
-def run_alone(work, *args, timeout=60):
+def run_alone(work, *args, timeout=300):
     """Run ``work(*args)`` in a process of its own; what it returned, its traceback, or 'killed'."""
     context = multiprocessing.get_context('forkserver')
     ours, theirs = context.Pipe(duplex=False)
@@ -186,6 +192,43 @@ def _alone_main(pipe, work, args):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         result = traceback.format_exc()
     pipe.send(result)
+
+
+def command(words, cwd):
+    """What ``python *words`` does, without its start; for :func:`run_alone` and :func:`run_ranks`.
+
+    Args:
+        words (list): ``-m`` and a module, ``-c`` and a program, or a script; then its arguments.
+        cwd (Path): Where it runs.
+
+    Returns:
+        tuple[int, str]: Exit status, and output of it and of the processes that it has started.
+    """
+    kind = words[0] if words[0] in ('-m', '-c') else 'script'
+    what, *sys.argv[1:] = [str(word) for word in words[kind != 'script':]]
+    os.chdir(cwd)
+    with tempfile.TemporaryFile('r+') as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        sys.stdout = sys.stderr = open(1, 'w', buffering=1, closefd=False)
+        try:
+            if kind == '-c':
+                exec(compile(what, '-c', 'exec'), dict(__name__='__main__'))
+            else:
+                sys.argv[0] = what
+                run = runpy.run_module if kind == '-m' else runpy.run_path
+                run(what, run_name='__main__')
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+            if isinstance(status, str):
+                print(status)
+                status = 1
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+        log.seek(0)
+        return status, log.read()
 
 
 def train_and_report(work_dir, kwargs):
@@ -216,6 +259,8 @@ def train_rank(work_dir, kwargs):
 
 def train_as_rank(work_dir, **kwargs):
     """In one of several processes: train and return the runner."""
+    # mmengine's launcher calls it even where the backend is gloo and no GPU is there.
+    torch.cuda.set_device = lambda device: None
     return train(
         work_dir,
         launcher='pytorch',

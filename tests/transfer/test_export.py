@@ -3,8 +3,6 @@
 import hashlib
 import importlib.util
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import backbone_of
 from pic_plugin.tools.extract_backbone import main
 from pic_plugin.transfer import export
 from toys.checkpoints import PREPROCESSOR, pic_content
+from toys.processes import command, run_alone
 
 ROOT = Path(__file__).resolve().parents[2]
 RESNET18 = dict(type='ResNet', depth=18)
@@ -245,8 +244,7 @@ def test_hash_is_of_what_is_on_disk_and_interrupted_writes_leave_no_file(tmp_pat
 
 def test_as_mim_runs_it(tmp_path, content18):
     tool = ROOT / 'pic_plugin' / 'tools' / 'extract_backbone.py'
-    result = subprocess.run(
-        [sys.executable, tool, write(tmp_path, content18), tmp_path / 'out'],
-        env=dict(os.environ, PYTHONPATH=str(ROOT)), capture_output=True, text=True, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert 'loaded 120 of 120' in result.stdout
+    status, output = run_alone(command, [tool, write(tmp_path, content18), tmp_path / 'out'],
+                               tmp_path)
+    assert status == 0, output
+    assert 'loaded 120 of 120' in output
