@@ -2,11 +2,6 @@
 """Things that break while a run is under way: afterwards it goes on exactly, or says one thing."""
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-import textwrap
 import time
 
 import pytest
@@ -19,6 +14,7 @@ from toys.processes import (
     run_ranks,
     start_process,
     train_and_report,
+    train_in_a_mount,
     train_rank,
     train_rank_and_die,
 )
@@ -26,9 +22,6 @@ from toys.training import assert_equal, bank_paths, hash_files, make_config, sna
 
 OPTIONS = dict(seed=5)
 RANK_OPTIONS = dict(seed=11, batch_size=4, max_epochs=3)
-CAN_MOUNT = subprocess.run(  # a file system of its own, without being root
-    ['unshare', '-Urm', 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt'], capture_output=True,
-    check=False).returncode == 0 if shutil.which('unshare') else False
 
 
 @pytest.fixture(scope='module')
@@ -79,43 +72,36 @@ def test_store_larger_than_files_may_be(tmp_path):
     assert 'set storage=dict(' in result
 
 
-def in_a_mount(options, commands):
-    """Run shell commands where /mnt is a file system of its own; what they print."""
-    if not CAN_MOUNT:
+def train_on_a_small_disk(*args):
+    """Train where /mnt is a file system of its own; a traceback, or None if it has finished."""
+    result = run_alone(train_in_a_mount, *args)
+    if isinstance(result, str) and 'CannotMount' in result:
         pytest.skip('this system lets no user mount: the full disk cannot be made')
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path), OMP_NUM_THREADS='1')
-    done = subprocess.run(
-        ['unshare', '-Urm', 'sh', '-c', f'mount -t tmpfs -o {options} tmpfs /mnt && {commands}'],
-        capture_output=True, text=True, env=environment, timeout=120, check=False)
-    return done.stdout + done.stderr
+    return result
 
 
-TRAIN = textwrap.dedent('''
-    import sys
-    from toys.training import train
-    head = dict(num_instances=10**6, storage=dict(type='mmap', path='/mnt/rows'))
-    train(sys.argv[1], seed=5, num_images=2000, feat_dim=64, max_epochs=2, head=head)
-    print('finished')
-''')
+def options_of_many_rows(rows):
+    return dict(seed=5, num_images=2000, feat_dim=64, max_epochs=2,
+                head=dict(num_instances=10**6, storage=dict(type='mmap', path=str(rows))))
 
 
 def test_disk_is_full_while_the_store_grows(tmp_path):
-    output = in_a_mount('size=128k', f'{sys.executable} -c "{TRAIN}" {tmp_path}/work')
-    assert 'OSError' in output and 'finished' not in output
+    output = train_on_a_small_disk('size=128k', False, tmp_path / 'work',
+                                   options_of_many_rows('/mnt/rows'))
+    assert 'OSError' in output
     assert 'No space left on device: the stored class weights do not fit beside /mnt/rows' in output
 
 
 def test_store_on_a_read_only_disk(tmp_path):
-    output = in_a_mount('size=128k', 'mount -o remount,ro /mnt && '
-                        f'{sys.executable} -c "{TRAIN}" {tmp_path}/work')
+    output = train_on_a_small_disk('size=128k', True, tmp_path / 'work',
+                                   options_of_many_rows('/mnt/rows'))
     assert 'Read-only file system' in output and '/mnt/rows' in output
 
 
 def test_work_folder_becomes_read_only(tmp_path):
-    script = TRAIN.replace('/mnt/rows', f'{tmp_path}/rows')
-    output = in_a_mount('size=4m', f'mkdir /mnt/work && mount -o remount,ro /mnt && '
-                        f'{sys.executable} -c "{script}" /mnt/work')
-    assert 'Read-only file system' in output and 'finished' not in output
+    output = train_on_a_small_disk('size=4m', True, '/mnt/work',
+                                   options_of_many_rows(tmp_path / 'rows'))
+    assert 'Read-only file system' in output
 
 
 def test_two_runs_with_one_store(tmp_path):

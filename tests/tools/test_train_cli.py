@@ -18,15 +18,16 @@ from pic_plugin.command_line import read_runner_config
 from pic_plugin.engine import config_file
 from pic_plugin.tools import test as test_tool
 from pic_plugin.tools import train as train_tool
+from toys.processes import command, run_alone, run_ranks
 
 TINY = Path(__file__).with_name('tiny_config.py')
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(*command, cwd):
-    """Run Python with the checkout importable; stdout and stderr together."""
+def run(*words, cwd):
+    """Run a new Python with the checkout importable; stdout and stderr together."""
     env = dict(os.environ, PYTHONPATH=str(ROOT))
-    return subprocess.run([sys.executable, *map(str, command)], cwd=cwd, env=env, text=True,
+    return subprocess.run([sys.executable, *map(str, words)], cwd=cwd, env=env, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -34,9 +35,9 @@ def run(*command, cwd):
 def trained(tmp_path_factory):
     """A folder where the tiny config was trained as ``python -m`` does it, and the output."""
     folder = tmp_path_factory.mktemp('trained')
-    result = run('-m', 'pic_plugin.tools.train', TINY, cwd=folder)
-    assert result.returncode == 0, result.stdout
-    return folder, result.stdout
+    status, output = run_alone(command, ['-m', 'pic_plugin.tools.train', TINY], folder)
+    assert status == 0, output
+    return folder, output
 
 
 @pytest.fixture
@@ -113,10 +114,10 @@ def test_two_processes_measure_what_one_does(trained, checkpoint, tmp_path):
     """375 samples: one of the two processes gets one sample twice."""
     values = {}
     for number in (1, 2):
-        result = run('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', number,
-                     '-m', 'pic_plugin.tools.test', TINY, checkpoint, '--launcher', 'pytorch',
-                     '--out', f'{number}.json', cwd=tmp_path)
-        assert result.returncode == 0, result.stdout
+        words = ['-m', 'pic_plugin.tools.test', TINY, checkpoint, '--launcher', 'pytorch', '--out',
+                 f'{number}.json']
+        for status, output in run_ranks(command, number, words, tmp_path):
+            assert status == 0, output
         values[number] = json.loads((tmp_path / f'{number}.json').read_text())['knn/top1_k5']
     # Batches differ, and with them rounding: a near tie may go the other way in one of 125.
     assert abs(values[1] - values[2]) <= 0.81

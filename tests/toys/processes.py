@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Toy trainings in processes of their own: several joined by gloo, killed, or short of disk."""
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -17,6 +18,9 @@ import torch
 
 from pic_plugin.bank import RowStore
 from toys.training import snapshot, train
+
+CLONE_NEWUSER, CLONE_NEWNS = 0x10000000, 0x00020000  # <linux/sched.h>
+MS_RDONLY, MS_REMOUNT, MS_REC, MS_PRIVATE = 1, 32, 1 << 14, 1 << 18  # <linux/mount.h>
 
 
 def start_process(target, *args):
@@ -241,6 +245,32 @@ def limited_training(work_dir, num_bytes, kwargs):
     """A training in which no file may become larger."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, resource.RLIM_INFINITY))
     return train_and_report(work_dir, kwargs)
+
+
+class CannotMount(Exception):
+    """This system lets no user mount."""
+
+
+def train_in_a_mount(size, read_only, work_dir, kwargs):
+    """Train where /mnt is a small file system of its own, which takes no root."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def mount(target, kind=None, flags=0, options=None):
+        if libc.mount(b'none', target, kind, flags, options):
+            raise CannotMount(os.strerror(ctypes.get_errno()))
+
+    user, group = os.getuid(), os.getgid()
+    if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS):
+        raise CannotMount(os.strerror(ctypes.get_errno()))
+    for name, text in (('setgroups', 'deny'), ('uid_map', f'0 {user} 1'),
+                       ('gid_map', f'0 {group} 1')):
+        Path('/proc/self', name).write_text(text)
+    mount(b'/', flags=MS_REC | MS_PRIVATE)
+    mount(b'/mnt', b'tmpfs', options=size.encode())
+    Path('/mnt/work').mkdir()
+    if read_only:
+        mount(b'/mnt', flags=MS_REMOUNT | MS_RDONLY)
+    train(work_dir, **kwargs)
 
 
 def hold_store(path, ready):
