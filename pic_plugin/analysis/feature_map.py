@@ -31,7 +31,7 @@ def make_map(features: Features, images: Images, side: int, out: Path, method: s
     write_csv(out / 'embedding.csv', ['image', 'group', 'x', 'y'],
               [[name, group, *point] for name, group, point in zip(names, groups, points.tolist())])
     write_figure(lambda: draw_embedding(points, groups), out / 'embedding')
-    pictures = [picture for _, batch in images.batches(features.indices, side, 64)
+    pictures = [picture for _, batch in images.shown(features.indices, side, 64)
                 for picture in batch]
     return picture_map(points, groups, names, pictures)
 

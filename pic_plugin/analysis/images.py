@@ -11,11 +11,10 @@ import cv2
 import numpy as np
 from mmpretrain.registry import DATASETS
 
+from pic_plugin.analysis.picture_reader import PictureReader, dicts_in
 from pic_plugin.datasets.endings import readable_endings
 from pic_plugin.datasets.file_names import printable
 from pic_plugin.datasets.instance_numbers import number_instances
-from pic_plugin.datasets.members import read_bytes
-from pic_plugin.datasets.pillow_formats import decode_heif
 from pic_plugin.datasets.walk import walk
 
 
@@ -32,19 +31,22 @@ class Images:
     Attributes:
         names (list[str]): One for each picture; for files the path below the folder.
         labels (list[str] | None): Name of each picture's class; None where there are no classes.
+        reader (PictureReader): Of channels and depth.
         skipped (list[Skipped]): Pictures that could not be read so far.
     """
 
-    def __init__(self, names: Sequence[str], labels: Optional[Sequence[str]]) -> None:
+    def __init__(self, names: Sequence[str], labels: Optional[Sequence[str]],
+                 reader: PictureReader = PictureReader()) -> None:  # noqa: B008  unchangeable
         self.names = list(names)
         self.labels = None if labels is None else list(labels)
+        self.reader = reader
         self.skipped: list[Skipped] = []
 
     def __len__(self) -> int:
         return len(self.names)
 
     def read(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8, BGR.
+        """(H, W, C), BGR if C is 3; uint8, or what :meth:`PictureReader.fit` gives.
 
         Raises:
             ValueError: If it cannot be read.
@@ -61,7 +63,7 @@ class Images:
             batch_size (int): Pictures at a time.
 
         Yields:
-            tuple: Indices of up to ``batch_size`` pictures, and (B, side, side, 3) uint8, BGR.
+            tuple: Indices of up to ``batch_size`` pictures, and (B, side, side, C) as :meth:`read`.
         """
         kept: list[int] = []
         pixels: list[np.ndarray] = []
@@ -80,6 +82,12 @@ class Images:
                 kept, pixels = [], []
         if kept:
             yield kept, np.stack(pixels)
+
+    def shown(self, indices: Sequence[int], side: int,
+              batch_size: int) -> Iterator[tuple[list[int], np.ndarray]]:
+        """As :meth:`batches`, with pictures for people: (B, side, side, 3) uint8, BGR."""
+        for kept, pictures in self.batches(indices, side, batch_size):
+            yield kept, self.reader.shown(pictures)
 
     def check_any(self, kept: Sequence[int]) -> None:
         """Stop where there is nothing to go on with.
@@ -102,20 +110,22 @@ class FolderImages(Images):
         ValueError: If there is no picture in it.
     """
 
-    def __init__(self, folder: Union[str, Path]) -> None:
+    def __init__(self, folder: Union[str, Path],
+                 reader: PictureReader = PictureReader()) -> None:  # noqa: B008
         self.folder = Path(folder).expanduser()
-        found = walk(self.folder, readable_endings())
+        found = walk(self.folder, reader.extensions or readable_endings())
         self.report = found.report
         files = [os.fsdecode(name) for name in found.names]
         if not files:
             raise ValueError(f'{printable(folder)} holds no pictures. {found.report}')
         in_classes = all('/' in file for file in files)
         super().__init__(
-            files, [printable(file.partition('/')[0]) for file in files] if in_classes else None)
+            files, [printable(file.partition('/')[0]) for file in files] if in_classes else None,
+            reader)
 
     def read(self, index: int) -> np.ndarray:
         """See :meth:`Images.read`."""
-        return _read(dict(img_path=str(self.folder / self.names[index])))
+        return self.reader.read(dict(img_path=str(self.folder / self.names[index])))
 
 
 class DatasetImages(Images):
@@ -130,7 +140,8 @@ class DatasetImages(Images):
         FileNotFoundError: If its files are not there.
     """
 
-    def __init__(self, cfg: dict) -> None:
+    def __init__(self, cfg: dict,
+                 reader: PictureReader = PictureReader()) -> None:  # noqa: B008
         # Wrappers build what they wrap from mmengine's registry, which needs the scope.
         self._dataset: Any = DATASETS.build(
             {'_scope_': 'mmpretrain', **_without_pipelines(cfg)})
@@ -152,12 +163,16 @@ class DatasetImages(Images):
             labels.append(info.get('gt_label'))
         classes = self._dataset.metainfo.get('classes')
         super().__init__(names, None if any(label is None for label in labels) else
-                         [classes[int(label)] if classes else str(int(label)) for label in labels])
+                         [classes[int(label)] if classes else str(int(label)) for label in labels],
+                         reader)
 
     def read(self, index: int) -> np.ndarray:
         """See :meth:`Images.read`."""
         info = self._dataset.get_data_info(self._places[index])
-        return info['img'] if 'img' in info else _read(info)
+        if 'img' not in info:
+            return self.reader.read(info)
+        pixels = info['img']
+        return self.reader.fit(pixels if pixels.ndim == 3 else pixels[..., None])
 
 
 def _without_pipelines(cfg: dict) -> dict:
@@ -178,37 +193,15 @@ def evaluated_dataset(cfg: Any) -> Optional[dict]:
     return dataset
 
 
-def _read(info: dict) -> np.ndarray:
-    try:
-        content = read_bytes(info)
-    except OSError as error:
-        raise ValueError(f'it cannot be read ({error.strerror or error})') from error
-    picture: Optional[np.ndarray] = None
-    if content:
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8),
-                               cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    if picture is None:
-        try:
-            picture = decode_heif(content)
-        except OSError as error:
-            raise ValueError(str(error)) from error
-    if picture is None:
-        raise ValueError(f'its {len(content)} bytes are not a picture that OpenCV can decode')
-    if picture.dtype != np.uint8:
-        raise ValueError(f'its pixels are {picture.dtype}, of which black and white are not known: '
-                         'save it with 8 bits')
-    return picture
-
-
 def square(picture: np.ndarray, side: int) -> np.ndarray:
     """Cut the middle square out of a picture and scale it.
 
     Args:
-        picture (np.ndarray): (H, W, 3) uint8 of any size.
+        picture (np.ndarray): (H, W, C) of any size.
         side (int): Pixels.
 
     Returns:
-        np.ndarray: (side, side, 3) uint8.
+        np.ndarray: (side, side, C) of the same type.
     """
     height, width = picture.shape[:2]
     # Before scaling: a strip of 1 x 10,000 pixels must not become 224 x 2,240,000.
@@ -219,7 +212,8 @@ def square(picture: np.ndarray, side: int) -> np.ndarray:
         picture = cv2.resize(
             picture, (side, side),
             interpolation=cv2.INTER_AREA if shorter > side else cv2.INTER_LINEAR)
-    return np.ascontiguousarray(picture)
+    # OpenCV drops the last axis of grey pictures.
+    return np.ascontiguousarray(picture).reshape(side, side, -1)
 
 
 def training_side(cfg: Any) -> Optional[int]:
@@ -228,16 +222,10 @@ def training_side(cfg: Any) -> Optional[int]:
     return max(_crops(loader), default=None) if loader else None
 
 
-def _crops(node: Any) -> Iterator[int]:
-    if isinstance(node, dict):
-        if str(node.get('type', '')).endswith('RandomResizedCrop'):
-            size: Any = node.get('size', node.get('scale'))
-            yield int(max(size) if isinstance(size, (list, tuple)) else size)
-        if node.get('type') == 'DecodeRandomCrop':
+def _crops(loader: dict) -> Iterator[int]:
+    for node in dicts_in(loader):
+        name = str(node.get('type', ''))
+        if name.endswith('RandomResizedCrop') or name == 'DecodeRandomCrop':
             for crop in node.get('crops') or [node]:
-                size = crop['size']
+                size: Any = crop.get('size', crop.get('scale'))
                 yield int(max(size) if isinstance(size, (list, tuple)) else size)
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for part in node:
-            yield from _crops(part)

@@ -19,6 +19,7 @@ from pic_plugin.analysis.images import (
     evaluated_dataset,
     training_side,
 )
+from pic_plugin.analysis.picture_reader import PictureReader, reader_of
 from pic_plugin.engine.config_file import read_config
 
 
@@ -61,11 +62,11 @@ def open_inputs(config: str, folder: Optional[str] = None, side: Optional[int] =
     if side < 1:
         raise ValueError(f'--side must be at least 1 pixel, not {side}.')
     trained = (cfg.get('train_dataloader') or {}).get('dataset')
-    images = open_images(folder, evaluated_dataset(cfg) or trained)
+    images = open_images(folder, evaluated_dataset(cfg) or trained, reader_of(cfg))
     return Inputs(cfg, side, images, choose(len(images), num_images))
 
 
-def open_images(folder: Optional[str], dataset: Optional[dict]) -> Images:
+def open_images(folder: Optional[str], dataset: Optional[dict], reader: PictureReader) -> Images:
     """Pictures of a folder or, without one, of a data set of the config.
 
     Raises:
@@ -73,10 +74,10 @@ def open_images(folder: Optional[str], dataset: Optional[dict]) -> Images:
         ValueError: If there are none.
     """
     if folder is not None:
-        return FolderImages(folder)
+        return FolderImages(folder, reader)
     if dataset is None:
         raise ValueError('the config has no data set of pictures: give --images FOLDER.')
-    return DatasetImages(dataset)
+    return DatasetImages(dataset, reader)
 
 
 def choose(count: int, wanted: Optional[int]) -> list[int]:

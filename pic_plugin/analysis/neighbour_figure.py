@@ -45,7 +45,7 @@ def make_cells(images: Images, indices: Sequence[int], queries: Sequence[int], r
     def cell(place: int, query: int, title: str) -> Cell:
         index = indices[place]
         # Unreadable pictures have class weights, too: a grey square that says so.
-        pictures = next((batch for _, batch in images.batches([index], side, 1)), None)
+        pictures = next((batch for _, batch in images.shown([index], side, 1)), None)
         if pictures is None:
             pictures, title = np.full((1, side, side, 3), 128, np.uint8), 'unreadable'
         if images.labels is None:

@@ -14,6 +14,7 @@ from pic_plugin.analysis.images import Images
 from pic_plugin.analysis.inputs import open_images
 from pic_plugin.analysis.neighbour_figure import draw_neighbours, make_cells
 from pic_plugin.analysis.neighbours import Pair, duplicates, find_queries, nearest
+from pic_plugin.analysis.picture_reader import reader_of
 from pic_plugin.analysis.style import write_figure
 from pic_plugin.files import write_csv
 
@@ -27,7 +28,8 @@ def training_images(cfg: Config, checkpoint: Path) -> tuple[Images, Tensor]:
         ValueError: If it has no class weights, or not one for each image of the data set.
     """
     values = read_class_weights(checkpoint)
-    images = open_images(None, (cfg.get('train_dataloader') or {}).get('dataset'))
+    images = open_images(None, (cfg.get('train_dataloader') or {}).get('dataset'),
+                         reader_of(cfg))
     if len(values) != len(images):
         raise ValueError(f'{checkpoint} has {len(values)} class weights, and the training data '
                          f'set {len(images)} images: give the config and the data of its '

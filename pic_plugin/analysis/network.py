@@ -93,14 +93,14 @@ class Network:
         self.settings = settings or Settings(None, None)
 
     def normalise(self, pictures: np.ndarray) -> Tensor:
-        """(B, H, W, 3) uint8, BGR -> (B, C, H, W) float32 on the network's device.
+        """(B, H, W, C), BGR if C is 3 -> (B, C, H, W) float32 on the network's device.
 
-        Of a network of one channel C is 1: grey."""
+        A network of one channel takes colours as grey: their luma, as decoders do."""
         pixels = torch.from_numpy(np.ascontiguousarray(pictures)).to(self.device)
         pixels = pixels.permute(0, 3, 1, 2).float()
-        if self._channels == 1:  # the luma of BGR, as decoders make grey pictures
+        if self._channels == 1 and pixels.shape[1] == 3:
             pixels = (pixels * pixels.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, True).round()
-        elif self._to_rgb:
+        elif self._to_rgb and pixels.shape[1] == 3:
             pixels = pixels.flip(1)
         if self._mean is not None:
             pixels = pixels - self._mean
@@ -165,7 +165,7 @@ def open_network(checkpoint: Union[str, Path],
 def _image_channels(backbone: nn.Module) -> int:
     """Channels of the images that a backbone takes."""
     first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
-    return 1 if first is not None and first.in_channels == 1 else 3
+    return 3 if first is None else first.in_channels
 
 
 def _settings_in(content: dict, weights: StateDict, like: Optional[Settings]) -> Settings:

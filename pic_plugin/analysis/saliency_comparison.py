@@ -91,7 +91,7 @@ def make_panels(images: Images, measured: Measured, settings: Occlusion, places:
     """The pictures at some places in ``measured``, with the maps of all networks."""
     panels = []
     for place, title in zip(places, titles or [''] * len(places)):
-        _, pictures = next(iter(images.batches([measured.indices[place]], settings.side, 1)))
+        _, pictures = next(iter(images.shown([measured.indices[place]], settings.side, 1)))
         chosen = [distances[place:place + 1] for distances in measured.distances]
         panels.append(Panel(pictures[0], [settings.maps(one)[0].numpy() for one in chosen],
                             [settings.regions(one)[0].numpy() for one in chosen], title))

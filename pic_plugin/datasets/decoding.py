@@ -16,6 +16,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from pic_plugin.datasets.jpeg import JpegHeader, read_jpeg_header
+from pic_plugin.datasets.pillow_formats import decode_heif, is_heif
 
 try:
     import simplejpeg  # type: ignore[import-not-found,unused-ignore]
@@ -73,7 +74,7 @@ def decode(content: bytes, channels: int = 3, decoder: str = 'cv2',
 
     Args:
         content (bytes): JPEG, PNG, TIFF (also float, and of several pages) or another format of
-            OpenCV, or a ``.npy`` array (H, W) or (H, W, C).
+            OpenCV; HEIC or AVIF; or a ``.npy`` array (H, W) or (H, W, C).
         channels (int): 3 for BGR, to which grey, palette and CMYK images are turned; 1 for grey;
             other numbers for files that have just so many. Defaults to 3.
         decoder (str): 'cv2' or 'simplejpeg', for JPEG. Defaults to 'cv2'.
@@ -84,6 +85,7 @@ def decode(content: bytes, channels: int = 3, decoder: str = 'cv2',
             levels of 256 on average, and are brighter by 0.8. Defaults to False.
 
     Raises:
+        OSError: If it is HEIC or AVIF and Pillow cannot decode it, with what to install.
         ValueError: If it is not an image, or of another number of channels.
     """
     if not content:
@@ -93,16 +95,18 @@ def decode(content: bytes, channels: int = 3, decoder: str = 'cv2',
         return _decode_jpeg(content, header, channels, decoder, choose_reduction, quick)
     if content[:6] == b'\x93NUMPY':
         pixels = np.load(io.BytesIO(content), allow_pickle=False)
+    elif is_heif(content):
+        pixels = decode_heif(content)
     elif channels in (1, 3):
         flags = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
         pixels = cv2.imdecode(_array(content), flags | cv2.IMREAD_ANYDEPTH)
         if pixels is None:
             # OpenCV does not turn a grey float TIFF to colour, nor a coloured one to grey.
-            pixels = _with_channels(cv2.imdecode(_array(content), cv2.IMREAD_UNCHANGED), channels)
+            pixels = cv2.imdecode(_array(content), cv2.IMREAD_UNCHANGED)
     else:
         found, pages = cv2.imdecodemulti(_array(content), cv2.IMREAD_UNCHANGED)
         pixels = np.dstack(pages) if found and pages else None
-    return _checked(pixels, channels)
+    return _checked(_with_channels(pixels, channels), channels)
 
 
 def _decode_jpeg(content: bytes, header: JpegHeader, channels: int, decoder: str,

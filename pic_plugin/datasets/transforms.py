@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import zlib
 from typing import Any, Optional
 
 import cv2
@@ -21,6 +23,8 @@ from pic_plugin.datasets.pillow_formats import decode_heif
 
 # One slot for the main process and one for each loader worker: no two processes write the same.
 _SLOTS = 256
+# Places for files that a warning has named.
+_NAMES = 2**16
 
 _DECODERS = ('cv2', 'pillow', 'tifffile')
 
@@ -35,6 +39,7 @@ class _SharedCount:
 
     def __init__(self) -> None:
         self._slots = torch.zeros(_SLOTS, dtype=torch.int64, device='cpu').share_memory_()
+        self._seen = torch.zeros(_NAMES, dtype=torch.bool, device='cpu').share_memory_()
 
     def __deepcopy__(self, memo: dict) -> _SharedCount:
         return self
@@ -42,11 +47,19 @@ class _SharedCount:
     def __setstate__(self, state: dict) -> None:
         # Plain pickle brings values without the sharing.
         self._slots = state['_slots'].share_memory_()
+        self._seen = state['_seen'].share_memory_()
 
     def increase(self) -> int:
         worker = get_worker_info()
         self._slots[0 if worker is None else 1 + worker.id % (_SLOTS - 1)] += 1
         return self.value
+
+    def is_new(self, path: Any) -> bool:
+        """Whether a file has not been asked for before; two of them may be taken for one."""
+        place = zlib.crc32(os.fsencode(str(path))) % _NAMES
+        is_new = not self._seen[place]
+        self._seen[place] = True
+        return is_new
 
     @property
     def value(self) -> int:
@@ -80,10 +93,10 @@ class LoadImageOrSkip(LoadImageFromFile):
 
     An image that cannot be read (missing, no permission) or decoded (empty, cut off, not an image)
     is skipped: the transform returns None, whereupon mmengine's data set in training mode takes
-    another image at random, with that image's own ``sample_idx``. Each time a warning names the
-    file, the reason and the number of loads skipped so far, in all worker processes together; a
+    another image at random, with that image's own ``sample_idx``. The first time a warning names
+    the file, the reason and the number of loads skipped so far, in all worker processes together; a
     file is tried, and counted, again whenever the sampler asks for it. A data set with
-    ``test_mode=True`` stops with mmengine's error instead, right after the warning.
+    ``test_mode=True`` stops with mmengine's error instead.
 
     A PNG or TIFF file of more than 8 bits stops the run, since nothing says which of its values are
     black and white: see :class:`DecodeRandomCrop`.
@@ -163,11 +176,13 @@ class LoadImageOrSkip(LoadImageFromFile):
     def _count_skipped(self, path: Any, reason: Any) -> None:
         if isinstance(reason, Exception):
             reason = f'{type(reason).__name__}: {str(reason).strip()}'
-        print_log(
-            f'Skipped an image that cannot be loaded ({self._skipped.increase()} loads skipped so '
-            f'far): {printable(path)}: {reason}',
-            logger='current',
-            level=logging.WARNING)
+        count = self._skipped.increase()
+        if self._skipped.is_new(path):
+            print_log(
+                f'Skipped an image that cannot be loaded ({count} loads skipped so far): '
+                f'{printable(path)}: {reason}',
+                logger='current',
+                level=logging.WARNING)
 
 
 @TRANSFORMS.register_module()

@@ -47,7 +47,7 @@ class _Init:
                 signal.signal(number, signal.SIG_IGN)
             # Elsewhere than on Linux Python does not say who has sent a signal.
             elif hasattr(signal, 'sigwaitinfo'):
-                # Threads that start later have the mask as well: the signal waits for the one below.
+                # Threads that start later have the mask as well: it waits for the one below.
                 signal.pthread_sigmask(signal.SIG_BLOCK, {number})
                 threading.Thread(target=_end_with, args=(os.getppid(), ), daemon=True).start()
         if self.first is not None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pic_plugin.analysis.images import FolderImages, Images, training_side
 from pic_plugin.analysis.network import RANDOM, Network, open_network, pooled
+from pic_plugin.analysis.picture_reader import PictureReader, reader_of
 from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint
 from pic_plugin.features.files import check_writable, write_features
 from pic_plugin.transfer.config_text import value_in_config
@@ -32,9 +33,10 @@ class LoadedBackbone(nn.Module):
         channel_order (str): 'RGB' or 'BGR', what the network wants.
         image_size (int): Pixels that it was trained with.
         normalise (bool): Whether ``forward`` takes RGB pixels from 0 to 255 and normalises them.
+        reader (PictureReader): How the training read its pictures. Defaults to colours of 8 bits.
 
     Attributes:
-        mean, std, channel_order, image_size, normalise: As given.
+        mean, std, channel_order, image_size, normalise, reader: As given.
         feature_dim (int): C.
     """
 
@@ -42,7 +44,8 @@ class LoadedBackbone(nn.Module):
     _std: Tensor
 
     def __init__(self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float],
-                 channel_order: str, image_size: int, normalise: bool) -> None:
+                 channel_order: str, image_size: int, normalise: bool,
+                 reader: PictureReader = PictureReader()) -> None:  # noqa: B008  unchangeable
         super().__init__()
         self.backbone = backbone
         self.mean = tuple(map(float, mean))
@@ -50,6 +53,7 @@ class LoadedBackbone(nn.Module):
         self.channel_order = channel_order
         self.image_size = image_size
         self.normalise = normalise
+        self.reader = reader
         # Not saved: the names of the weights stay the backbone's.
         self.register_buffer('_mean', torch.tensor(self.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer('_std', torch.tensor(self.std).view(-1, 1, 1), persistent=False)
@@ -60,15 +64,16 @@ class LoadedBackbone(nn.Module):
             self.feature_dim = pooled(self.backbone(empty)).shape[1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, C).
+        """(B, 3, H, W) -> (B, C); of another number of channels where the network has one.
 
         Args:
             images (Tensor): Normalised by ``mean`` and ``std`` in ``channel_order``; or, with
-                ``normalise=True``, RGB pixels from 0 to 255 of any dtype.
+                ``normalise=True``, RGB pixels from 0 to 255 of any dtype (a network that was
+                trained on pixels of another depth takes those).
         """
         if self.normalise:
             images = images.float()
-            if self.channel_order == 'BGR':
+            if self.channel_order == 'BGR' and images.shape[1] == 3:
                 images = images.flip(1)
             images = (images - self._mean) / self._std
         return pooled(self.backbone(images))
@@ -94,7 +99,7 @@ def load_backbone(checkpoint: Union[str, Path], normalise: bool = False,
         ValueError: If it is no checkpoint, or its network is unknown.
     """
     file = find_checkpoint(checkpoint)
-    return _loaded(open_network(file), training_side_of(file), normalise).to(device)
+    return _loaded(open_network(file), file, normalise).to(device)
 
 
 def untrained_twin(checkpoint: Union[str, Path], normalise: bool = False, device: str = 'cpu',
@@ -107,16 +112,18 @@ def untrained_twin(checkpoint: Union[str, Path], normalise: bool = False, device
     """
     file = find_checkpoint(checkpoint)
     network = open_network(RANDOM, like=open_network(file).settings, seed=seed)
-    return _loaded(network, training_side_of(file), normalise).to(device)
+    return _loaded(network, file, normalise).to(device)
 
 
-def _loaded(network: Network, side: Optional[int], normalise: bool) -> LoadedBackbone:
+def _loaded(network: Network, file: Path, normalise: bool) -> LoadedBackbone:
+    training = training_of(file)
     preprocessor = network.settings.preprocessor or {}
-    mean = preprocessor.get('mean') or [0.0, 0.0, 0.0]
+    mean = preprocessor.get('mean') or [0.0] * len(network.grey)
     std = preprocessor.get('std') or [1.0] * len(mean)
     to_rgb = bool(preprocessor.get('to_rgb', preprocessor.get('bgr_to_rgb', False)))
     return LoadedBackbone(network.backbone, mean, std, 'RGB' if to_rgb else 'BGR',
-                          side or DEFAULT_SIDE, normalise)
+                          training_side(training) or DEFAULT_SIDE, normalise,
+                          reader_of(training))
 
 
 def find_checkpoint(checkpoint: Union[str, Path]) -> Path:
@@ -139,26 +146,15 @@ def find_checkpoint(checkpoint: Union[str, Path]) -> Path:
     return files[-1][1]
 
 
-def training_side_of(checkpoint: Path) -> Optional[int]:
-    """Pixels that a checkpoint's config trained with, if it says so."""
+def training_of(checkpoint: Path) -> dict:
+    """What a checkpoint's config says of its training data; empty where it says nothing."""
     meta = read_checkpoint(checkpoint).get('meta')
     text = meta.get('cfg') if isinstance(meta, dict) else None
-    loader = value_in_config(text, 'train_dataloader') if isinstance(text, str) else None
-    if not isinstance(loader, dict):
-        return None
-    return training_side(dict(train_dataloader=loader)) or _decoded_side(loader)
-
-
-def _decoded_side(node: Any) -> Optional[int]:
-    """Side of the crops that a pipeline decodes, if one does."""
-    if isinstance(node, dict):
-        if node.get('type') == 'DecodeRandomCrop' and node.get('size') is not None:
-            size = node['size']
-            return int(max(size) if isinstance(size, (list, tuple)) else size)
-        node = list(node.values())
-    if not isinstance(node, (list, tuple)):
-        return None
-    return max((side for side in map(_decoded_side, node) if side is not None), default=None)
+    if not isinstance(text, str):
+        return {}
+    names = ('train_dataloader', 'model', 'data_preprocessor')
+    found = {name: value_in_config(text, name) for name in names}
+    return {name: value for name, value in found.items() if isinstance(value, dict)}
 
 
 class Embedding(NamedTuple):
@@ -176,32 +172,27 @@ class Embedding(NamedTuple):
 class _ListedImages(Images):
     """Files and arrays, in the order given."""
 
-    def __init__(self, images: Sequence[Any]) -> None:
+    def __init__(self, images: Sequence[Any], reader: PictureReader) -> None:
         super().__init__([str(one) if isinstance(one, (str, os.PathLike)) else str(number)
-                          for number, one in enumerate(images)], None)
+                          for number, one in enumerate(images)], None, reader)
         self._images = images
 
     def read(self, index: int) -> np.ndarray:
         """See :meth:`Images.read`."""
         image = self._images[index]
         if isinstance(image, (str, os.PathLike)):
-            path = Path(image).expanduser().absolute()
-            return _OneFile(path).read(0)
+            return self.reader.read(dict(img_path=str(Path(image).expanduser().absolute())))
         pixels = np.asarray(image)
+        channels = self.reader.channels
         if pixels.ndim == 2:
-            pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-        if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.dtype != np.uint8:
-            raise ValueError(f'image {index} is {pixels.shape} of {pixels.dtype}: give (H, W, 3) '
-                             'uint8 in RGB')
-        return np.ascontiguousarray(pixels[:, :, 2::-1])
-
-
-class _OneFile(FolderImages):
-    """A file by its path, read as those of a folder are."""
-
-    def __init__(self, file: Path) -> None:
-        Images.__init__(self, [file.name], None)
-        self.folder = file.parent
+            pixels = np.repeat(pixels[:, :, None], channels, axis=2)
+        if channels == 3 and pixels.ndim == 3 and pixels.shape[2] == 4:
+            pixels = pixels[:, :, :3]  # without transparency
+        if pixels.ndim != 3 or pixels.shape[2] != channels or (
+                pixels.dtype != np.uint8 and self.reader.value_range is None):
+            raise ValueError(f'image {index} is {pixels.shape} of {pixels.dtype}: give (H, W, '
+                             f'{channels}) uint8{" in RGB" if channels == 3 else ""}')
+        return self.reader.fit(pixels[:, :, ::-1] if channels == 3 else pixels)
 
 
 def embed(images: Union[str, Path, Sequence[Any], np.ndarray],
@@ -241,10 +232,6 @@ def embed(images: Union[str, Path, Sequence[Any], np.ndarray],
         raise ValueError(f'side must be at least 1 pixel, not {side}.')
     if out is not None:
         check_writable(out)
-    given: Images = (FolderImages(images) if isinstance(images, (str, Path)) else
-                     _ListedImages(list(images)))
-    if not len(given):
-        raise ValueError('there are no images: the list is empty.')
     if isinstance(checkpoint, LoadedBackbone):
         backbone = checkpoint if device is None else checkpoint.to(device)
         if not backbone.normalise:
@@ -253,14 +240,19 @@ def embed(images: Union[str, Path, Sequence[Any], np.ndarray],
         backbone.eval()
     else:
         backbone = load_backbone(checkpoint, normalise=True, device=device or get_device())
+    given: Images = (FolderImages(images, backbone.reader) if isinstance(images, (str, Path)) else
+                     _ListedImages(list(images), backbone.reader))
+    if not len(given):
+        raise ValueError('there are no images: the list is empty.')
     where = next(backbone.parameters()).device
     parts: List[np.ndarray] = []
     names: List[str] = []
     count = _counter(len(given)) if progress and sys.stderr.isatty() else None
     for indices, pictures in given.batches(range(len(given)), side or backbone.image_size,
                                            batch_size):
-        rgb = np.ascontiguousarray(pictures[:, :, :, ::-1])  # (B, side, side, 3)
-        pixels = torch.from_numpy(rgb).to(where).permute(0, 3, 1, 2)
+        if backbone.reader.channels == 3:
+            pictures = np.ascontiguousarray(pictures[..., ::-1])  # (B, side, side, 3), RGB
+        pixels = torch.from_numpy(pictures).to(where).permute(0, 3, 1, 2)
         with torch.inference_mode():
             parts.append(backbone(pixels).float().cpu().numpy())
         names += [given.names[index] for index in indices]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from pic_plugin.pretrain.plan import Plan
 from pic_plugin.pretrain.rules import text_of
@@ -29,6 +29,7 @@ class Sources(NamedTuple):
             line with an absolute path.
         queries (str | None): Labelled pictures that are classified.
         num_references (int): Of the former.
+        value_range (tuple[float, float] | None): Black and white of pictures of more than 8 bits.
     """
 
     root: str
@@ -36,6 +37,7 @@ class Sources(NamedTuple):
     references: Optional[str] = None
     queries: Optional[str] = None
     num_references: int = 0
+    value_range: Optional[Tuple[float, float]] = None
 
 
 def train_dataset(sources: Sources, pipeline: List[dict]) -> dict:
@@ -50,10 +52,14 @@ def labelled_dataset(list_file: str, pipeline: List[dict]) -> dict:
                 pipeline=pipeline)
 
 
-def train_pipeline(image_size: int) -> List[dict]:
+def train_pipeline(image_size: int, sources: Sources) -> List[dict]:
     """What the loader does; the rest of the paper's augmentation is the preprocessor's."""
-    return [dict(type='DecodeRandomCrop', size=image_size, scale=(0.2, 1.0)),
+    return [dict(type='DecodeRandomCrop', size=image_size, scale=(0.2, 1.0), **_depth(sources)),
             dict(type='PackInputs', meta_keys=('sample_idx', ))]
+
+
+def _depth(sources: Sources) -> dict:
+    return {} if sources.value_range is None else dict(value_range=sources.value_range)
 
 
 def preprocessor(plan: Plan) -> dict:
@@ -65,10 +71,10 @@ def preprocessor(plan: Plan) -> dict:
     return cfg
 
 
-def evaluation_pipeline(image_size: int, reference: bool) -> List[dict]:
+def evaluation_pipeline(image_size: int, sources: Sources, reference: bool) -> List[dict]:
     """The middle square of a labelled picture."""
     return [
-        dict(type='LoadImageFromFile'),
+        dict(type='DecodeImage', **_depth(sources)),
         dict(type='ResizeEdge', scale=round(image_size * 8 / 7), edge='short'),
         dict(type='CenterCrop', crop_size=image_size),
         *([dict(type='MarkReference')] if reference else []),
@@ -116,7 +122,7 @@ def train_dataloader(plan: Plan, sources: Sources) -> dict:
         pin_memory=plan.precision != 'float32', drop_last=True,
         collate_fn=dict(type='default_collate'),
         sampler=sampler,
-        dataset=train_dataset(sources, train_pipeline(plan.image_size)))
+        dataset=train_dataset(sources, train_pipeline(plan.image_size, sources)))
 
 
 def optim_wrapper(plan: Plan) -> dict:
@@ -203,8 +209,8 @@ def config_text(plan: Plan, sources: Sources, logs: Sequence[str] = (),
     hooks = [dict(type='InstanceBankHook')]
     if sources.references is not None and sources.queries is not None:
         size = plan.image_size
-        datasets = [labelled_dataset(sources.references, evaluation_pipeline(size, True)),
-                    labelled_dataset(sources.queries, evaluation_pipeline(size, False))]
+        datasets = [labelled_dataset(sources.references, evaluation_pipeline(size, sources, True)),
+                    labelled_dataset(sources.queries, evaluation_pipeline(size, sources, False))]
         topk = sorted({min(k, sources.num_references) for k in (20, 200)})
         parts.append('# Labels are used here alone.\n' + _assign('val_dataloader', dict(
             batch_size=plan.batch_size, num_workers=plan.num_workers, persistent_workers=False,

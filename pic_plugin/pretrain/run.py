@@ -184,7 +184,8 @@ def _parsed(plan: Plan, sources: Sources) -> Config:
 
 def _write_lists(options: Options, survey: Survey, work: WorkFolder, say: Say) -> Sources:
     listed = work.write_list(PICTURES, survey.files)
-    sources = Sources(survey.root, str(listed))
+    sources = Sources(survey.root, str(listed), value_range=None if survey.pixels is None else
+                      survey.pixels.value_range)
     if options.labels is None:
         return sources
     labelled = read_labels(options.labels)
@@ -219,11 +220,13 @@ def describe(survey: Survey, machine: Machine) -> str:
     if survey.near:
         lines.append(f'Near copies: {survey.near} of {survey.num_sampled} opened look like another '
                      'one (`neighbours` shows them after training).')
-    deep = sum(number for mode, number in survey.modes.items() if mode[0] in 'IF')
-    if deep:
-        lines.append(f'Deep pictures: {deep} of {survey.num_sampled} opened have more than 8 bits; '
-                     'they are read as 8 bits. If their values fill only a part of the range, '
-                     'convert them first, or they become black.')
+    if survey.pixels is not None:
+        black, white = survey.pixels.value_range
+        lines.append(
+            f'Pixels: {" and ".join(survey.pixels.depths)} from {survey.pixels.extremes[0]:g} to '
+            f'{survey.pixels.extremes[1]:g} (of {survey.pixels.num_images} read). {black:g} is '
+            f'taken for black and {white:g} for white, with a thousandth of the pixels beyond '
+            'each; value_range in the config changes that.')
     memory = (f', {machine.device_bytes / rules.GIB:.0f} GiB free'
               if machine.device_bytes else '')
     processes = (f'{machine.num_processes} processes with {machine.num_cores} cores each'
@@ -338,7 +341,8 @@ def _plan_smaller(prepared: Prepared, options: Options, state: Dict[str, Any], s
     network = Choice(wishes.backbone, 'as before')
     plan = make_plan(facts, wishes, look_at(state['backbone'], size.value), size, network)
     references = work.path / 'references.txt'
-    sources = Sources(root, str(work.pictures))
+    sources = Sources(root, str(work.pictures), value_range=(
+        cfg.train_dataloader.dataset.pipeline[0].get('value_range')))
     if references.is_file():
         count = len(references.read_text(encoding='utf-8', errors='surrogateescape').splitlines())
         sources = sources._replace(references=str(references), num_references=count,

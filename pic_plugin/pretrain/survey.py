@@ -8,11 +8,12 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Tuple, Union
+from typing import Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 from PIL import Image
 
+from pic_plugin.datasets.value_range import Measured, measure_value_range
 from pic_plugin.pretrain.walk import Found, find_pictures
 
 NUM_SAMPLED = 300  # pictures that are opened
@@ -20,6 +21,7 @@ NUM_HASHED = 20000  # pictures of equal size in bytes that are compared
 # Of 64 bits: pictures that differ by a re-encoding or a small crop differ in a few.
 NEAR_BITS = 5
 MAX_PIXELS = 2**31
+DEEP = ('.png', '.tif', '.tiff', '.pgm', '.ppm', '.pnm', '.jp2')  # may have more than 8 bits
 
 
 class Survey(NamedTuple):
@@ -38,6 +40,7 @@ class Survey(NamedTuple):
         copies (int): Pictures that have the bytes of another one.
         near (int): Of the sample, pictures that look like another one but have other bytes.
         notices (tuple[str, ...]): What should be said about the input.
+        pixels (Measured | None): Values of pictures of more than 8 bits; None if all have 8.
     """
 
     folders: Tuple[str, ...]
@@ -52,6 +55,7 @@ class Survey(NamedTuple):
     copies: int
     near: int
     notices: Tuple[str, ...]
+    pixels: Optional[Measured] = None
 
 
 def survey_folders(folders: Sequence[Union[str, Path]], num_sampled: int = NUM_SAMPLED) -> Survey:
@@ -63,8 +67,8 @@ def survey_folders(folders: Sequence[Union[str, Path]], num_sampled: int = NUM_S
 
     Raises:
         FileNotFoundError: If one of them is not there.
-        ValueError: If one is no folder or may not be read, there are fewer than 8 pictures, or none
-            of the sample can be read.
+        ValueError: If one is no folder or may not be read, there are fewer than 8 pictures, none
+            of the sample can be read, or pictures of 8 bits are among those of more.
     """
     found = find_pictures(folders)
     names = ', '.join(found.folders)
@@ -85,7 +89,25 @@ def survey_folders(folders: Sequence[Union[str, Path]], num_sampled: int = NUM_S
         found.folders, found.root, found.files,
         dict(Counter(os.path.splitext(name)[1].lower() for name in found.files).most_common()),
         found.left_out, (min(sides), int(np.median(sides)), max(sides)), len(chosen), broken,
-        dict(modes.most_common()), _count_copies(found), _count_near(thumbnails), found.notices)
+        dict(modes.most_common()), _count_copies(found), _count_near(thumbnails), found.notices,
+        _measure_depth(found, chosen, names))
+
+
+def _measure_depth(found: Found, chosen: Sequence[int], names: str) -> Optional[Measured]:
+    """Values of pictures of more than 8 bits; None if all have 8."""
+    files = [os.path.join(found.root, found.files[index]) for index in chosen]
+    may_be_deep = [file for file in files if os.path.splitext(file)[1].lower() in DEEP]
+    try:
+        measured = measure_value_range(may_be_deep)
+    except ValueError:  # none, none that can be read, or pictures of one colour
+        return None
+    depths = {*measured.depths, *(['uint8'] if len(may_be_deep) < len(files) else [])}
+    if depths == {'uint8'}:
+        return None
+    if len(depths) > 1:
+        raise ValueError(f'the pictures of {names} have pixels of {" and ".join(sorted(depths))}: '
+                         'one range of values does not fit all. Train on files of one depth.')
+    return measured
 
 
 def _evenly(count: int, wanted: int) -> List[int]:

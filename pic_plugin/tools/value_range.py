@@ -8,13 +8,14 @@ prints what to write into the config for images of 16 bits or of floating point.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
+from pic_plugin.datasets.endings import readable_endings
 from pic_plugin.datasets.value_range import measure_value_range
-
-ENDINGS = ('.png', '.tif', '.tiff', '.npy', '.pgm', '.ppm', '.jpg', '.jpeg', '.bmp', '.webp')
+from pic_plugin.datasets.walk import walk
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -27,10 +28,11 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument('--share', type=float, default=0.001,
                         help='of the pixels that may be cut off at each end (default: 0.001)')
     args = parser.parse_args(argv)
-    files = sorted(file for file in args.folder.rglob('*') if file.suffix.lower() in ENDINGS)
     try:
+        files = [args.folder / os.fsdecode(name)
+                 for name in walk(args.folder, [*readable_endings(), '.npy']).names]
         found = measure_value_range(files, args.channels, args.num_images, args.share)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         parser.exit(1, f'value_range: {args.folder}: {error}\n')
     for text in found.unreadable:
         print(f'not read: {text}')

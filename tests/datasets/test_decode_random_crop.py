@@ -125,7 +125,7 @@ def test_sixteen_bits_are_not_loaded_black_either(scan, tmp_path):
     write(tmp_path / 'eight.tiff', np.zeros((3, 4), np.uint8))
     assert LoadImageOrSkip()(dict(img_path=str(tmp_path / 'eight.tiff')))['img'].shape == (3, 4, 3)
     images = FolderImages(scan.parent)
-    with pytest.raises(ValueError, match='uint16, of which black and white are not known'):
+    with pytest.raises(ValueError, match='uint16, and the config of the network does not say'):
         images.read(images.names.index('scan.png'))
 
 

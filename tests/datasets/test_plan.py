@@ -19,6 +19,13 @@ def test_every_data_set_says_what_it_found_and_left_out(tmp_path, images):
     assert 'samples' not in text
 
 
+def test_black_and_white_are_said(tmp_path, images):
+    images(tmp_path, ['1.png'])
+    dataset = ImageFiles(str(tmp_path), pipeline=[
+        dict(type='DecodeRandomCrop', size=8, value_range=(1003, 1241))])
+    assert 'Pixels: 1003 is taken for black and 1241 for white.' in describe_data(dataset)
+
+
 def test_copies_are_said(tmp_path, images):
     images(tmp_path, ['1.png', '2.png'])
     text = '\n'.join(describe_data(RepeatDataset(ImageFiles(str(tmp_path)), times=3)))

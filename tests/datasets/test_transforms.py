@@ -76,11 +76,10 @@ def test_broken_images_are_skipped_counted_and_their_ids_never_used(
     warnings = SKIPPED.findall(out + err)
     counts = sorted(int(count) for count, _, _ in warnings)
     # Each broken image is asked for once an epoch; replacements may hit one again.
-    assert len(warnings) >= 2 * len(BROKEN)
-    assert {int(i) for _, i, _ in warnings} == set(BROKEN)
-    assert dataset.pipeline.transforms[0].num_skipped == len(warnings) == counts[-1]
-    if start is None:
-        assert counts == list(range(1, len(warnings) + 1))
+    assert dataset.pipeline.transforms[0].num_skipped >= 2 * len(BROKEN)
+    # It is named once.
+    assert sorted(int(i) for _, i, _ in warnings) == sorted(BROKEN)
+    assert counts[0] >= 1 and counts[-1] <= dataset.pipeline.transforms[0].num_skipped
     reasons = {int(i): reason for _, i, reason in warnings}
     assert 'FileNotFoundError' in reasons[10]
     assert 'not an image that the decoder knows' in reasons[5]

@@ -52,4 +52,4 @@ def test_nothing_to_measure(tmp_path, capsys):
         measure_value_range([tmp_path / 'a.png'], channels=1)
     with pytest.raises(SystemExit):
         tool.main([str(tmp_path / 'nothing')])
-    assert 'none of 0 files' in capsys.readouterr().err
+    assert 'there is no folder' in capsys.readouterr().err

@@ -23,7 +23,7 @@ class Hanging(Dataset):
         return os.getpid()
 
 
-@pytest.mark.skipif(not hasattr(signal, 'sigwaitinfo'), reason='the system does not say who signals')
+@pytest.mark.skipif(not hasattr(signal, 'sigwaitinfo'), reason='Python does not say who signals')
 def test_a_worker_that_hangs_is_ended_by_its_loader_and_no_other():
     loader = DataLoader(Hanging(), num_workers=1, prefetch_factor=1)
     started = []

@@ -4,15 +4,17 @@ import errno
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmpretrain.registry import TRANSFORMS
 
 import pic_plugin
 from pic_plugin.pretrain import measure, run
 from pic_plugin.pretrain.progress import ProgressHook
 from pic_plugin.tools import pretrain, train
-from toys.pictures import write_classes, write_pictures
+from toys.pictures import write_classes, write_pictures, write_scans
 
 SMALL = ['--backbone', 'resnet18', '--image-size', '32', '--batch-size', '8', '--device', 'cpu',
          '--no-report']
@@ -66,6 +68,19 @@ def test_from_a_folder_to_features(data, work_dir, lines, quick):
     images = torch.rand(2, 3, 32, 32)
     assert torch.equal(pic_plugin.load_backbone(exported)(images),
                        pic_plugin.load_backbone(work_dir / 'epoch_2.pth')(images))
+
+
+def test_scans_keep_their_grey_levels(tmp_path, work_dir, lines, quick):
+    data = write_scans(tmp_path / 'scans', 16)
+    call(data, '--out', work_dir, *SMALL, '--epochs', 1)
+    assert any('uint16 from 1003 to 1241' in line for line in lines)
+    # What the training has seen, without augmentation.
+    cfg = Config.fromfile(work_dir / 'pretrain.py')
+    crop = cfg.train_dataloader.dataset.pipeline[0]
+    load = TRANSFORMS.build(dict(type='DecodeImage', value_range=crop.value_range))
+    pixels = load(dict(img_path=str(data / '00.png')))['img']
+    assert pixels.dtype == np.uint8 and len(np.unique(pixels)) > 200
+    assert (work_dir / 'epoch_1.pth').is_file()
 
 
 def test_a_dry_run_writes_what_train_takes(data, work_dir, lines, quick):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pic_plugin.pretrain.survey import survey_folders
 from pic_plugin.pretrain.walk import find_pictures
-from toys.pictures import picture, write_pictures
+from toys.pictures import picture, write_pictures, write_scans
 
 
 def test_numbers_sizes_and_endings(tmp_path):
@@ -19,6 +19,18 @@ def test_numbers_sizes_and_endings(tmp_path):
     assert len(found.files) == 11 and found.by_ending == {'.png': 6, '.jpg': 5}
     assert found.sides == (40, 40, 80) and found.num_sampled == 11 and not found.broken
     assert all(os.path.isfile(os.path.join(found.root, name)) for name in found.files)
+
+
+def test_the_range_of_deep_pictures_is_measured(tmp_path):
+    write_scans(tmp_path / 'scans', 9)
+    found = survey_folders([tmp_path / 'scans'])
+    assert found.pixels.depths == ['uint16'] and found.pixels.extremes == (1003, 1241)
+    assert 1003 <= found.pixels.value_range[0] < 1010 < 1230 < found.pixels.value_range[1] <= 1241
+    write_pictures(tmp_path / 'eight', 9)
+    assert survey_folders([tmp_path / 'eight']).pixels is None
+    # In the other order: a folder may have one kind among thousands of the other.
+    with pytest.raises(ValueError, match='pixels of uint16 and uint8.*Train on files of one depth'):
+        survey_folders([tmp_path / 'scans', tmp_path / 'eight'])
 
 
 def test_what_is_left_out_is_named(tmp_path):

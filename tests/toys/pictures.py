@@ -28,3 +28,13 @@ def write_classes(folder, per_class=8, side=32):
             pixels = rng.integers(low, high, (side, side, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / label / f'{number}.png')
     return folder
+
+
+def write_scans(folder, count, side=32):
+    """PNG files of 16 bits with values from 1003 to 1241, as those of a CT; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        pixels = np.random.default_rng(number).integers(1003, 1242, (side, side)).astype(np.uint16)
+        pixels[0, :2] = 1003, 1241
+        Image.fromarray(pixels).save(folder / f'{number:02d}.png')
+    return folder

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 import statistics
 import tempfile
 import time
@@ -23,6 +24,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import TRANSFORMS
 
 from pic_plugin.datasets import decoding
+from pic_plugin.datasets.walk import walk
 
 PACK = dict(type='PackInputs', meta_keys=('sample_idx', ))
 # The ImageNet config of version 0.1.0, by stage.
@@ -66,8 +68,8 @@ def run(args: argparse.Namespace) -> str:
             files = [write_photo(Path(folder, f'{i}.jpg'), 375, 500, i)
                      for i in range(args.num_images)]
         else:
-            files = sorted(file for file in args.images.rglob('*')
-                           if file.suffix.lower() in ('.jpg', '.jpeg'))[:args.num_images]
+            found = walk(args.images, ['.jpg', '.jpeg']).names[:args.num_images]
+            files = [args.images / os.fsdecode(name) for name in found]
         lines = [f'torch {torch.__version__}, OpenCV {cv2.__version__}, one core; {len(files)} '
                  f'images of {statistics.fmean(f.stat().st_size for f in files) / 1e3:.0f} kB on '
                  'average']

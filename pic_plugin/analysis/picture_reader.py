@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a network's config reads pictures: channels, depth, and which values are black and white."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+
+from pic_plugin.datasets.decode_random_crop import to_uint8
+from pic_plugin.datasets.decoding import decode
+from pic_plugin.datasets.members import read_bytes
+
+
+class PictureReader(NamedTuple):
+    """Reads pictures as a training does.
+
+    Attributes:
+        channels (int): Of the pictures: 3 for colours, to which grey ones are turned; 1 for grey.
+            Defaults to 3.
+        value_range (tuple[float, float], optional): Pixel values that count as black and white.
+            Defaults to None: 0 and 255, and pictures of other depths than 8 bits are refused.
+        own_depth (bool): Whether the network takes pixels in the files' own units, and not brought
+            to 8 bits by ``value_range``. Defaults to False.
+        extensions (tuple[str, ...], optional): Endings of files. Defaults to None: those of
+            pictures.
+    """
+
+    channels: int = 3
+    value_range: Optional[tuple[float, float]] = None
+    own_depth: bool = False
+    extensions: Optional[tuple[str, ...]] = None
+
+    def read(self, info: dict) -> np.ndarray:
+        """Read the file of a data info.
+
+        Returns:
+            np.ndarray: (H, W, C), BGR if C is 3; see :meth:`fit`.
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
+        try:
+            content = read_bytes(info)
+        except OSError as error:
+            raise ValueError(f'it cannot be read ({error.strerror or error})') from error
+        try:
+            pixels = decode(content, self.channels).pixels
+        except OSError as error:
+            raise ValueError(str(error)) from error
+        except ValueError as error:
+            raise ValueError(f'its {len(content)} bytes are not a picture that OpenCV can decode: '
+                             f'{error}') from error
+        return self.fit(pixels)
+
+    def fit(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels (H, W, C) of any type, as the network's normalisation takes them.
+
+        Returns:
+            np.ndarray: uint8; with ``own_depth`` float32 in the files' units, within the range.
+
+        Raises:
+            ValueError: If the pixels are not uint8 and the range is not known.
+        """
+        if self.own_depth and self.value_range is not None:
+            return pixels.astype(np.float32).clip(*self.value_range)
+        if self.value_range is not None:
+            return to_uint8(pixels, self.value_range)
+        if pixels.dtype != np.uint8:
+            raise ValueError(f'its pixels are {pixels.dtype}, and the config of the network does '
+                             'not say which are black and white (value_range)')
+        return pixels
+
+    def shown(self, pictures: np.ndarray) -> np.ndarray:
+        """(..., C) as :meth:`fit` gives them -> (..., 3) uint8, BGR, for people.
+
+        Of pictures with neither one nor three channels the first three are shown.
+        """
+        if self.own_depth and self.value_range is not None:
+            pictures = to_uint8(pictures, self.value_range)
+        channels = pictures.shape[-1]
+        return pictures[..., :3] if channels > 2 else pictures[..., [0, 0, 0]]
+
+
+def reader_of(cfg: Mapping[str, Any]) -> PictureReader:
+    """What the training pipeline and the data preprocessor of a config say."""
+    parts = list(dicts_in(cfg.get('train_dataloader') or {}))
+    extensions = next((part['extensions'] for part in parts if part.get('extensions')), None)
+    transform = next((step for step in parts
+                      if str(step.get('type')) in ('DecodeRandomCrop', 'DecodeImage')), {})
+    own_depth = transform.get('depth') == 'own'
+    source = transform
+    if own_depth:
+        model = cfg.get('model') or {}
+        source = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    value_range = source.get('value_range')
+    return PictureReader(int(transform.get('channels', 3)),
+                         None if value_range is None else (value_range[0], value_range[1]),
+                         own_depth, None if extensions is None else tuple(extensions))
+
+
+def dicts_in(node: Any) -> Iterator[dict]:
+    """All dicts in a part of a config, at any depth."""
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for part in node:
+            yield from dicts_in(part)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of other depths and channels come to a network as its training reads them."""
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import default_collate
+from mmpretrain.registry import MODELS, TRANSFORMS
+
+import pic_plugin
+from pic_plugin.analysis.images import FolderImages
+from pic_plugin.analysis.picture_reader import PictureReader, reader_of
+from pic_plugin.models.pooling import pooled
+
+SIDE = 32
+RANGE = [1003, 1241]
+EIGHT_BITS = dict(type='SelfSupDataPreprocessor', mean=[120.0], std=[60.0], to_rgb=False)
+KINDS = {
+    # Files, what the transform says beside its size, preprocessor, channels of the network.
+    'sixteen bits, grey': (
+        '.png', dict(channels=1, value_range=RANGE), EIGHT_BITS, 1),
+    'sixteen bits as colours': (
+        '.png', dict(value_range=RANGE),
+        dict(type='AugmentPreprocessor', mean=[120.0] * 3, std=[60.0] * 3, to_rgb=True), 3),
+    'own depth': (
+        '.tiff', dict(channels=1, depth='own'),
+        dict(type='AugmentPreprocessor', mean=[1100.0], std=[70.0], to_rgb=False,
+             value_range=RANGE), 1),
+    'five channels': (
+        '.npy', dict(channels=5, depth='own'),
+        dict(type='AugmentPreprocessor', mean=[1100.0] * 5, std=[70.0] * 5, to_rgb=False,
+             value_range=RANGE), 5),
+}
+
+
+def write(folder, ending, channels):
+    generator = np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(3):
+        shape = (SIDE, SIDE, channels) if ending == '.npy' else (SIDE, SIDE)
+        pixels = generator.integers(990, 1250, shape).astype(np.uint16)
+        path = folder / f'{number}{ending}'
+        if ending == '.npy':
+            np.save(path, pixels)
+        else:
+            kind = np.float32 if ending == '.tiff' else np.uint16
+            assert cv2.imwrite(str(path), pixels.astype(kind))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_embed_takes_what_a_runner_would(tmp_path, kind):
+    ending, says, preprocessor, channels = KINDS[kind]
+    write(tmp_path / 'data', ending, 5)
+    backbone = dict(type='ResNet', depth=18, in_channels=channels)
+    torch.manual_seed(0)
+    network = MODELS.build(backbone)
+    network.init_weights()
+    cfg = Config(dict(
+        model=dict(type='PIC', backbone=backbone, data_preprocessor=preprocessor),
+        train_dataloader=dict(dataset=dict(pipeline=[
+            dict(type='DecodeRandomCrop', size=SIDE, **says)], extensions=(ending, )))))
+    torch.save(dict(state_dict={f'backbone.{name}': value
+                                for name, value in network.state_dict().items()},
+                    meta=dict(cfg=cfg.pretty_text, epoch=1)), tmp_path / 'epoch_1.pth')
+
+    found, names = pic_plugin.embed(tmp_path / 'data', tmp_path / 'epoch_1.pth', device='cpu')
+
+    load = TRANSFORMS.build(dict(type='DecodeImage', **says))
+    pack = TRANSFORMS.build(dict(type='PackInputs'))
+    batch = default_collate([pack(load(dict(img_path=str(tmp_path / 'data' / name))))
+                             for name in names])
+    inputs = MODELS.build(preprocessor)(batch, False)['inputs']
+    network.eval()
+    with torch.no_grad():
+        expected = pooled(network(inputs if torch.is_tensor(inputs) else inputs[0]))
+    assert len(names) == 3 and expected.std(dim=0).max() > 1e-4  # the pictures differ
+    # float32: the normalisations multiply and add in different orders.
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_what_people_are_shown(tmp_path, kind):
+    ending, says, preprocessor, channels = KINDS[kind]
+    write(tmp_path / 'data', ending, 5)
+    reader = reader_of(Config(dict(
+        model=dict(data_preprocessor=preprocessor),
+        train_dataloader=dict(dataset=dict(
+            pipeline=[dict(type='DecodeImage', **says)], extensions=(ending, ))))))
+    assert reader == PictureReader(channels, tuple(RANGE), says.get('depth') == 'own',
+                                   (ending, ))
+    images = FolderImages(tmp_path / 'data', reader)
+    (_, pictures), = images.shown(range(3), SIDE, 8)
+    assert pictures.shape == (3, SIDE, SIDE, 3) and pictures.dtype == np.uint8
+    assert pictures.min() == 0 and pictures.max() == 255 and not images.skipped
+    # 238 values of the files are 238 shades.
+    assert len(np.unique(pictures)) > 200
+
+
+def test_without_a_config_pictures_have_eight_bits():
+    assert reader_of({}) == PictureReader(3, None, False)
+    with pytest.raises(ValueError, match='uint16, and the config of the network does not say'):
+        PictureReader().fit(np.zeros((2, 2, 3), np.uint16))
