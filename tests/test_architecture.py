@@ -125,3 +125,35 @@ def test_configs_hold_training_configs_alone():
                  if isinstance(node, ast.Assign) for target in node.targets
                  if isinstance(target, ast.Name)})]
     assert not [name for name in wrong if not name.endswith('.pyc')]
+
+
+# Methods of named tuples have an underscore so as not to collide with fields.
+PUBLIC_IN_SPITE = {'_replace', '_asdict', '_fields', '_make', '_exit'}
+
+
+@pytest.mark.parametrize('module', [
+    module for module in MODULES
+    if module != 'pic_plugin.engine.runner_private' and part_of(module) != 'studies'])
+def test_private_parts_of_others_are_touched_in_one_module(module):
+    tree = ast.parse(FILES[module].read_text(encoding='utf-8'))
+    own = {node.name for node in ast.walk(tree)
+           if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    touched = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith('_') and not (
+                node.attr.startswith('__')):
+            of_self = isinstance(node.value, ast.Name) and node.value.id in ('self', 'cls')
+            if of_self:
+                own.add(node.attr)
+            elif isinstance(node.value, ast.Call) and getattr(
+                    node.value.func, 'id', '') == 'super':
+                own.add(node.attr)
+            else:
+                touched[node.attr] = node.lineno
+        elif isinstance(node, ast.ImportFrom) and not node.level and (
+                node.module.split('.')[0] != 'pic_plugin'):
+            touched.update({alias.name: node.lineno for alias in node.names
+                            if alias.name.startswith('_')})
+    foreign = {name: line for name, line in touched.items()
+               if name not in own | PUBLIC_IN_SPITE and name not in ('__version__', )}
+    assert not foreign, f'{module}: {foreign}: put it into engine/runner_private.py'

@@ -42,7 +42,7 @@ def draw_views(runner: Runner, num_images: int, num_draws: int) -> List[Row]:
     Raises:
         ValueError: If the views of a batch are no images.
     """
-    loader = runner.build_dataloader(runner._train_dataloader, seed=runner.seed)
+    loader = runner.build_dataloader(runner.cfg.train_dataloader, seed=runner.seed)
     dataset, model = loader.dataset, get_ori_model(runner.model)
     count = min(num_images, len(dataset))
     rows = []

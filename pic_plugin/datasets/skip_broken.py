@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, List, Tuple
 
@@ -31,10 +32,11 @@ class SkipBroken:
 
     def _part(self, index: int) -> Tuple[Any, int]:
         """The data set that a sample is of, and its place there."""
-        if hasattr(self.dataset, '_get_ori_dataset_idx'):
-            number, place = self.dataset._get_ori_dataset_idx(index)
-            return self.dataset.datasets[number], place
-        return self.dataset, index
+        ends = getattr(self.dataset, 'cumulative_sizes', None)  # of a ConcatDataset
+        if ends is None:
+            return self.dataset, index
+        number = bisect_right(ends, index)
+        return self.dataset.datasets[number], index - (ends[number - 1] if number else 0)
 
     def _load(self, dataset: Any, place: int) -> Any:
         try:

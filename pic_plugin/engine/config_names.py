@@ -17,6 +17,8 @@ from typing import Any, Dict, List, Tuple
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from pic_plugin.engine.runner_private import fill_in_predefined, is_lazy_config
+
 BASE = '_base_'
 # The Runner's, and what it and mmpretrain read besides.
 RUNNER_KEYS = {*inspect.signature(Runner.__init__).parameters, 'runner_type', 'custom_imports',
@@ -65,11 +67,11 @@ def _chain(file: Path) -> List[Path]:
 
 
 def _parse(file: Path) -> ast.Module:
-    if file.suffix != '.py' or Config._is_lazy_import(str(file)):
+    if file.suffix != '.py' or is_lazy_config(file):
         return ast.Module(body=[], type_ignores=[])
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / file.name
-        Config._substitute_predefined_vars(str(file), str(copy))
+        fill_in_predefined(file, copy)
         try:
             return ast.parse(copy.read_text(encoding='utf-8'))
         except SyntaxError:  # placeholders for environment variables are no Python

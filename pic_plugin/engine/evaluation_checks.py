@@ -89,8 +89,8 @@ def explained_classes(tool: str, runner: Runner) -> Iterator[None]:
     except ValueError as error:
         if 'meta information of the' not in str(error):
             raise
-        for loader in (runner._val_dataloader, runner._test_dataloader):
-            cfg = loader.get('dataset') if isinstance(loader, dict) else None
+        for name in ('val_dataloader', 'test_dataloader'):
+            cfg = (runner.cfg.get(name) or {}).get('dataset')
             if isinstance(cfg, dict) and cfg.get('type', '').endswith('ConcatDataset'):
                 difference = _different_classes([DATASETS.build(part) for part in cfg['datasets']])
                 if difference:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The private parts of mmengine's Runner that checks, saving and resuming rely on, in one place.
+"""The private parts of mmengine that the plugin relies on, in one place.
 
 mmengine 0.10 has no public way to any of it. tests/engine/test_runner_private.py runs with every
 version of mmengine that setup.py allows.
@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -48,9 +50,44 @@ def launcher(runner: Runner) -> str:
     return runner._launcher
 
 
+def train_loader_config(runner: Runner) -> dict | None:
+    """Config of the training's loader; None once that has been built."""
+    return runner._train_dataloader if isinstance(runner._train_dataloader, dict) else None
+
+
+def replace_train_loader(runner: Runner, loader: DataLoader) -> None:
+    """Give a runner that has not begun to train its loader."""
+    runner._train_dataloader = loader
+
+
+def ranks_draw_differently(runner: Runner) -> bool:
+    """Whether each process has a seed of its own (``randomness.diff_rank_seed``)."""
+    return runner._randomness_cfg.get('diff_rank_seed', False)
+
+
+def count_epoch(loop: EpochBasedTrainLoop) -> None:
+    """Count an epoch that the loop's own ``run_epoch`` has not run."""
+    loop._epoch += 1
+
+
 def accumulative_counts(optim_wrapper: Any) -> int:
     """Iterations whose gradients make up one optimizer step."""
     return optim_wrapper._accumulative_counts
+
+
+def set_inner_count(optim_wrapper: OptimWrapper, count: int) -> None:
+    """Set the number of iterations that a wrapper believes to have seen."""
+    optim_wrapper._inner_count = count
+
+
+def clip_gradients(optim_wrapper: OptimWrapper) -> None:
+    """Clip as the wrapper's ``clip_grad`` says."""
+    optim_wrapper._clip_grad()
+
+
+def update_scale(optim_wrapper: AmpOptimWrapper) -> None:
+    """Adapt the loss scale after a step, as the wrapper's ``loss_scale`` says."""
+    optim_wrapper.loss_scaler.update(optim_wrapper._scale_update_param)
 
 
 def find_wrapper(runner: Runner, weight: nn.Parameter) -> Any:
@@ -130,3 +167,13 @@ def restart_workers(runner: Runner) -> None:
 def last_checkpoint_file(runner: Runner) -> Path:
     """The file in which mmengine notes the newest checkpoint."""
     return Path(runner.work_dir) / 'last_checkpoint'
+
+
+def is_lazy_config(file: Path) -> bool:
+    """Whether a config file is one of mmengine's lazy ones, which import their types."""
+    return Config._is_lazy_import(str(file))
+
+
+def fill_in_predefined(file: Path, copy: Path) -> None:
+    """Copy a config file with mmengine's ``{{ fileDirname }}`` and the like filled in."""
+    Config._substitute_predefined_vars(str(file), str(copy))

@@ -7,7 +7,8 @@ from typing import Any, Dict, Optional
 from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def leave_out_single_images(runner: Runner) -> Optional[str]:
@@ -47,6 +48,6 @@ def leave_out_single_images(runner: Runner) -> Optional[str]:
 
 def _has_batch_norm(model: nn.Module) -> bool:
     synchronised = get_world_size() > 1
-    return any(isinstance(module, _BatchNorm)
+    return any(isinstance(module, BATCH_NORMS)
                and not (synchronised and isinstance(module, nn.SyncBatchNorm))
                for module in model.modules())

@@ -10,7 +10,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from pic_plugin.datasets.sliding_window_sampler import SlidingWindowSampler
 from pic_plugin.engine.checkpoint.schedules import check_schedulers
 from pic_plugin.engine.random_state import seed_epoch
-from pic_plugin.engine.runner_private import resumes
+from pic_plugin.engine.runner_private import count_epoch, resumes
 
 KEY = 'pic_stream'
 _NUMBERS = ('seed', 'window_size', 'stride', 'offset')
@@ -167,6 +167,6 @@ def _run_rest_first(runner: Runner, loop: EpochBasedTrainLoop, num_done: int) ->
         for idx, data_batch in enumerate(loop.dataloader, start=num_done):
             loop.run_iter(idx, data_batch)
         runner.call_hook('after_train_epoch')
-        loop._epoch += 1
+        count_epoch(loop)
 
     loop.run_epoch = run_rest

@@ -5,6 +5,12 @@ from __future__ import annotations
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from pic_plugin.engine.runner_private import (
+    ranks_draw_differently,
+    replace_train_loader,
+    train_loader_config,
+)
+
 
 def build_train_loader(runner: Runner) -> None:
     """Build the loader before the runner does, and mend what would leave an epoch without a batch.
@@ -12,14 +18,13 @@ def build_train_loader(runner: Runner) -> None:
     Args:
         runner (Runner): Before ``train()``; its config of a loader is replaced by the loader.
     """
-    cfg = runner._train_dataloader
-    if not isinstance(cfg, dict):
+    cfg = train_loader_config(runner)
+    if cfg is None:
         return
-    different = runner._randomness_cfg.get('diff_rank_seed', False)
 
     def build(**changes: bool) -> DataLoader:
         return runner.build_dataloader(dict(cfg, **changes), seed=runner.seed,
-                                       diff_rank_seed=different)
+                                       diff_rank_seed=ranks_draw_differently(runner))
 
     loader = build()
     num_images = len(loader.sampler)  # type: ignore[arg-type]
@@ -28,4 +33,4 @@ def build_train_loader(runner: Runner) -> None:
             f'drop_last=True would leave nothing of {num_images} images in batches of '
             f'{loader.batch_size}: drop_last=False is used, and each step has all of them.')
         loader = build(drop_last=False)
-    runner._train_dataloader = loader
+    replace_train_loader(runner, loader)

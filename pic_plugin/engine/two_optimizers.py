@@ -11,6 +11,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmpretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
+from pic_plugin.engine.runner_private import clip_gradients, set_inner_count, update_scale
 from pic_plugin.models.pic_head import PICHead
 
 NETWORK, CLASS_WEIGHTS = 'network', 'class_weights'
@@ -43,7 +44,7 @@ class PICOptimWrapper(OptimWrapperDict):
         network = self[NETWORK]
         network.backward(network.scale_loss(loss))
         # Its count of iterations follows the network's, which alone has seen the backward pass.
-        self[CLASS_WEIGHTS]._inner_count = network.inner_count
+        set_inner_count(self[CLASS_WEIGHTS], network.inner_count)
         if network.should_update():
             self.step(**(step_kwargs or {}))
             self.zero_grad(**(zero_kwargs or {}))
@@ -59,9 +60,9 @@ class PICOptimWrapper(OptimWrapperDict):
         for wrapper in self.values():
             if wrapper.clip_grad_kwargs:
                 network.loss_scaler.unscale_(wrapper.optimizer)
-                wrapper._clip_grad()
+                clip_gradients(wrapper)
             network.loss_scaler.step(wrapper.optimizer, **kwargs)
-        network.loss_scaler.update(network._scale_update_param)
+        update_scale(network)
 
     def zero_grad(self, **kwargs: Any) -> None:
         """Clear the gradients of both."""

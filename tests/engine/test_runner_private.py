@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from pic_plugin.engine import runner_private
@@ -76,6 +77,42 @@ def test_workers_are_started_anew(work_dir):
     assert loader._iterator is not None
     runner_private.forget_workers(loader)
     assert loader._iterator is None
+
+
+def test_the_loader_of_a_runner_is_replaced(work_dir):
+    config = Config(make_config(work_dir, max_epochs=1))
+    config.randomness = dict(seed=1, diff_rank_seed=True)
+    runner = Runner.from_cfg(config)
+    cfg = runner_private.train_loader_config(runner)
+    assert cfg['sampler']['type'] == 'SlidingWindowSampler'
+    assert runner_private.ranks_draw_differently(runner)
+    loader = runner.build_dataloader(cfg)
+    runner_private.replace_train_loader(runner, loader)
+    assert runner_private.train_loader_config(runner) is None
+    runner.train()
+    assert runner.train_dataloader is loader
+    runner_private.count_epoch(runner.train_loop)
+    assert runner.epoch == 2
+
+
+def test_parts_of_optimizer_wrappers():
+    weight = torch.nn.Parameter(torch.zeros(2))
+    wrapper = OptimWrapper(torch.optim.SGD([weight], lr=1.0), clip_grad=dict(max_norm=1.0))
+    runner_private.set_inner_count(wrapper, 7)
+    assert wrapper.inner_count == 7
+    weight.grad = torch.tensor([3.0, 4.0])
+    runner_private.clip_gradients(wrapper)
+    # Up to the 1e-6 that torch adds to the norm.
+    torch.testing.assert_close(weight.grad, torch.tensor([0.6, 0.8]), atol=1e-6, rtol=0)
+
+
+def test_config_files(tmp_path):
+    plain, lazy = tmp_path / 'plain.py', tmp_path / 'lazy.py'
+    plain.write_text("name = '{{ fileBasenameNoExtension }}'\n")
+    lazy.write_text('from mmengine.config import read_base\nwith read_base():\n    pass\n')
+    assert not runner_private.is_lazy_config(plain) and runner_private.is_lazy_config(lazy)
+    runner_private.fill_in_predefined(plain, tmp_path / 'copy.py')
+    assert (tmp_path / 'copy.py').read_text() == "name = 'plain'\n"
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])
