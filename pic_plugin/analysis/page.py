@@ -85,6 +85,11 @@ def missing(reason: str) -> dict[str, Any]:
     return dict(kind='missing', text=reason)
 
 
+def verdict(level: str, name: str, text: str, page: str) -> dict[str, Any]:
+    """What a number means: 'bad', 'notice' or 'good', and the page of the documentation."""
+    return dict(kind='verdict', level=level, name=name, text=text, page=page)
+
+
 def paragraph(text: str) -> dict[str, Any]:
     """Plain text."""
     return dict(kind='paragraph', text=text)

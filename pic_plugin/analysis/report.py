@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
+from mmengine.config import Config
 from torch import Tensor
 
 from pic_plugin.analysis.feature_map import make_map
@@ -17,18 +18,28 @@ from pic_plugin.analysis.neighbour_figure import draw_neighbours, make_cells
 from pic_plugin.analysis.neighbour_study import training_images
 from pic_plugin.analysis.neighbours import duplicates, find_queries, nearest
 from pic_plugin.analysis.network import RANDOM, Network, open_network
-from pic_plugin.analysis.page import Section, build_page, figure, missing, paragraph, table
+from pic_plugin.analysis.page import (
+    Section,
+    build_page,
+    figure,
+    missing,
+    paragraph,
+    table,
+    verdict,
+)
 from pic_plugin.analysis.saliency_comparison import Compared, compare_networks
 from pic_plugin.analysis.saliency_figure import draw_histogram, draw_maps, draw_series
 from pic_plugin.analysis.saliency_study import occlusion
 from pic_plugin.analysis.scalars import read_run
 from pic_plugin.analysis.style import write_figure
+from pic_plugin.analysis.verdicts import context_of, verdicts_of
 from pic_plugin.analysis.work_folder import (
     earlier_checkpoints,
     find_run_config,
     newest_checkpoint,
 )
 from pic_plugin.bank import BankFileError
+from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint
 from pic_plugin.files import write_atomically
 
 if TYPE_CHECKING:
@@ -88,6 +99,7 @@ def write_report(options: Options) -> tuple[Path, list[str]]:
     if not work_dir.is_dir():
         raise FileNotFoundError(f'there is no folder {work_dir}.')
     report = _Report(options, work_dir / 'report' if options.out is None else options.out)
+    report.add('verdicts', 'What the numbers say', report.verdicts)
     report.add('health', 'Training health', report.health)
     try:
         run, fault = _open(options), ''
@@ -124,6 +136,16 @@ def _open(options: Options) -> _Run:
     return _Run(inputs, checkpoint, network, features)
 
 
+def _untrained(work_dir: Path) -> dict[str, float]:
+    """Accuracies before the first step, which CompareWithUntrainedHook leaves in checkpoints."""
+    try:
+        content = read_checkpoint(newest_checkpoint(work_dir))
+    except MISSING:
+        return {}
+    hub = content.get('message_hub') or {}
+    return (hub.get('runtime_info') or {}).get('untrained_metrics') or {}
+
+
 class _Report:
     """Sections of a page, and the figures beside it."""
 
@@ -147,6 +169,18 @@ class _Report:
         """A figure of the page, which is written as PNG and SVG too."""
         write_figure(draw, self.out / name)
         return figure(draw, description, caption)
+
+    def verdicts(self) -> Parts:
+        """What the logged numbers mean."""
+        work_dir = self.options.work_dir
+        try:
+            cfg: Any = Config.fromfile(self.options.config or find_run_config(work_dir),
+                                       import_custom_modules=False)
+        except MISSING:
+            cfg = {}
+        found = verdicts_of(read_run(work_dir), context_of(cfg), _untrained(work_dir))
+        return [verdict(one.level, one.name, one.text, f'docs/{one.page}') for one in found] or [
+            paragraph('Too few numbers were logged to say anything.')]
 
     def health(self) -> Parts:
         """Curves."""

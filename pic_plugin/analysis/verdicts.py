@@ -17,6 +17,8 @@ TAIL = 0.2
 LEAST_POINTS = 5
 # Nats below ln A from which something has been learned beyond the noise of a batch.
 LEARNED = 0.2
+# Passes over the classes in the softmax before which a loss at chance says nothing.
+EARLY_PASSES = 5
 LOADER_SHARE = 0.5
 # Percent points of kNN accuracy: about two standard errors for 1,000 pictures.
 KNN_STEP = 3.0
@@ -91,11 +93,15 @@ def loss_at_chance(run: Run, context: Context) -> Optional[Verdict]:
     if not math.isfinite(now):
         return None
     if now > chance - LEARNED:
+        # Classes in the softmax that have been seen a few times each have hardly begun to differ.
+        early = loss[-1][0] < EARLY_PASSES * num_active
         return Verdict(
-            'loss at chance', BAD, f'The loss is {now:.2f}, and a network that knows nothing has '
-            f'ln({num_active:,.0f}) = {chance:.2f}. In the first passes that is as it should be; '
-            'later, look at the learning rate (too low, or so high that it diverged) and at '
-            'whether each picture has an id of its own.', 'verdicts.md#the-loss-is-at-chance')
+            'loss at chance', NOTICE if early else BAD,
+            f'The loss is {now:.2f}, and a network that knows nothing has ln({num_active:,.0f}) = '
+            f'{chance:.2f}. ' + ('The training is too short yet to tell. If it stays so, look'
+                                 if early else 'After so many passes it should be lower: look')
+            + ' at the learning rate (too low, or so high that it diverged) and at whether each '
+            'picture has an id of its own.', 'verdicts.md#the-loss-is-at-chance')
     return Verdict('loss', GOOD, f'The loss has come down from chance, ln({num_active:,.0f}) = '
                    f'{chance:.2f}, to {now:.2f}.', 'verdicts.md#the-loss-is-at-chance')
 

@@ -70,3 +70,19 @@ document.querySelectorAll('.map').forEach((map) => {
   map.querySelector('.in').addEventListener('click', () => zoom(1.5));
   map.querySelector('.out').addEventListener('click', () => zoom(1 / 1.5));
 });
+
+// A click on a column's name sorts by it, another one the other way round.
+for (const button of document.querySelectorAll('.sort')) {
+  button.addEventListener('click', () => {
+    const head = button.closest('th'), body = head.closest('table').tBodies[0];
+    const column = head.cellIndex, down = head.getAttribute('aria-sort') === 'ascending';
+    const text = row => row.cells[column].textContent;
+    const number = row => text(row).trim() === '' ? NaN : Number(text(row));
+    const compare = (a, b) => number(a) - number(b)
+      || text(a).localeCompare(text(b), undefined, {numeric: true});
+    const rows = [...body.rows].sort(compare);
+    body.append(...(down ? rows.reverse() : rows));
+    for (const other of head.parentNode.cells) other.removeAttribute('aria-sort');
+    head.setAttribute('aria-sort', down ? 'descending' : 'ascending');
+  });
+}

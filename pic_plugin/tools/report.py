@@ -3,11 +3,15 @@
 
     mim run pic_plugin report work_dirs/pic_demo
     python -m pic_plugin.tools.report work_dirs/pic_demo --images DIR --against supervised.pth
+    python -m pic_plugin.tools.report work_dirs/pic_demo --serve
 
 The file needs no network and no other file. What cannot be drawn is left out, and the page says
 why. The figures are in ``--out`` too, as PNG and SVG. Checkpoint, config and pictures are the
 run's own, the newest, unless given. How the salient regions changed over training takes several
 checkpoints of the run: ``default_hooks.checkpoint.max_keep_ckpts=-1`` keeps them.
+
+``--serve`` shows curves, verdicts and how the configs of several runs differ in a page that renews
+itself while they train. It is served to this machine alone (127.0.0.1) until Ctrl-C.
 """
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
+from pic_plugin.analysis.live_server import serve
 from pic_plugin.analysis.report import Options, write_report
 from pic_plugin.analysis.style import require
 from pic_plugin.command_line import add_picture_arguments, explained_errors
@@ -38,10 +43,18 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument('--saliency-images', type=int, default=24, help='default: %(default)s')
     add_picture_arguments(parser, out='')
     parser.set_defaults(num_images=1000, out=None)
-    options = Options(**vars(parser.parse_args(argv)))
+    parser.add_argument('--serve', action='store_true',
+                        help='a page that renews itself, instead of the file')
+    parser.add_argument('--port', type=int, help='of --serve; default: one that is free')
+    args = vars(parser.parse_args(argv))
+    live, port = args.pop('serve'), args.pop('port')
+    options = Options(**args)
     with explained_errors(TOOL):
-        for library in ('matplotlib', 'jinja2'):
-            require(library)
+        require('matplotlib')
+        if live:
+            serve([options.work_dir, *options.compare], port)
+            return
+        require('jinja2')
         file, notes = write_report(options)
     for note in notes:
         print(f'{TOOL}: {note}', file=sys.stderr)

@@ -10,6 +10,7 @@ from pic_plugin.analysis.scalars import Run
 from pic_plugin.analysis.verdicts import (
     BAD,
     GOOD,
+    NOTICE,
     Context,
     config_differences,
     context_of,
@@ -51,6 +52,15 @@ def test_loss_at_chance(loss, expected):
     # Of a softmax over fewer classes chance is lower.
     assert ('loss at chance' in names({'loss': falling(8.0, loss),
                                        'active_classes': curve(300.0)})) is True
+
+
+def test_a_short_training_is_not_blamed():
+    points = falling(8.0, 7.95)
+    seen = points[-1][0]
+    for classes, level in ((seen / 4, NOTICE), (seen / 6, BAD)):
+        run = Run('run', {'loss': points, 'active_classes': [(seen, classes)]}, 0)
+        found = [one for one in verdicts_of(run) if one.name == 'loss at chance']
+        assert [one.level for one in found] == [level]
 
 
 def test_a_beginning_says_nothing():

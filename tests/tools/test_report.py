@@ -97,7 +97,7 @@ def test_without_scalars_the_rest_is_drawn(tmp_path):
     run = write_run(tmp_path / 'run')
     (run / '20250101_000000' / 'vis_data' / 'scalars.json').unlink()
     page = make(run, '--num-images', '12')
-    assert page.count('Not drawn') == 2 and 'LocalVisBackend' in page
+    assert page.count('Not drawn') == 3 and 'LocalVisBackend' in page
     assert page.count('<circle ') == 12
 
 

@@ -50,7 +50,8 @@ def file(tmp_path_factory):
     names = [f'</script><b>{number}.png' for number in range(40)]
     page = build_page('Run <1>', 'a & b', [
         Section('health', 'Health', [
-            figure(draw, 'A "curve"', 'Caption'), table(['a', 'b'], [[1, 0.123456]], 'Numbers')]),
+            figure(draw, 'A "curve"', 'Caption'), table(
+                ['a', 'b'], [[1, 0.123456], ['b', 3], [2, 20]], 'Numbers')]),
         Section('gone', 'Gone', [missing('no <data>')]),
         Section('map', 'Map', [
             picture_map(points, ['cat', 'dog'] * 20, names, pictures)])])
@@ -104,7 +105,7 @@ def test_it_renders(page):
     drawn = shot(figure)
     assert drawn.std() > 5 and (np.median(drawn) > 200) == (page.scheme == 'light')
     page.locator('summary').click()
-    assert page.locator('td').all_inner_texts() == ['1', '0.1235']
+    assert page.locator('td').all_inner_texts() == ['1', '0.1235', 'b', '3', '2', '20']
 
 
 def test_figures_open_by_keyboard_and_close_again(page):
@@ -118,6 +119,21 @@ def test_figures_open_by_keyboard_and_close_again(page):
     page.locator('.zoom').click()
     page.locator('dialog button').click()
     assert not large.is_visible()
+
+
+def test_tables_are_sorted_by_a_column(page):
+    page.locator('summary').click()
+    column = lambda: page.locator('td:nth-child(2)').all_inner_texts()  # noqa: E731
+    head = page.locator('th').nth(1)
+    head.locator('button').focus()
+    page.keyboard.press('Enter')
+    # As numbers, with what is none at the end.
+    assert column() == ['0.1235', '3', '20'] and head.get_attribute('aria-sort') == 'ascending'
+    head.locator('button').click()
+    assert column() == ['20', '3', '0.1235'] and head.get_attribute('aria-sort') == 'descending'
+    page.locator('th button').first.click()
+    assert page.locator('td:nth-child(1)').all_inner_texts() == ['1', '2', 'b']
+    assert head.get_attribute('aria-sort') is None
 
 
 def test_hover_shows_the_picture(page):

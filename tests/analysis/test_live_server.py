@@ -9,7 +9,9 @@ import urllib.request
 import pytest
 from mmengine.config import Config
 
-from pic_plugin.tools import watch
+from pic_plugin.analysis.live_page import live_page
+from pic_plugin.analysis.live_server import make_server
+from pic_plugin.tools import report
 
 pytest.importorskip('matplotlib', reason="matplotlib is not installed: pip install '.[analysis]'")
 
@@ -39,7 +41,7 @@ def get(server, path='/'):
 
 
 def test_served_on_this_machine_alone(runs):
-    server = watch.make_server(runs, None, 7)
+    server = make_server(runs, None, 7)
     assert server.server_address[0] == '127.0.0.1'
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -65,15 +67,12 @@ def test_served_on_this_machine_alone(runs):
         thread.join()
 
 
-def test_into_a_file_and_before_the_first_step(tmp_path, capsys):
-    folder = tmp_path / 'new'
-    folder.mkdir()
-    watch.main([str(folder), '--once', str(tmp_path / 'page.html')])
-    assert 'Nothing was logged yet' in (tmp_path / 'page.html').read_text()
+def test_before_the_first_step(tmp_path):
+    assert 'Nothing was logged yet' in live_page([tmp_path])
 
 
 def test_what_is_wrong_is_said(tmp_path):
-    with pytest.raises(SystemExit, match='watch: there is no folder'):
-        watch.main([str(tmp_path / 'none')])
+    with pytest.raises(SystemExit, match='report: there is no folder'):
+        report.main([str(tmp_path / 'none'), '--serve'])
     with pytest.raises(SystemExit, match='--port must be from 0'):
-        watch.main([str(tmp_path), '--port', '70000'])
+        report.main([str(tmp_path), '--serve', '--port', '70000'])
