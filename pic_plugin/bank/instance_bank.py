@@ -2,7 +2,6 @@
 """Class weights of all instances: active ones in the head, the others stored and owed steps."""
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from .global_batch import GlobalBatch
 from .initial_rows import initial_rows
 from .row_store import RowStore
 from .slots import Slots
+from .stored_rows import Storage, StoredRows
 from .transfers import HostCopy, to_device
 
 FILL_ROWS = 65536
@@ -36,18 +36,6 @@ class SlotTensors(NamedTuple):
         """Set rows (R,) of all tensors to zero, as rows of free slots are."""
         for tensor in (self.weight, *self.states):
             tensor.index_fill_(0, rows, 0)  # tensor[rows] = 0 would make the host wait for a GPU
-
-
-class Storage(NamedTuple):
-    """Where rows outside the active set are kept.
-
-    Attributes:
-        path (Path, optional): Sparse file. Defaults to None: memory.
-        dtype (str): What they are rounded to, see :class:`RowCodec`. Defaults to 'float32'.
-    """
-
-    path: Path | None = None
-    dtype: str = 'float32'
 
 
 class InstanceBank:
@@ -85,24 +73,17 @@ class InstanceBank:
         self.num_instances = num_instances
         self.slots = slots
         self.feat_dim = feat_dim
-        self.seed = seed
         self.correction = correction
-        self.storage = storage
         self.step = 0  # optimizer steps taken
-        #: Tensors that the optimizer keeps for each row; None while that is not known.
-        self.num_states = None if correction.state_names is None else len(correction.state_names)
-        self._store: RowStore | None = None  # see open_store
-        #: Rows that have left and may still be on their way to the host: ids, step and values.
-        self._leaving: tuple[np.ndarray, int, HostCopy] | None = None
+        self.stored = StoredRows(num_instances, feat_dim, slots, seed, correction, storage)
         self.active_set: ActiveSet | None = None
         if num_negatives is not None and num_negatives < num_instances:
             self.active_set = ActiveSet(num_negatives, slots.num_slots)
 
     @property
     def store(self) -> RowStore | None:
-        """The stored rows; None before the first one. Waits for those on their way."""
-        self._put_leaving()
-        return self._store
+        """Of the stored rows; None before the first one. Waits for those on their way."""
+        return self.stored.store
 
     @property
     def is_full(self) -> bool:
@@ -123,7 +104,7 @@ class InstanceBank:
             for first in range(0, len(held), FILL_ROWS):
                 ids = held[first:first + FILL_ROWS]
                 tensors.weight[first:first + len(ids)] = torch.from_numpy(
-                    initial_rows(ids, self.feat_dim, self.seed)).to(tensors.weight)
+                    initial_rows(ids, self.feat_dim, self.stored.seed)).to(tensors.weight)
 
     def sample(self, ids: np.ndarray, tensors: SlotTensors, pending: bool = False) -> np.ndarray:
         """Make the classes of a batch the most recent ones, and move rows accordingly.
@@ -144,13 +125,14 @@ class InstanceBank:
         if self.active_set is None:
             return np.empty(0, dtype=np.int64)
         # The rows of the step before have long arrived: that is why nothing waits for them here.
-        self._put_leaving()
+        self.stored.arrive()
         swap = self.active_set.update(ids, pending)
         if len(swap.leaving_ids):
             self._keep(swap.leaving_ids, swap.leaving_slots, tensors)
         if not len(swap.entering_ids):
             return np.empty(0, dtype=np.int64)
-        values, missed = self._fetch_for(swap.entering_ids, swap.entering_slots)  # (E, P, d)
+        values, missed = self.stored.fetch_for(swap.entering_ids, swap.entering_slots,
+                                               self.step)  # (E, P, d)
         index = self._held_rows(swap.entering_slots, tensors.weight.device)
         rows = to_device(values, tensors.weight.device)
         # A state that no row was stored with yet is zero, as the free slots are.
@@ -267,8 +249,8 @@ class InstanceBank:
                                 dtype=torch.promote_types(weight.dtype, torch.float32))
         rows[torch.from_numpy(in_slot).to(weight.device)] = active.to(rows.dtype)
         if not in_slot.all():
-            self._put_leaving()
-            values, _ = self._fetch(ids[~in_slot])
+            self.stored.arrive()
+            values, _ = self.stored.fetch(ids[~in_slot], self.step)
             stored = torch.from_numpy(~in_slot).to(weight.device)
             rows[stored] = torch.from_numpy(values[:, 0]).to(rows)
         return rows
@@ -287,92 +269,23 @@ class InstanceBank:
             taken = slots if self.slots.is_sharded else slots[own]
             index = self._held_rows(taken, device)
             values = [tensor[index].float() for tensor in (tensors.weight, *tensors.states)]
-            if self.num_states is None:
-                self.num_states = len(tensors.states)
-            values += [torch.zeros_like(values[0])] * (self.num_states + 1 - len(values))
+            if self.stored.num_states is None:
+                self.stored.num_states = len(tensors.states)
+            values += [torch.zeros_like(values[0])] * (self.stored.num_states + 1 - len(values))
             leaving = torch.stack(values, dim=1)  # (R, P, d)
             if self.slots.is_sharded:
                 leaving = self.slots.route(leaving.cpu(), self.slots.holders(slots),
                                            self.slots.owners(ids))
-            self._leaving = ids[own], self.step, HostCopy(leaving)
+            self.stored.leave(ids[own], self.step, HostCopy(leaving))
         tensors.clear(self._held_rows(slots, device))
 
-    def _put_leaving(self) -> None:
-        if self._leaving is not None:
-            (ids, step, copy), self._leaving = self._leaving, None
-            self.put(ids, np.full(len(ids), step, dtype=np.int64), copy.wait().numpy())
-
     def open_store(self) -> None:
-        """Make the store now and not when the first row is stored, so that errors come early.
-
-        Without effect while the number of tensors is not known, or if nothing is ever stored.
-
-        Raises:
-            OSError: If its file cannot be made, or another run uses it.
-        """
-        if self._store is None and self.num_states is not None and not self.is_full:
-            num_rows = -(-self.num_instances // self.slots.processes.size)
-            self._store = RowStore(num_rows, 1 + self.num_states, self.feat_dim, *self.storage,
-                                  self.correction.squares)
-
-    def prefetch(self, ids: np.ndarray) -> None:
-        """Have stored rows read from disk that will be wanted soon; may run in another thread.
-
-        Args:
-            ids (np.ndarray): (R,) int64 classes; those of other processes are passed over.
-        """
-        if self._store is not None:  # rows on their way are not on the disk yet
-            self._store.prefetch(ids[self.slots.owns(ids)] // self.slots.processes.size)
+        """See :meth:`StoredRows.open`; without effect if nothing is ever stored."""
+        if not self.is_full:
+            self.stored.open()
 
     def next_to_leave(self, count: int) -> np.ndarray:
         """Up to ``count`` classes that will soon be stored, int64."""
         if self.active_set is None:
             return np.empty(0, dtype=np.int64)
         return self.active_set.oldest_ids(count)
-
-    def put(self, ids: np.ndarray, steps: np.ndarray, values: np.ndarray) -> None:
-        """Store rows of classes that this process owns.
-
-        Args:
-            ids (np.ndarray): (R,) int64, distinct.
-            steps (np.ndarray): (R,) int64, optimizer steps that the values are as of.
-            values (np.ndarray): (R, P, d) float32.
-        """
-        if self._store is None:
-            self.num_states = values.shape[1] - 1
-            self.open_store()
-        assert self._store is not None, 'it has just been opened'
-        self._store.write(ids // self.slots.processes.size, steps, values)
-
-    def _fetch_for(self, ids: np.ndarray, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows for the slots held here, (R, P, d), and the steps that rows had missed."""
-        if not self.slots.is_sharded:
-            return self._fetch(ids)
-        values, missed = self._fetch_own(ids[self.slots.owns(ids)])
-        rows = self.slots.route(torch.from_numpy(values), self.slots.owners(ids),
-                                self.slots.holders(slots))
-        return rows.numpy(), missed
-
-    def _fetch(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows brought up to date, (R, P, d) float32, and the steps each had missed, (R,)."""
-        values, missed = self._fetch_own(ids[self.slots.owns(ids)])
-        if self.slots.processes.size > 1:
-            owners = self.slots.owners(ids)
-            values = self.slots.share(torch.from_numpy(values), owners).numpy()
-            missed = self.slots.share(torch.from_numpy(missed), owners).numpy()
-        return values, missed
-
-    def _fetch_own(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See :meth:`_fetch`, for classes that this process owns."""
-        if self._store is not None:
-            steps, values = self._store.read(ids // self.slots.processes.size)
-        else:
-            steps = np.full(len(ids), -1, dtype=np.int64)
-            values = np.zeros((len(ids), 1 + (self.num_states or 0), self.feat_dim),
-                              dtype=np.float32)
-        fresh = steps < 0
-        values[fresh, 0] = initial_rows(ids[fresh], self.feat_dim, self.seed)
-        since = np.maximum(steps, 0)
-        if self.step > 0:
-            values = self.correction.advance(values, since)
-        return values, self.step - since

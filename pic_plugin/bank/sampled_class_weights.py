@@ -16,9 +16,10 @@ from pic_plugin.communication import communicator
 from .correction import Correction
 from .corrections import correction_for, group_of, no_correction_for
 from .global_batch import GlobalBatch, gather_batch
-from .instance_bank import InstanceBank, SlotTensors, Storage
+from .instance_bank import InstanceBank, SlotTensors
 from .refresh import LastVisits, Refresh, refresh_rows
 from .slots import Slots
+from .stored_rows import Storage
 from .transfers import to_device
 
 
@@ -139,7 +140,7 @@ class SampledClassWeights:
         """
         bank = self.bank
         state: dict[str, Any] = dict(
-            num_instances=bank.num_instances, seed=bank.seed, step=bank.step,
+            num_instances=bank.num_instances, seed=bank.stored.seed, step=bank.step,
             correction={name: torch.from_numpy(array.copy())
                         for name, array in bank.correction.state_dict().items()})
         if bank.active_set is not None:
@@ -166,7 +167,7 @@ class SampledClassWeights:
                 f'the state is of a run with {state["num_instances"]} images and this one has '
                 f'{bank.num_instances}, or one of them has a softmax over all: go on with the same '
                 'images and num_negatives.')
-        bank.seed, bank.step = state['seed'], state['step']
+        bank.stored.seed, bank.step = state['seed'], state['step']
         if bank.active_set is not None:
             bank.active_set.load_state_dict(
                 {name: tensor.numpy().copy() for name, tensor in state['active_set'].items()})
@@ -174,7 +175,7 @@ class SampledClassWeights:
             {name: tensor.numpy() for name, tensor in state['correction'].items()})
         size = bank.slots.processes.size
         for rows, steps, values in state.get('rows', ()):
-            bank.put(rows.numpy() * size + bank.slots.processes.rank, steps.numpy(),
+            bank.stored.put(rows.numpy() * size + bank.slots.processes.rank, steps.numpy(),
                      values.numpy())
         self.resume()
 

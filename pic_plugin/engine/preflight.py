@@ -176,7 +176,7 @@ def describe_plan(runner: Runner, head: PICHead) -> str:
     if bank.store is not None:
         host = bank.store.num_bytes
     elif not bank.is_full:
-        num_tensors = 1 + (1 if bank.num_states is None else bank.num_states)
+        num_tensors = 1 + (1 if bank.stored.num_states is None else bank.stored.num_states)
         host = -(-bank.num_instances // bank.slots.processes.size) * (
             4 * num_tensors * head.feat_dim + 8)
     window = getattr(sampler, 'window_size', None)
@@ -213,7 +213,7 @@ def describe_plan(runner: Runner, head: PICHead) -> str:
 def _place(head: PICHead) -> str:
     if head.storage['type'] == 'memory':
         return 'memory'
-    return f'the sparse file {head.bank.storage.path}'
+    return f'the sparse file {head.bank.stored.storage.path}'
 
 
 def _megabytes(num_bytes: float) -> str:

@@ -38,7 +38,7 @@ class RowPrefetcher:
     @staticmethod
     def is_of_use(bank: InstanceBank, loader: Any) -> bool:
         """Whether rows come from a disk, and the sampler tells which ones."""
-        return (bank.storage.path is not None and not bank.is_full
+        return (bank.stored.storage.path is not None and not bank.is_full
                 and hasattr(loader.sampler, 'ids_at'))
 
     def advance(self, epoch: int, batch_idx: int) -> None:
@@ -67,7 +67,7 @@ class RowPrefetcher:
         ids = self.sampler.ids_at(start, stop)
         if self.ids is not None:
             ids = self.ids[ids]
-        self.bank.prefetch(np.concatenate([ids, leaving]))
+        self.bank.stored.prefetch(np.concatenate([ids, leaving]))
 
     def close(self) -> None:
         """Wait for what is under way.

@@ -81,7 +81,7 @@ def test_uncorrected_rows_keep_all_that_the_optimizer_has():
         step(sampled, np.arange(first, first + 8))
         if first < 16:
             sampled.optimizer.step()
-    assert sampled.bank.num_states == 3
+    assert sampled.bank.stored.num_states == 3
     state = sampled.optimizer.state[sampled.weight]
     assert state['max_exp_avg_sq'].abs().sum() > 0
 

@@ -42,8 +42,8 @@ def identity_of(bank: InstanceBank) -> dict[str, Any]:
         feat_dim=bank.feat_dim,
         correct=correction.corrects,
         correction=type(correction).__name__,
-        num_states=bank.num_states,
-        seed=bank.seed,
+        num_states=bank.stored.num_states,
+        seed=bank.stored.seed,
         step=bank.step,
         world_size=bank.slots.processes.size)
 
@@ -63,7 +63,7 @@ def write_bank_file(path: Path, bank: InstanceBank, token: str,
     """
     header = dict(identity_of(bank), token=token, rank=bank.slots.processes.rank)
     write_bank(path, header, bank.correction.state_dict(), _stored_rows(bank),
-               bank.storage.dtype, bank.correction.squares, head)
+               bank.stored.storage.dtype, bank.correction.squares, head)
 
 
 def _stored_rows(bank: InstanceBank) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -128,9 +128,9 @@ def restore_bank(bank: InstanceBank, state: dict[str, Any], paths: Iterable[Path
     def renumber(ids: np.ndarray) -> np.ndarray:
         return ids if new_ids is None else new_ids[ids]
 
-    bank.seed, bank.step = state['seed'], state['step']
-    if bank.num_states is None:
-        bank.num_states = state['num_states']
+    bank.stored.seed, bank.step = state['seed'], state['step']
+    if bank.stored.num_states is None:
+        bank.stored.num_states = state['num_states']
     if bank.active_set is not None:
         saved = {name: state['active_set'][name].cpu().numpy().copy()
                  for name in ACTIVE_SET_ARRAYS}
@@ -142,14 +142,14 @@ def restore_bank(bank: InstanceBank, state: dict[str, Any], paths: Iterable[Path
         if kind == 'transitions':
             steps.setdefault(values['name'], []).append(arrays['products'])
         if kind == 'rows':
-            shape = (1 + (bank.num_states or 0), bank.feat_dim)
+            shape = (1 + (bank.stored.num_states or 0), bank.feat_dim)
             if arrays['values'].shape[1:] != shape:
                 raise BankFileError(f"rows of shape {arrays['values'].shape[1:]} were saved where "
                                     f'{shape} fit: {ADVICE}')
             ids = renumber(arrays['ids'])
             own = bank.slots.owns(ids)
             if own.any():
-                bank.put(ids[own], arrays['steps'][own], arrays['values'][own])
+                bank.stored.put(ids[own], arrays['steps'][own], arrays['values'][own])
         if kind == 'head' and on_head is not None:
             on_head(arrays['slots'], arrays['values'])
         if kind == 'end':

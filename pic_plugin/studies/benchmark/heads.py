@@ -89,7 +89,7 @@ class BankHead:
         """See :class:`Head`; as engine.row_prefetch does."""
         if self.path is not None:
             leaving = self.bank.next_to_leave(len(ids))
-            self._executor.submit(self.bank.prefetch, np.concatenate([ids, leaving]))
+            self._executor.submit(self.bank.stored.prefetch, np.concatenate([ids, leaving]))
 
     def step(self, ids: np.ndarray, features: Tensor) -> Step:
         """See :class:`Head`."""
