@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from pic_plugin.files import replacing
+
 from .row_codec import RowCodec
 
 MAGIC = b'PICBANK1\n'
@@ -52,22 +54,15 @@ def write_bank(path: str | Path, header: dict[str, Any], correction: Arrays,
     Raises:
         OSError: If the file cannot be written. Nothing is left behind then.
     """
-    path = Path(path)
-    partial = path.with_name(path.name + '.partial')
-    try:
-        with open(partial, 'wb') as file:
-            file.write(MAGIC)
-            num_sections = 0
-            for section in _sections(header, correction, rows, RowCodec(dtype, squares), head):
-                _write_section(file, *section)
-                num_sections += 1
-            _write_section(file, 'end', dict(num_sections=num_sections), {})
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(Path(path)) as partial, open(partial, 'wb') as file:
+        file.write(MAGIC)
+        num_sections = 0
+        for section in _sections(header, correction, rows, RowCodec(dtype, squares), head):
+            _write_section(file, *section)
+            num_sections += 1
+        _write_section(file, 'end', dict(num_sections=num_sections), {})
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_bank(path: str | Path) -> Iterator[tuple[str, dict[str, Any], Arrays]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Union
 
 import numpy as np
+
+from pic_plugin.files import replacing, write_atomically
 
 ENDINGS = ('.npy', '.npz', '.csv', '.parquet')
 
@@ -43,24 +44,21 @@ def write_features(features: np.ndarray, names: Sequence[str], out: Union[str, P
     """
     check_writable(out)
     file = Path(out).expanduser()
-    file.parent.mkdir(parents=True, exist_ok=True)
     ending = file.suffix.lower()
-    partial = file.with_name(f'{file.name}.partial{ending}')
+    with replacing(file) as partial:
+        if ending == '.csv':
+            _write_csv(features, names, partial)
+        elif ending == '.parquet':
+            _write_parquet(features, names, partial)
+        else:
+            # NumPy would add an ending to a name.
+            with open(partial, 'wb') as stream:
+                if ending == '.npy':
+                    np.save(stream, features)
+                else:
+                    np.savez(stream, features=features, names=np.array(names))
     if ending == '.npy':
-        np.save(partial, features)
-        _write_names(names, file.with_suffix('.txt'))
-    elif ending == '.npz':
-        np.savez(partial, features=features, names=np.array(names))
-    elif ending == '.csv':
-        _write_csv(features, names, partial)
-    else:
-        _write_parquet(features, names, partial)
-    os.replace(partial, file)
-
-
-def _write_names(names: Sequence[str], file: Path) -> None:
-    with open(file, 'w', encoding='utf-8', errors='surrogateescape') as stream:
-        stream.writelines(f'{name}\n' for name in names)
+        write_atomically(file.with_suffix('.txt'), ''.join(f'{name}\n' for name in names))
 
 
 def _write_csv(features: np.ndarray, names: Sequence[str], file: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import warnings
 from pathlib import Path
 from typing import Optional, Union
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from pic_plugin.features.embedding import LoadedBackbone
+from pic_plugin.files import replacing
 
 # Float32 through tens of layers in another order of sums, of the largest feature.
 TOLERANCE = 1e-4
@@ -51,32 +51,30 @@ def export_onnx(backbone: LoadedBackbone, out: Union[str, Path],
     import onnxruntime
     side = side or backbone.image_size
     file = Path(out).expanduser()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f'{file.name}.partial')
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
     if backbone.normalise:
         images = (images + 1) * 127.5
     backbone.eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of torch, about itself
-        torch.onnx.export(
-            backbone, (images, ), str(partial), input_names=['images'],
-            output_names=['features'], dynamo=True, external_data=False,
-            dynamic_shapes=({0: torch.export.Dim('batch')}, ), verbose=False)
-    session = onnxruntime.InferenceSession(str(partial), providers=['CPUExecutionProvider'])
-    worst = 0.0
-    for size in (1, 3):
-        batch = images[:1].repeat(size, 1, 1, 1) * torch.linspace(0.5, 1, size)[:, None, None, None]
-        with torch.no_grad():
-            expected = backbone(batch).numpy()
-        found = session.run(None, {'images': batch.numpy()})[0]
-        if found.shape != expected.shape:
-            raise ValueError(f'the ONNX file gives {found.shape} for {size} images, the network '
-                             f'{expected.shape}.')
-        worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
-    if not worst < TOLERANCE:
-        partial.unlink()
-        raise ValueError(f'features of the ONNX file differ by {worst:.1e} of the largest; the '
-                         'file was not kept.')
-    os.replace(partial, file)
+    with replacing(file) as partial:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of torch, about itself
+            torch.onnx.export(
+                backbone, (images, ), str(partial), input_names=['images'],
+                output_names=['features'], dynamo=True, external_data=False,
+                dynamic_shapes=({0: torch.export.Dim('batch')}, ), verbose=False)
+        session = onnxruntime.InferenceSession(str(partial), providers=['CPUExecutionProvider'])
+        worst = 0.0
+        for size in (1, 3):
+            factors = torch.linspace(0.5, 1, size).view(-1, 1, 1, 1)
+            batch = images[:1].repeat(size, 1, 1, 1) * factors
+            with torch.no_grad():
+                expected = backbone(batch).numpy()
+            found = session.run(None, {'images': batch.numpy()})[0]
+            if found.shape != expected.shape:
+                raise ValueError(f'the ONNX file gives {found.shape} for {size} images, the '
+                                 f'network {expected.shape}.')
+            worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
+        if not worst < TOLERANCE:
+            raise ValueError(f'features of the ONNX file differ by {worst:.1e} of the largest; the '
+                             'file was not kept.')
     return worst

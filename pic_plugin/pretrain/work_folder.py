@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
+from pic_plugin.files import write_atomically, write_json
+
 CONFIG, STATE, PICTURES = 'pretrain.py', 'pretrain.json', 'pictures.txt'
 
 
@@ -70,23 +72,14 @@ class WorkFolder:
 
     def write(self, config: str, state: Dict[str, Any]) -> None:
         """Write config and state, each whole or not at all."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_whole(self.config, config)
-        write_whole(self.state, json.dumps(state, indent=2) + '\n')
+        write_atomically(self.config, config)
+        write_json(self.state, state)
 
     def write_list(self, name: str, lines: Sequence[str]) -> Path:
         """Write a list of files; names keep bytes that are not UTF-8."""
-        self.path.mkdir(parents=True, exist_ok=True)
         file = self.path / name
-        write_whole(file, ''.join(f'{line}\n' for line in lines))
+        write_atomically(file, ''.join(f'{line}\n' for line in lines))
         return file
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a file so that it is never half there."""
-    partial = file.with_name(f'{file.name}.partial')
-    partial.write_text(text, encoding='utf-8', errors='surrogateescape')
-    os.replace(partial, file)
 
 
 def fingerprint(files: List[str]) -> str:

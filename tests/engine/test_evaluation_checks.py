@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from pic_plugin.engine.evaluation_checks import _classes_in_one
 from pic_plugin.tools import train as train_tool
 from toys.training import make_config
 
@@ -119,6 +120,26 @@ def test_classes_without_images_are_named(folder, work_dir, said):
         file.rename(folder / 'val/dog' / f'cat{file.name}')
     run(folder, work_dir)
     assert any('no image to evaluate is of class cat' in text for text in said)
+
+
+class Labels:
+    def __init__(self, *labels):
+        self.labels, self.metainfo = labels, dict(classes=['ant', 'bee', 'cat'])
+
+    def __len__(self):
+        return len(self.labels)
+
+    def get_data_info(self, place):
+        return dict(gt_label=self.labels[place])
+
+
+def test_of_large_splits_a_part_is_looked_at():
+    large = Labels(*[0] * 50, *[1] * 50, 2)
+    # Every eleventh label: class 2 is not met, which says nothing of it.
+    assert _classes_in_one([large], [Labels(0, 1, 2)], most=10) == ''
+    assert _classes_in_one([large], [Labels(0, 2)], most=10) == (
+        'no image to evaluate is of class bee.')
+    assert _classes_in_one([large], [Labels(0, 1)]) == 'no image to evaluate is of class cat.'
 
 
 def test_a_missing_class_is_named_by_the_tool(folder, tmp_path, work_dir):
