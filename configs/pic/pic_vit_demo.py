@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Demo with a small vision transformer and AdamW on the 5,000 CIFAR-10 images of this package.
 
-Data, window, length and evaluation are those of pic_demo.py. The network is a ViT-Ti/8 with half
+Data and evaluation are those of pic_demo.py. The network is a ViT-Ti/8 with half
 the width and depth: 16 patches of 8x8 pixels, so that it takes minutes on a CPU. Recent negatives
 under AdamW are used on purpose: 1,024 of the 5,000 classes, with the exact correction.
 """
@@ -18,9 +18,12 @@ model = dict(
         # The mean over patches, as the ResNet of the demo has it; 'cls_token' works too.
         out_type='avg_featmap'),
     neck=dict(in_channels=96, with_avg_pool=False),
-    head=dict(num_negatives=1024))
+    # Exact: no row is turned.
+    head=dict(num_negatives=1024, refresh_returning=0.0, loss=dict(temperature=0.2)))
 
 # The window holds 1,024 images: the classes of the softmax are those of the window.
+train_dataloader = dict(sampler=dict(stride=128))
+train_cfg = dict(max_epochs=30, val_interval=15)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(

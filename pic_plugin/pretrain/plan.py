@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Dict, NamedTuple, Optional
 
 from pic_plugin.pretrain import rules
 from pic_plugin.pretrain.networks import Backbone
@@ -122,7 +122,7 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
             f'; {global_batch:,} on {machine.num_processes} processes'
             if machine.num_processes > 1 else '')),
         'window / stride': window,
-        'images to see': _whole_passes(length, num_images),
+        'images to see': length,
         'optimizer': optimizer,
         'learning rate': rate,
         'classes in the softmax (K)': negatives,
@@ -132,15 +132,10 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
         'precision': precision,
         'memory format': memory_format,
     }
-    return Plan(num_images, machine.num_processes, backbone, size.value, batch.value,
+    plan = Plan(num_images, machine.num_processes, backbone, size.value, batch.value,
                 window.value[0], window.value[1], length.value, rate.value, optimizer.value,
                 negatives.value, temperature.value, storage.value, workers.value, precision.value,
                 memory_format.value, choices)
-
-
-def _whole_passes(length: Choice, num_images: int) -> Choice:
-    seen: Any = length.value
-    if seen is None or seen < num_images or seen % num_images == 0:
-        return length
-    whole = max(1, round(seen / num_images)) * num_images
-    return Choice(whole, f'{length.reason}; in whole passes')
+    if plan.images_seen is not None:
+        choices['images to see'] = length._replace(value=plan.num_steps * plan.global_batch)
+    return plan

@@ -19,7 +19,7 @@ AUTHORS_RATE, AUTHORS_BATCH, AUTHORS_NEGATIVES = 0.03, 256, 65536
 # steps of 5,000 images; theirs is for a million steps.
 SHORT_STEPS, LONG_STEPS, SHORT_FACTOR = 2_000, 200_000, 8.0
 # Length on a CPU.
-CPU_IMAGES, CPU_WHY = 300_000, 'about half an hour of a CPU with the network that is chosen for it'
+CPU_IMAGES, CPU_WHY = 300_000, 'about half an hour of a CPU'
 # Bytes of a stored row: weight and momentum as float32, and the step it left at.
 ROW_BYTES = 8 * FEAT_DIM + 8
 GIB = 2**30
@@ -107,8 +107,8 @@ def choose_backbone(facts: Facts, wishes: Wishes, image_size: int) -> Choice:
         # Measured on 3,068 photos of clothes at 96 pixels; docs/pretrain.md has the numbers.
         return Choice(
             'resnet-cifar-18-quarter' if small else 'resnet18-quarter',
-            'a ResNet-18 with a quarter of the channels: in the hours of a CPU it learns more than '
-            'the whole network, which takes eight times as long')
+            'a ResNet-18 with a quarter of the channels: the whole one takes five times as long, '
+            'and learns less in the same time')
     if small:
         return Choice('resnet-cifar-18', 'a stem that keeps the resolution of small pictures')
     if facts.num_images < 5000:

@@ -116,9 +116,9 @@ def prepare(options: Options, say: Say, num_processes: int = 1) -> Prepared:
     say('Plan:\n' + rules.explain(plan.choices))
     say(speed.explain(plan))
     rate = speed.overall(plan.num_workers, num_processes)
-    say(f'Expected: {plan.num_steps:,} steps, {(plan.images_seen or 0) / plan.num_images:.3g} '
-        f'passes over {plan.num_images:,} pictures in windows of {plan.window:,}; about '
-        f'{duration((plan.images_seen or 0) / rate)} at {rate:,.0f} images/s.')
+    seen = plan.num_steps * plan.global_batch
+    say(f'Expected: {plan.num_steps:,} steps, {seen:,} images in windows of {plan.window:,}; about '
+        f'{duration(seen / rate)} at {rate:,.0f} images/s.')
     work.write(config_text(plan, sources, options.logs), dict(
         folders=list(survey.folders), num_images=plan.num_images,
         fingerprint=fingerprint(survey.files), window=plan.window, stride=plan.stride,

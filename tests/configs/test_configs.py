@@ -29,7 +29,8 @@ TRANSFORMER = dict(IN1K, lr=1e-3, momentum=None, weight_decay=0.05, max_epochs=3
                    batch=128)
 EXPECTED = {
     'pic_demo': dict(
-        CIFAR, max_epochs=30, warmup=2, eta_min=0.04, window=1024, stride=128, hidden=512),
+        CIFAR, max_epochs=20, warmup=2, eta_min=0.04, window=1024, stride=64, hidden=512,
+        num_negatives=512, temperature=0.1),
     'pic_folder': dict(IN1K, lr=0.0075, num_instances=None, wrapper='OptimWrapper', window=None,
                        stride=None),
     'pic_resnet18_1xb128-coslr-200e_cifar10': dict(

@@ -61,8 +61,8 @@ def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp('demo')
     work_dir = folder / 'work_dirs' / 'pic_demo'
     train_tool.main(['pic_demo.py', '--work-dir', str(work_dir), '--cfg-options', *DEMO, *FEWER])
-    (work_dir / 'epoch_1.pth').rename(work_dir / 'epoch_30.pth')
-    shutil.copy(work_dir / 'epoch_30.pth', folder)
+    (work_dir / 'epoch_1.pth').rename(work_dir / 'epoch_20.pth')
+    shutil.copy(work_dir / 'epoch_20.pth', folder)
     shutil.copy(work_dir / 'pic_demo.py', folder / 'of_this_run.py')
     write_images(folder / 'DIR')
     return folder
@@ -104,11 +104,11 @@ def test_a_folder_from_a_config_and_resume(tmp_path, monkeypatch, work_dir):
     data = write_images(tmp_path / 'pictures')
     run(block('folder-config').text, '--cfg-options', *FOLDER, 'train_cfg.max_epochs=1',
         DATA=data)
-    assert list(Path('work_dirs/mine').glob('epoch_1.*.bank-0of1'))
-    run(block('resume').text, '--work-dir', 'work_dirs/mine', '--cfg-options', *FOLDER,
+    assert list(Path('work_dirs/from_config').glob('epoch_1.*.bank-0of1'))
+    run(block('resume').text, '--work-dir', 'work_dirs/from_config', '--cfg-options', *FOLDER,
         f'train_dataloader.dataset.data_root={data}', 'train_cfg.max_epochs=2',
         CONFIG='pic_folder.py')
-    assert torch.load('work_dirs/mine/epoch_2.pth')['meta']['epoch'] == 2
+    assert torch.load('work_dirs/from_config/epoch_2.pth')['meta']['epoch'] == 2
 
 
 def test_export(tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ def test_config_of_the_supervised_twin(work_dir):
     """One step; and its backbone is the demo's, so that only the training differs."""
     init_default_scope('mmpretrain')
     cfg = Config.fromfile(find_config('supervised_demo.py'))
-    demo = Config.fromfile(find_config('pic_demo.py'))
+    demo = Config.fromfile(find_config('pic_saliency.py'))
     assert cfg.model.backbone == demo.model.backbone
     assert cfg.train_dataloader.dataset.pipeline == demo.train_dataloader.dataset.pipeline
     assert cfg.train_cfg == demo.train_cfg

@@ -3,7 +3,7 @@
 
     python -m pic_plugin.tools.make_scenes data --train 400 --val 100 --size 160 120
     mim train mmdet configs/benchmarks/mmdetection/pic_demo_faster-rcnn_scenes.py --cfg-options
-        model.backbone.init_cfg.checkpoint=work_dirs/pic_demo/epoch_30.pth
+        model.backbone.init_cfg.checkpoint=work_dirs/pic_demo/epoch_20.pth
 
 It shows how a backbone of mmpretrain goes into mmdet, and takes minutes. All sizes are those of a
 network that was trained on 32x32 pixels: objects of this size, levels of stride 4 and 8.

@@ -3,7 +3,7 @@
 
     python -m pic_plugin.tools.make_scenes data --train 400 --val 100 --size 160 120
     mim train mmseg configs/benchmarks/mmsegmentation/pic_demo_fcn_scenes.py --cfg-options
-        model.backbone.init_cfg.checkpoint=work_dirs/pic_demo/epoch_30.pth
+        model.backbone.init_cfg.checkpoint=work_dirs/pic_demo/epoch_20.pth
 
 It shows how a backbone of mmpretrain goes into mmseg, and takes minutes.
 """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The supervised twin of pic_demo.py: its backbone, images, crops and length, with labels.
+"""The supervised twin of pic_saliency.py: its backbone, images, crops and length, with labels.
 
 For the comparison of what the two look at: docs/results/saliency/reproduce.sh runs it.
 """
-_base_ = ['../../pic/pic_demo.py']
+_base_ = ['pic_saliency.py']
 
 model = dict(
     _delete_=True,
