@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -112,7 +113,9 @@ def explained_errors(tool: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ModuleNotFoundError, ValueError, BankFileError) as error:
-        raise SystemExit(f'{tool}: {error}') from error
+        # mmengine's registries say first which class they were building.
+        message = re.sub(r'^(class `\w+` in \S+: )+', '', str(error))
+        raise SystemExit(f'{tool}: {message}') from error
 
 
 @contextmanager

@@ -104,8 +104,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         cfg = merge_args(read_runner_config(args), args)
     announce('train', cfg)
     runner = build_runner(cfg)
-    with explained_unpickling('train'), explained_classes('train', runner):
+    with explained_errors('train'), explained_classes('train', runner):
         build_train_loader(runner)
+    with explained_unpickling('train'), explained_classes('train', runner):
         runner.train()
 
 

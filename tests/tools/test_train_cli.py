@@ -151,6 +151,14 @@ def test_a_wrong_input_ends_in_one_line(monkeypatch, argv, message, tmp_path):
     assert str(error.value).startswith(message) and '\n' not in str(error.value)
 
 
+def test_a_missing_data_folder_ends_in_one_line(tmp_path):
+    with pytest.raises(SystemExit) as error:
+        train_tool.main(['pic_folder.py', '--work-dir', str(tmp_path / 'run'), '--cfg-options',
+                         f'train_dataloader.dataset.data_root={tmp_path / "nothing"}'])
+    assert str(error.value) == (
+        f'train: there is nothing at {tmp_path / "nothing"}: check data_root.')
+
+
 def test_a_config_that_needs_pkg_resources_says_what_to_install(tmp_path, monkeypatch):
     config = tmp_path / 'inherits.py'
     config.write_text("_base_ = 'mmpretrain::_base_/default_runtime.py'\n")
