@@ -66,6 +66,7 @@ def export(checkpoint: Path, out: Path, say: Callable[[str], Any]) -> Path:
 def usage(file: Path, form: str, cfg: dict) -> List[str]:
     """The lines of Python that use the backbone."""
     lines = ['use it, with or without a config:',
+             '    import pic_plugin',
              f"    backbone = pic_plugin.load_backbone({str(file)!r})   # (B, 3, H, W) -> (B, C)",
              f"    features, names = pic_plugin.embed('FOLDER', {str(file)!r})"]
     if form == 'torchvision':
@@ -93,6 +94,7 @@ def report(work_dir: Path, pictures: Optional[str], device: str, say: Callable[[
     # Imports matplotlib, which an installation without the extra `analysis` lacks.
     try:
         from pic_plugin.analysis.report import Options, write_report
+        say('report: drawing what the network learned; this takes a minute or two')
         file, notes = write_report(Options(
             work_dir, compare=(), config=None, checkpoint=None, against=None,
             saliency_images=saliency_images, images=pictures, side=None, num_images=num_images,
