@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Dict, List, NamedTuple, Optional, Set, Tuple, Union
 
-from pic_plugin.datasets.endings import ending_of, why_not_read
+from pic_plugin.datasets.endings import PLAIN, ending_of, why_not_read
 from pic_plugin.datasets.file_names import NameList, printable
 from pic_plugin.datasets.file_report import FileReport
 
@@ -59,6 +59,8 @@ def sort_out(name: bytes, endings: Iterable[str], report: FileReport,
                          f'pictures in folders that are {within}', name)
     elif reason is None and why_not_read(ending):
         report.leave_out(f'{ending} files, which are not read: {why_not_read(ending)}', name)
+    elif reason is None and ending in PLAIN:
+        report.leave_out(f'{ending} files, whose ending is not asked for', name)
     elif reason is None:
         report.leave_out('other files', name)
     return False

@@ -77,8 +77,8 @@ def survey_folders(folders: Sequence[Union[str, Path]], num_sampled: int = NUM_S
         raise ValueError(f'{names} holds no pictures'
                          + (f' (left out: {seen})' if seen else ': it is empty') + '.')
     if len(found.files) < 8:
-        raise ValueError(f'{names} has only {len(found.files)} pictures: every picture is a class of '
-                         'its own, and so few teach nothing. Give at least 8, better thousands.')
+        raise ValueError(f'{names} has only {len(found.files)} pictures: every picture is a class '
+                         'of its own, and so few teach nothing. Give at least 8, better thousands.')
     chosen = _evenly(len(found.files), num_sampled)
     sides, modes, broken, thumbnails = _open_sample(found, chosen)
     if not sides:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the plan of a training says of its data."""
 from mmengine.dataset import ConcatDataset, RepeatDataset
+from mmpretrain.datasets import CustomDataset
 
 from pic_plugin.datasets import ImageFiles
 from pic_plugin.datasets.plan import describe_data
@@ -24,6 +25,16 @@ def test_black_and_white_are_said(tmp_path, images):
     dataset = ImageFiles(str(tmp_path), pipeline=[
         dict(type='DecodeRandomCrop', size=8, value_range=(1003, 1241))])
     assert 'Pixels: 1003 is taken for black and 1241 for white.' in describe_data(dataset)
+
+
+def test_a_data_set_of_mmpretrain_leaves_nothing_out_in_silence(tmp_path, images):
+    images(tmp_path, ['1.png', '2.webp', 'a.heic', '.thumbnails/1.png'])
+    dataset = CustomDataset(data_root=str(tmp_path), with_label=False, pipeline=[])
+    assert len(dataset) == 2
+    text = '\n'.join(describe_data(dataset))
+    assert f'CustomDataset of {tmp_path}:\nPictures: 1 (1 .png).' in text
+    assert '1 .heic files' in text and '1 .webp files, whose ending is not asked for' in text
+    assert 'CustomDataset trains on 1 of those left out all the same' in text
 
 
 def test_copies_are_said(tmp_path, images):

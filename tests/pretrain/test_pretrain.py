@@ -163,7 +163,8 @@ def test_folders_that_cannot_be_trained_on(tmp_path, work_dir):
     empty.mkdir()
     assert 'it is empty' in failure(empty, '--out', work_dir)
     assert 'there is no folder' in failure(tmp_path / 'missing', '--out', work_dir)
-    assert 'has only 3 pictures' in failure(write_pictures(tmp_path / 'three', 3), '--out', work_dir)
+    three = write_pictures(tmp_path / 'three', 3)
+    assert 'has only 3 pictures' in failure(three, '--out', work_dir)
     assert not work_dir.exists()
 
 
