@@ -129,7 +129,11 @@ def _copies(table: ImageTable, wanted: Optional[str], store: IndexStore,
     kinds = {part.kind for part in table.parts}
     if wanted == 'merge' and kinds & {'lmdb', 'rows', 'remote'}:
         raise ValueError('duplicates="merge" needs files or archives on a local disk.')
-    if wanted == 'ignore' or kinds & {'lmdb', 'rows', 'remote'}:
+    if wanted == 'ignore':
+        return None
+    if kinds & {'lmdb', 'rows', 'remote'}:
+        notes.append('Exact copies were not looked for: that takes files or archives on a local '
+                     'disk.')
         return None
     if wanted is None and table.num_images > MAX_SEARCHED:
         notes.append('Exact copies were not looked for among so many images; '

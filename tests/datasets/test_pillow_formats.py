@@ -3,11 +3,13 @@
 import importlib.util
 import io
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, features
 
 from pic_plugin.datasets import endings
+from pic_plugin.datasets.decode_random_crop import DecodeImage
 from pic_plugin.datasets.pillow_formats import decode_heif, is_heif
 from pic_plugin.datasets.transforms import LoadImageOrSkip
 
@@ -18,7 +20,14 @@ def colours(kind, **options):
     pixels[:, :32, 0], pixels[:, 32:, 2] = 255, 255
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, kind, **options)
-    return pixels[..., ::-1], content.getvalue()
+    return np.ascontiguousarray(pixels[..., ::-1]), content.getvalue()
+
+
+def assert_decoded(file, expected):
+    """By the transform of the configs too, in colour and in grey."""
+    for channels, pixels in ((3, expected), (1, cv2.cvtColor(expected, cv2.COLOR_BGR2GRAY))):
+        found = DecodeImage(channels=channels)(dict(img_path=str(file)))['img']
+        assert np.abs(found.astype(int) - pixels.reshape(found.shape)).mean() < 3
 
 
 @pytest.mark.skipif(not endings.has_avif(), reason='this Pillow has no AVIF')
@@ -32,6 +41,8 @@ def test_avif(tmp_path, monkeypatch):
     (tmp_path / 'a.avif').write_bytes(content)
     results = LoadImageOrSkip()(dict(img_path=str(tmp_path / 'a.avif')))
     assert results['img'].shape == (32, 64, 3) and results['img_shape'] == (32, 64)
+    monkeypatch.setattr('cv2.imdecode', lambda *args, **kwargs: None)
+    assert_decoded(tmp_path / 'a.avif', expected)
 
 
 @pytest.mark.skipif(importlib.util.find_spec('pillow_heif') is None,
@@ -44,6 +55,7 @@ def test_heic(tmp_path):
     results = LoadImageOrSkip()(dict(img_path=str(tmp_path / 'a.heic')))
     assert np.abs(results['img'].astype(int) - expected).mean() < 3  # as above
     assert '.heic' in endings.readable_endings()
+    assert_decoded(tmp_path / 'a.heic', expected)
 
 
 def test_other_pictures_are_left_to_opencv():

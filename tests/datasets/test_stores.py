@@ -44,6 +44,7 @@ def test_lmdb(tmp_path, images, encoded):
     dataset = ImageFiles(str(tmp_path / 'db'), pipeline=PIPELINE)
     assert pixels_of(dataset) == pixels_of(ImageFiles(str(folder), pipeline=PIPELINE))
     assert 'begin with "__" (__len__)' in str(dataset.report)
+    assert 'Exact copies were not looked for' in str(dataset.report)
     assert len(set(instance_keys(dataset, 'img_path').tolist())) == 6
     # Workers, forked and pickled, after this process has opened it.
     for method in ('fork', 'forkserver'):
