@@ -18,6 +18,7 @@ from mmengine.logging import MMLogger
 
 from pic_plugin.engine.cpu_runner import CPURunner
 from pic_plugin.engine.hooks.save_on_interrupt_hook import FILE as SAVED
+from pic_plugin.engine.hooks.save_on_interrupt_hook import HINT
 from pic_plugin.pretrain import finish, rules
 from pic_plugin.pretrain.config_text import Sources, config_text
 from pic_plugin.pretrain.labels import read_labels
@@ -72,6 +73,8 @@ class QuietRunner(CPURunner):
                 handler.setLevel(logging.WARNING)
                 # mmengine's own CheckpointHook uses what mmengine is about to drop.
                 handler.addFilter(lambda record: 'will be deprecated' not in record.getMessage())
+                # `pretrain` has no --work-dir, and says by itself how to go on.
+                handler.addFilter(lambda record: not record.getMessage().startswith(HINT))
         return logger
 
 

@@ -62,6 +62,10 @@ def named(names, **kwargs):
     return dict(kwargs, train_dataloader=loader)
 
 
+def stored_rows(bank, ids):
+    return bank.stored.fetch(ids, bank.step)[0]
+
+
 def test_images_are_added(tmp_path):
     """Weights and both moments stay with their images."""
     before = train(tmp_path / 'old', max_epochs=3, **named(NAMES, augment=False))
@@ -77,8 +81,8 @@ def test_images_are_added(tmp_path):
         before.model.head.class_weights(sorted(seen)), after.model.head.class_weights(places))
     stored = np.array([i for i in sorted(seen) if i not in set(banks[0].active_set.ids.tolist())])
     there = np.array([more.index(NAMES[i]) for i in stored])
-    np.testing.assert_array_equal(banks[0]._fetch(stored)[0], banks[1]._fetch(there)[0])
-    assert banks[0]._fetch(stored)[0][:, 2].any()
+    np.testing.assert_array_equal(stored_rows(banks[0], stored), stored_rows(banks[1], there))
+    assert stored_rows(banks[0], stored)[:, 2].any()
 
 
 @pytest.mark.parametrize('num_negatives', [16, None])

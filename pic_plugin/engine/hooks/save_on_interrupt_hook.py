@@ -23,6 +23,7 @@ from pic_plugin.files import write_atomically
 
 FILE = 'interrupted.pth'
 PATIENCE = 2.0  # seconds
+HINT = 'To go on, give the same command'
 
 
 @HOOKS.register_module()
@@ -135,9 +136,8 @@ class SaveOnInterruptHook(Hook):
         runner.logger.warning(
             f'{signal.Signals(number).name}: stopped after iteration {meta["iter"]} and saved '
             f'{file}.')
-        # Not a warning: `pretrain`, which prints those alone, says how to go on by itself.
-        runner.logger.info(f'To go on, give the same command with --resume and --work-dir '
-                           f'{runner.work_dir} (or resume=True in the config).')
+        runner.logger.warning(f'{HINT} with --resume and --work-dir {runner.work_dir} (or '
+                              'resume=True in the config).')
         sys.exit(128 + number)
 
 

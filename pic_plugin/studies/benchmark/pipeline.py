@@ -68,8 +68,8 @@ def run(args: argparse.Namespace) -> str:
             files = [write_photo(Path(folder, f'{i}.jpg'), 375, 500, i)
                      for i in range(args.num_images)]
         else:
-            found = walk(args.images, ['.jpg', '.jpeg']).names[:args.num_images]
-            files = [args.images / os.fsdecode(name) for name in found]
+            found = walk(args.images, ['.jpg', '.jpeg']).names
+            files = [args.images / os.fsdecode(name) for name in found][:args.num_images]
         lines = [f'torch {torch.__version__}, OpenCV {cv2.__version__}, one core; {len(files)} '
                  f'images of {statistics.fmean(f.stat().st_size for f in files) / 1e3:.0f} kB on '
                  'average']
