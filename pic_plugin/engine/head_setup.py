@@ -21,6 +21,7 @@ from pic_plugin.bank import (
     no_correction_for,
 )
 from pic_plugin.datasets.sliding_window_sampler import SlidingWindowSampler
+from pic_plugin.engine.ranks import images_of_a_step
 from pic_plugin.engine.runner_private import accumulative_counts, find_wrapper
 from pic_plugin.engine.shard_clipping import clip_grad_norm_over_shards
 from pic_plugin.models.pic_head import PICHead
@@ -133,6 +134,6 @@ def _away(runner: Runner, head: PICHead) -> int:
     sampler = loader.sampler
     if not isinstance(sampler, SlidingWindowSampler) or sampler.window_size == sampler.num_images:
         return 0
-    step_images = ((loader.batch_size or 1) * dist.get_world_size()
+    step_images = (images_of_a_step(loader)
                    * accumulative_counts(find_wrapper(runner, head.weight)))
     return -(-2 * sampler.window_size // step_images)

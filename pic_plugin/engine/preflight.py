@@ -11,10 +11,12 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.datasets.plan import describe_data
 from pic_plugin.engine.head_setup import find_model
+from pic_plugin.engine.ranks import images_of_a_step
 from pic_plugin.engine.schedule_checks import schedule_length_notices, scheduled_rates
 from pic_plugin.engine.single_images import leave_out_single_images
 from pic_plugin.models.augment import AugmentPreprocessor
@@ -42,6 +44,19 @@ def check_dataset_ids(dataset: Any, num_instances: Optional[int]) -> int:
         raise ValueError(f'num_instances={num_instances}, but the training data set has {found} '
                          'images: set num_instances to that, or leave it out.')
     return num_instances or found
+
+
+def check_batches(loader: DataLoader) -> None:
+    """Refuse a loader without a batch, of which mmengine would train nothing in silence.
+
+    Raises:
+        ValueError: If ``drop_last`` leaves nothing.
+    """
+    if not len(loader):
+        raise ValueError(
+            f'drop_last=True leaves nothing of {len(loader.dataset)} images in batches of '
+            f'{loader.batch_size}: set train_dataloader.drop_last=False, or a smaller batch_size. '
+            '(The command `train` does so by itself.)')
 
 
 def check_first_batch(data_batch: Any, head: PICHead, model: nn.Module) -> None:
@@ -77,6 +92,7 @@ def check_first_batch(data_batch: Any, head: PICHead, model: nn.Module) -> None:
 
 def loader_notices(runner: Runner) -> List[str]:
     """What about the data loader will surprise."""
+    check_batches(runner.train_dataloader)
     notices = augmentation_notices(runner)
     loader = runner.train_dataloader
     seeds_samples = getattr(loader.sampler, 'seeds_samples', False)
@@ -180,7 +196,7 @@ def describe_plan(runner: Runner, head: PICHead) -> str:
         host = -(-bank.num_instances // bank.slots.processes.size) * (
             4 * num_tensors * head.feat_dim + 8)
     window = getattr(sampler, 'window_size', None)
-    global_batch = (loader.batch_size or 1) * get_world_size()
+    global_batch = images_of_a_step(loader)
     rates = scheduled_rates(runner)
     why_all = '' if head.num_negatives is None else (
         f' (num_negatives={head.num_negatives:,} is no fewer)')

@@ -6,6 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import mmengine.dist as dist
+from torch.utils.data import DataLoader
+
+
+def images_of_a_step(loader: DataLoader) -> int:
+    """Images that all processes together take in an iteration."""
+    return (loader.batch_size or 1) * dist.get_world_size()
 
 
 def on_all_ranks(work: Callable[[], None]) -> None:

@@ -6,10 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Optional
 
 import numpy as np
-from mmengine.dist import get_world_size
 
 from pic_plugin.bank import InstanceBank
 from pic_plugin.datasets.instance_numbers import number_instances
+from pic_plugin.engine.ranks import images_of_a_step
 
 LOOKAHEAD = 8  # batches
 
@@ -30,7 +30,7 @@ class RowPrefetcher:
         self.bank = bank
         self.sampler = loader.sampler
         self.ids = number_instances(loader.dataset).ids
-        self.batch_size = (loader.batch_size or 1) * get_world_size()
+        self.batch_size = images_of_a_step(loader)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix='row-prefetch')
         self._pending: Optional[Future] = None
         self._done_until = 0  # position in the stream

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Dict, Iterator, Optional, Tuple
 
-from mmengine.dist import get_world_size
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from pic_plugin.datasets.sliding_window_sampler import SlidingWindowSampler
 from pic_plugin.engine.checkpoint.schedules import check_schedulers
 from pic_plugin.engine.random_state import seed_epoch
+from pic_plugin.engine.ranks import images_of_a_step
 from pic_plugin.engine.runner_private import count_epoch, resumes
 
 KEY = 'pic_stream'
@@ -153,7 +153,7 @@ def epoch_and_batch(runner: Runner, batch_idx: int) -> Tuple[int, int]:
 
 
 def _global_batch(runner: Runner) -> int:
-    return (runner.train_dataloader.batch_size or 1) * get_world_size()
+    return images_of_a_step(runner.train_dataloader)
 
 
 def _run_rest_first(runner: Runner, loop: EpochBasedTrainLoop, num_done: int) -> None:

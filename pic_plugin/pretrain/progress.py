@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional
 
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+
+from pic_plugin.engine.ranks import images_of_a_step
 
 LINE_SECONDS = 10.0
 LOADER_SHARE = 0.5
@@ -46,7 +48,7 @@ class ProgressHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Start counting."""
-        self._batch = (runner.train_dataloader.batch_size or 1) * get_world_size()
+        self._batch = images_of_a_step(runner.train_dataloader)
         self._restart(runner)
 
     def _restart(self, runner: Runner) -> None:

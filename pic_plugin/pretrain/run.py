@@ -19,6 +19,7 @@ from mmengine.logging import MMLogger
 from pic_plugin.engine.cpu_runner import CPURunner
 from pic_plugin.engine.hooks.save_on_interrupt_hook import FILE as SAVED
 from pic_plugin.engine.hooks.save_on_interrupt_hook import HINT
+from pic_plugin.engine.ranks import images_of_a_step
 from pic_plugin.pretrain import finish, rules
 from pic_plugin.pretrain.config_text import Sources, config_text
 from pic_plugin.pretrain.labels import read_labels
@@ -292,7 +293,7 @@ def train(prepared: Prepared, options: Options, say: Say, launcher: str = 'none'
         saved = work.path / SAVED
         if runner is None or not isinstance(ended.code, int) or not saved.is_file():
             raise
-        batch = (runner.train_dataloader.batch_size or 1) * runner.world_size
+        batch = images_of_a_step(runner.train_dataloader)
         raise Interrupted(saved, ended.code - 128, (runner.iter + 1) * batch) from ended
     return runner
 

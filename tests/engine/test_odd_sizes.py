@@ -76,6 +76,14 @@ def test_one_image(work_dir):
         run(work_dir, 1)
 
 
+def test_a_plain_runner_says_that_there_is_no_batch(work_dir):
+    config = make_config(work_dir, num_images=6, batch_size=8, param_scheduler=[],
+                         custom_hooks=[dict(type='InstanceBankHook')])
+    config['train_dataloader'].update(drop_last=True, sampler=dict(type='SlidingWindowSampler'))
+    with pytest.raises(ValueError, match='leaves nothing of 6 images in batches of 8: set'):
+        Runner.from_cfg(Config(config)).train()
+
+
 @pytest.mark.parametrize('drop_last', [False, True])
 def test_fewer_images_than_a_batch(work_dir, said, drop_last):
     runner = run(work_dir, 6, drop_last=drop_last)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmengine.dist import get_world_size
 from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from pic_plugin.engine.ranks import images_of_a_step
 
 
 def schedule_notices(runner: Runner, checkpoint: dict[str, Any]) -> list[str]:
@@ -23,7 +24,7 @@ def schedule_notices(runner: Runner, checkpoint: dict[str, Any]) -> list[str]:
     stream = checkpoint.get('pic_stream')
     begun = stream.get('offset') if isinstance(stream, dict) else 0
     begun = begun if isinstance(begun, int) else 0
-    iterations -= begun // ((runner.train_dataloader.batch_size or 1) * get_world_size())
+    iterations -= begun // images_of_a_step(runner.train_dataloader)
     if not epochs or iterations == epochs * num_batches or not isinstance(
             runner.train_loop, EpochBasedTrainLoop):
         return []

@@ -2,7 +2,6 @@
 """The hook that drives PIC's sampled class weights from mmengine's Runner."""
 from __future__ import annotations
 
-import mmengine.dist as dist
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -36,7 +35,7 @@ from pic_plugin.engine.preflight import (
     training_notices,
 )
 from pic_plugin.engine.random_state import seed_iteration
-from pic_plugin.engine.ranks import on_all_ranks
+from pic_plugin.engine.ranks import images_of_a_step, on_all_ranks
 from pic_plugin.engine.row_prefetch import RowPrefetcher
 from pic_plugin.engine.row_statistics import RowStatistics
 from pic_plugin.engine.runner_private import (
@@ -104,9 +103,8 @@ class InstanceBankHook(Hook):
         if number_instances(loader.dataset).renumbered:
             restart_workers(runner)
         wrapper = find_wrapper(runner, self.head.weight)
-        global_batch = (loader.batch_size or 1) * dist.get_world_size()
         resize_head(self.head, num_instances,
-                    (accumulative_counts(wrapper) - 1) * global_batch,
+                    (accumulative_counts(wrapper) - 1) * images_of_a_step(loader),
                     wrapped=is_model_wrapper(runner.model))
         if self.head.slots.is_sharded:
             check_hooks(runner)
