@@ -11,7 +11,6 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
-from torch.utils.data import DataLoader
 
 from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.datasets.plan import describe_data
@@ -46,7 +45,7 @@ def check_dataset_ids(dataset: Any, num_instances: Optional[int]) -> int:
     return num_instances or found
 
 
-def check_batches(loader: DataLoader) -> None:
+def check_batches(loader: Any) -> None:
     """Refuse a loader without a batch, of which mmengine would train nothing in silence.
 
     Raises:
