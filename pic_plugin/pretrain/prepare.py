@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Before a pre-training: look at the pictures, choose every value, and write the config."""
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
+
+import torch
+from mmengine.config import Config
+
+from pic_plugin.pretrain import rules
+from pic_plugin.pretrain.config_text import Sources, config_text
+from pic_plugin.pretrain.describe import describe
+from pic_plugin.pretrain.labels import read_labels
+from pic_plugin.pretrain.machine import find_machine
+from pic_plugin.pretrain.measure import Speed, measure_speed
+from pic_plugin.pretrain.networks import look_at
+from pic_plugin.pretrain.plan import Plan, make_plan
+from pic_plugin.pretrain.progress import duration
+from pic_plugin.pretrain.rules import Facts, Wishes
+from pic_plugin.pretrain.survey import Survey, survey_folders
+from pic_plugin.pretrain.walk import find_pictures
+from pic_plugin.pretrain.work_folder import PICTURES, WorkFolder, default_out, fingerprint
+from pic_plugin.version import __version__
+
+Say = Callable[[str], Any]
+
+
+class Options(NamedTuple):
+    """What the command line says.
+
+    Attributes:
+        folders (tuple[str, ...]): Of pictures.
+        wishes (Wishes): Values that the rules do not choose.
+        out (str | None): Work folder.
+        labels (str | None): CSV or folder of labelled pictures.
+        logs (tuple[str, ...]): Where else to log.
+        device (str | None): 'cuda', 'mps' or 'cpu'.
+        resume (bool): Go on with what is in the work folder.
+        dry_run (bool): Plan and config, no training.
+        report (bool): Make a report at the end.
+    """
+
+    folders: Tuple[str, ...]
+    wishes: Wishes = Wishes()
+    out: Optional[str] = None
+    labels: Optional[str] = None
+    logs: Tuple[str, ...] = ()
+    device: Optional[str] = None
+    resume: bool = False
+    dry_run: bool = False
+    report: bool = True
+
+
+class Prepared(NamedTuple):
+    """What has to be known to train.
+
+    Attributes:
+        work (str): The work folder.
+        device (str): Where.
+        resume (bool): Whether to go on from a checkpoint.
+    """
+
+    work: str
+    device: str
+    resume: bool
+
+
+def prepare(options: Options, say: Say, num_processes: int = 1) -> Prepared:
+    """Look, choose, measure, and write the config; or check what is to be resumed.
+
+    Raises:
+        FileNotFoundError: If a folder or file is not there.
+        OSError: If the disk is full.
+        ValueError: If an input cannot be trained on, or an option not be met.
+    """
+    wishes = options.wishes
+    rules.check_wishes(wishes)
+    work = WorkFolder(options.out or default_out(options.folders))
+    if options.resume:
+        return _prepare_resume(options, work, say, num_processes)
+    machine = find_machine(work.path, options.device, num_processes)
+    # Before minutes are spent on a large folder.
+    if wishes.backbone is not None:
+        look_at(wishes.backbone, wishes.image_size or 224)
+    survey = survey_folders(options.folders)
+    work.check(survey.folders, resume=False)
+    say(describe(survey, machine))
+    sources = _write_lists(options, survey, work, say)
+    # A pass is what a sampler and a loader are asked for, whatever the length.
+    facts = Facts(len(survey.files), survey.sides[1], machine)
+    plan, speed = settle(facts, wishes, sources, machine.device, say)
+    say('Plan:\n' + rules.explain(plan.choices))
+    say(speed.explain(plan))
+    rate = speed.overall(plan.num_workers, num_processes)
+    seen = plan.num_steps * plan.global_batch
+    say(f'Expected: {plan.num_steps:,} steps, {seen:,} images in windows of {plan.window:,}; about '
+        f'{duration(seen / rate)} at {rate:,.0f} images/s.')
+    work.write(config_text(plan, sources, options.logs), dict(
+        folders=list(survey.folders), num_images=plan.num_images,
+        fingerprint=fingerprint(survey.files), window=plan.window, stride=plan.stride,
+        batch_size=plan.batch_size, num_processes=num_processes, images_seen=plan.images_seen,
+        backbone=plan.backbone.name, image_size=plan.image_size, wishes=wishes._asdict(),
+        labels=options.labels, logs=list(options.logs), pic_plugin_version=__version__))
+    say(f'config: {work.config}')
+    return Prepared(str(work.path), machine.device, False)
+
+
+def settle(facts: Facts, wishes: Wishes, sources: Sources, device: str,
+           say: Say) -> Tuple[Plan, Speed]:
+    """Choose and measure, with half the batch as long as the memory does not suffice.
+
+    Returns:
+        tuple[Plan, Speed]: The plan, with its length settled, and what was measured.
+
+    Raises:
+        ValueError: If not even two images fit.
+    """
+    size = rules.choose_image_size(facts, wishes)
+    network = rules.choose_backbone(facts, wishes, size.value)
+    backbone = look_at(network.value, size.value)
+    while True:
+        plan = make_plan(facts, wishes, backbone, size, network)
+        try:
+            speed = measure_speed(_parsed(plan, sources), plan, device)
+            break
+        except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            wishes = halved(wishes, plan, say)
+    rate = speed.overall(plan.num_workers, plan.num_processes)
+    return make_plan(facts, wishes, backbone, size, network, rate), speed
+
+
+def halved(wishes: Wishes, plan: Plan, say: Say) -> Wishes:
+    """Wish for half the batch, after one that did not fit.
+
+    Raises:
+        ValueError: If there is nothing to halve.
+    """
+    if plan.batch_size < 4:
+        raise ValueError(f'the memory does not suffice for {plan.batch_size} images of '
+                         f'{plan.image_size} pixels: choose a smaller --backbone or --image-size.')
+    smaller = plan.batch_size // 2
+    say(f'Out of memory with {plan.batch_size} images a step: trying {smaller}; learning rate and '
+        'window follow.')
+    return wishes._replace(batch_size=smaller)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch says that memory, of the device or the host, ran out."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(
+        words in str(error) for words in ('out of memory', "can't allocate memory"))
+
+
+def _parsed(plan: Plan, sources: Sources) -> Config:
+    return Config.fromstring(
+        config_text(plan if plan.images_seen else plan._replace(images_seen=plan.num_images),
+                    sources), '.py')
+
+
+def _write_lists(options: Options, survey: Survey, work: WorkFolder, say: Say) -> Sources:
+    listed = work.write_list(PICTURES, survey.files)
+    sources = Sources(survey.root, str(listed), value_range=None if survey.pixels is None else
+                      survey.pixels.value_range)
+    if options.labels is None:
+        return sources
+    labelled = read_labels(options.labels)
+    say(f'Labels: {len(labelled.references):,} pictures of {len(labelled.classes)} classes to look '
+        f'among, {len(labelled.queries):,} to classify by their neighbours'
+        + (f'; {labelled.num_broken} cannot be read' if labelled.num_broken else '') + '.')
+    files = [work.write_list(f'{name}.txt', [f'{path} {label}' for path, label in rows])
+             for name, rows in (('references', labelled.references), ('queries', labelled.queries))]
+    return sources._replace(references=str(files[0]), queries=str(files[1]),
+                            num_references=len(labelled.references))
+
+
+def _prepare_resume(options: Options, work: WorkFolder, say: Say, num_processes: int) -> Prepared:
+    found = find_pictures(options.folders)
+    work.check(found.folders, resume=True)
+    state = work.read_state()
+    _check_same(options, state, work)
+    machine = find_machine(work.path, options.device, num_processes)
+    if fingerprint(found.files) != state.get('fingerprint'):
+        say(f'The folders hold {len(found.files):,} pictures now and held '
+            f'{state.get("num_images", 0):,}: the training goes on with those it began with.')
+    say(f'Going on with {work.path}: {state.get("num_images", 0):,} images, window '
+        f'{state.get("window", 0):,}.')
+    return Prepared(str(work.path), machine.device, True)
+
+
+def _check_same(options: Options, state: Dict[str, Any], work: WorkFolder) -> None:
+    """The options that a run began with may be given again, and no others."""
+    began = {**state.get('wishes', {}), 'labels': state.get('labels'), 'log': state.get('logs', [])}
+    given = {**options.wishes._asdict(), 'labels': options.labels, 'log': list(options.logs)}
+    for name, value in given.items():
+        if value and value != began.get(name):
+            raise ValueError(f'--resume goes on with {work.config} as it is, which did not begin '
+                             f'with --{name.replace("_", "-")} {value}: leave that out, or change '
+                             'the file.')
