@@ -41,6 +41,7 @@ from pic_plugin.analysis.work_folder import (
 from pic_plugin.bank import BankFileError
 from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint
 from pic_plugin.files import write_atomically
+from pic_plugin.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +53,7 @@ SERIES = 5  # checkpoints
 MISSING = (OSError, ModuleNotFoundError, ValueError, BankFileError)
 
 Parts = Sequence[dict]
+Say = Callable[[str], Any]
 
 
 class Options(NamedTuple):
@@ -84,8 +86,12 @@ class _Run(NamedTuple):
         return self.inputs.images
 
 
-def write_report(options: Options) -> tuple[Path, list[str]]:
+def write_report(options: Options, say: Say = lambda line: None) -> tuple[Path, list[str]]:
     """Make the page, and the figures beside it.
+
+    Args:
+        options (Options): Of the command line.
+        say (Callable): Takes a line before each section is drawn. Defaults to nothing.
 
     Returns:
         tuple[Path, list[str]]: The page, and a line about each section that is missing and each
@@ -98,9 +104,10 @@ def write_report(options: Options) -> tuple[Path, list[str]]:
     work_dir = options.work_dir
     if not work_dir.is_dir():
         raise FileNotFoundError(f'there is no folder {work_dir}.')
-    report = _Report(options, work_dir / 'report' if options.out is None else options.out)
+    report = _Report(options, work_dir / 'report' if options.out is None else options.out, say)
     report.add('verdicts', 'What the numbers say', report.verdicts)
     report.add('health', 'Training health', report.health)
+    say('features of the pictures ...')
     try:
         run, fault = _open(options), ''
     except MISSING as error:
@@ -119,8 +126,8 @@ def write_report(options: Options) -> tuple[Path, list[str]]:
     skipped = run.images.skipped if run is not None else []
     if skipped:
         report.sections.append(Section('skipped', 'Pictures left out', [
-            table(['picture', 'reason'], skipped, f'{len(skipped)} pictures')]))
-        report.notes.append(f'{len(skipped)} pictures were left out, {skipped[0].name} first')
+            table(['picture', 'reason'], skipped, counted(len(skipped), 'picture'))]))
+        report.notes.append(f'left out {counted(len(skipped), "picture")}, {skipped[0].name} first')
     file = report.out / 'report.html'
     write_atomically(file, build_page(f'PIC run {work_dir.resolve().name}',
                                       'What the network learned, in pictures.', report.sections))
@@ -149,14 +156,16 @@ def _untrained(work_dir: Path) -> dict[str, float]:
 class _Report:
     """Sections of a page, and the figures beside it."""
 
-    def __init__(self, options: Options, out: Path) -> None:
+    def __init__(self, options: Options, out: Path, say: Say) -> None:
         self.options = options
         self.out = out
+        self.say = say
         self.sections: list[Section] = []
         self.notes: list[str] = []
 
     def add(self, name: str, title: str, make: Callable[[], Parts]) -> None:
         """Add a section or, if what it needs is missing, the reason."""
+        self.say(f'{title.lower()} ...')
         try:
             parts = make()
         except MISSING as error:

@@ -201,10 +201,10 @@ def config_text(plan: Plan, sources: Sources, logs: Sequence[str] = (),
         f'# Why these values:\n{reasons}\n'
         "default_scope = 'mmpretrain'\n"
         "custom_imports = dict(imports=['pic_plugin'], allow_failed_imports=False)",
-        _assign('model', model(plan)),
+        assign('model', model(plan)),
         '# Workers are started anew in each pass: their random numbers then depend on the pass\n'
         '# alone, and a resumed run is exactly the run that was not interrupted.\n'
-        + _assign('train_dataloader', train_dataloader(plan, sources)),
+        + assign('train_dataloader', train_dataloader(plan, sources)),
     ]
     hooks = [dict(type='InstanceBankHook')]
     if sources.references is not None and sources.queries is not None:
@@ -212,27 +212,28 @@ def config_text(plan: Plan, sources: Sources, logs: Sequence[str] = (),
         datasets = [labelled_dataset(sources.references, evaluation_pipeline(size, sources, True)),
                     labelled_dataset(sources.queries, evaluation_pipeline(size, sources, False))]
         topk = sorted({min(k, sources.num_references) for k in (20, 200)})
-        parts.append('# Labels are used here alone.\n' + _assign('val_dataloader', dict(
+        parts.append('# Labels are used here alone.\n' + assign('val_dataloader', dict(
             batch_size=plan.batch_size, num_workers=plan.num_workers, persistent_workers=False,
             collate_fn=dict(type='default_collate'),
             sampler=dict(type='DefaultSampler', shuffle=False),
             dataset=dict(type='ConcatDataset', datasets=datasets))))
-        parts += [_assign('val_evaluator', dict(type='KNNMetric', topk=tuple(topk))),
+        parts += [assign('val_evaluator', dict(type='KNNMetric', topk=tuple(topk))),
                   'val_cfg = dict()']
         hooks.append(dict(type='CompareWithUntrainedHook'))
     hooks.append(dict(type='SaveOnInterruptHook'))
-    parts += [_assign('optim_wrapper', optim_wrapper(plan)),
-              _assign('param_scheduler', schedule(plan)),
-              *(_assign(name, value) for name, value in loops(plan, interval).items()),
-              _assign('custom_hooks', hooks),
-              _assign('visualizer', dict(
+    parts += [assign('optim_wrapper', optim_wrapper(plan)),
+              assign('param_scheduler', schedule(plan)),
+              *(assign(name, value) for name, value in loops(plan, interval).items()),
+              assign('custom_hooks', hooks),
+              assign('visualizer', dict(
                   type='UniversalVisualizer',
                   vis_backends=[dict(type='LocalVisBackend'), *(LOGGERS[name] for name in logs)])),
               'randomness = dict(seed=0)']
     return '\n\n'.join(parts) + '\n'
 
 
-def _assign(name: str, value: Any) -> str:
+def assign(name: str, value: Any) -> str:
+    """A line of a config, or several where it is long."""
     return f'{name} = {_render(value, len(name) + 3, 0)}'
 
 

@@ -2,11 +2,16 @@
 """The end of a pre-training: backbone files for other libraries, the report, how to use them."""
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shlex
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from mmengine.runner import Runner
+
+from pic_plugin.analysis import report as pages
 from pic_plugin.analysis.scalars import read_run
+from pic_plugin.analysis.style import require
 from pic_plugin.analysis.verdicts import context_of, verdicts_of
 from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     backbone_of,
@@ -14,6 +19,7 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     read_checkpoint,
     weights_of,
 )
+from pic_plugin.pretrain.prepare import Options, Prepared, Say
 from pic_plugin.transfer.export import (
     backbone_config,
     export_backbone,
@@ -26,7 +32,25 @@ from pic_plugin.transfer.export import (
 FORMATS = ('torchvision', 'openmmlab')
 
 
-def export(checkpoint: Path, out: Path, say: Callable[[str], Any]) -> Path:
+def hand_over(runner: Runner, prepared: Prepared, options: Options, say: Say) -> None:
+    """Say what was gained; write backbone and report."""
+    checkpoint = Path(runner.message_hub.get_info('last_ckpt'))
+    say(f'checkpoint: {checkpoint}')
+    untrained = runner.message_hub.get_info('untrained_metrics') if (
+        'untrained_metrics' in runner.message_hub.runtime_info) else {}
+    for name, before in (untrained or {}).items():
+        key = f'val/{name}'
+        if key in runner.message_hub.log_scalars:
+            after = runner.message_hub.get_scalar(key).current()
+            say(f'{name}: {before:.1f} % with random weights, {after:.1f} % after training')
+    verdicts(Path(prepared.work), runner.cfg, untrained or {}, say)
+    export(checkpoint, Path(prepared.work), say)
+    if options.report:
+        report(Path(prepared.work), options.labels if options.labels and os.path.isdir(
+            options.labels) else options.folders[0], prepared.device, say)
+
+
+def export(checkpoint: Path, out: Path, say: Say) -> Path:
     """Write the backbone in the most widely usable form its architecture allows.
 
     Args:
@@ -72,13 +96,14 @@ def usage(file: Path, form: str, cfg: dict) -> List[str]:
     if form == 'torchvision':
         lines += [
             'without pic_plugin (timm.create_model(...) takes the same names):',
+            '    import torch, torchvision',
             f'    network = torchvision.models.resnet{cfg.get("depth")}()',
             f"    network.load_state_dict(torch.load({str(file)!r})['state_dict'], strict=False)"]
     return lines
 
 
 def verdicts(work_dir: Path, cfg: Any, untrained: Dict[str, float],
-             say: Callable[[str], Any]) -> None:
+             say: Say) -> None:
     """Say what the logged numbers mean, and which page of the documentation helps."""
     try:
         run = read_run(work_dir)
@@ -88,21 +113,25 @@ def verdicts(work_dir: Path, cfg: Any, untrained: Dict[str, float],
         say(f'{one.name} ({one.level}): {one.text} See docs/{one.page}')
 
 
-def report(work_dir: Path, pictures: Optional[str], device: str, say: Callable[[str], Any],
+def report(work_dir: Path, pictures: Optional[str], device: str, say: Say,
            saliency_images: int = 6, num_images: int = 400) -> None:
     """Make the page about the run; what prevents it is said, and ends nothing."""
-    # Imports matplotlib, which an installation without the extra `analysis` lacks.
+    again = f'`python -m pic_plugin.tools.report {shlex.quote(str(work_dir))}`'
     try:
-        from pic_plugin.analysis.report import Options, write_report
-        say('report: drawing what the network learned; this takes a minute or two')
-        file, notes = write_report(Options(
+        for library in ('matplotlib', 'jinja2'):
+            require(library)
+    except ModuleNotFoundError as error:
+        say(f'no report: {error} Then: {again}')
+        return
+    say('report: a minute or two; the backbone is there already')
+    try:
+        file, notes = pages.write_report(pages.Options(
             work_dir, compare=(), config=None, checkpoint=None, against=None,
             saliency_images=saliency_images, images=pictures, side=None, num_images=num_images,
-            batch_size=64, device=device, out=None))
+            batch_size=64, device=device, out=None), say=lambda line: say(f'report: {line}'))
         for note in notes:
             say(f'report: {note}')
         say(f'report: {file}')
     # A report is looks; a trained network must not be lost to it.
     except Exception as error:
-        say(f'no report ({type(error).__name__}: {error}); make it with `python -m '
-            f'pic_plugin.tools.report {work_dir}`')
+        say(f'no report ({type(error).__name__}: {error}); make it with {again}')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Tuple, Union
+from typing import Dict, List, NamedTuple, Optional, Tuple, Union
 
 from PIL import Image
 
@@ -30,13 +30,15 @@ class Labelled(NamedTuple):
     num_broken: int
 
 
-def read_labels(source: Union[str, Path]) -> Labelled:
+def read_labels(source: Union[str, Path], most: Optional[int] = MOST) -> Labelled:
     """Read labels.
 
     Args:
         source (str | Path): A folder with a folder of pictures for each class, or a CSV file whose
             lines are ``path,label``; paths are relative to the CSV. A first line whose file is not
             there is a header.
+        most (int, optional): Pictures to take, of each class alike; None for all. Defaults to
+            20,000.
 
     Raises:
         FileNotFoundError: If the source, or a picture that a CSV names, is not there.
@@ -50,16 +52,16 @@ def read_labels(source: Union[str, Path]) -> Labelled:
     for file, label in pairs:
         by_class.setdefault(label, []).append(file)
     if len(by_class) < 2:
-        raise ValueError(f'{source} has {len(by_class)} classes, and there must be two at least: '
-                         'give a folder with a folder of pictures for each class, or a CSV of '
-                         'path,label.')
-    share = max(2, MOST // len(by_class))
+        raise ValueError(f'{source} has fewer than two classes: give a folder with a folder of '
+                         'pictures for each class, or a CSV of path,label.')
+    share = None if most is None else max(2, most // len(by_class))
     references: List[Tuple[str, int]] = []
     queries: List[Tuple[str, int]] = []
     broken = 0
     for number, name in enumerate(sorted(by_class)):
-        readable = [file for file in by_class[name][:share] if _is_readable(file)]
-        broken += min(share, len(by_class[name])) - len(readable)
+        chosen = by_class[name][:share]
+        readable = [file for file in chosen if _is_readable(file)]
+        broken += len(chosen) - len(readable)
         references += [(file, number) for file in readable[::2]]
         queries += [(file, number) for file in readable[1::2]]
     if not queries:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import gc
 import logging
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from pic_plugin.engine.cpu_runner import CPURunner
 from pic_plugin.engine.hooks.save_on_interrupt_hook import FILE as SAVED
 from pic_plugin.engine.hooks.save_on_interrupt_hook import HINT
 from pic_plugin.engine.ranks import images_of_a_step
-from pic_plugin.pretrain import finish, rules
+from pic_plugin.pretrain import rules
 from pic_plugin.pretrain.config_text import Sources, config_text
 from pic_plugin.pretrain.machine import find_machine
 from pic_plugin.pretrain.networks import look_at
@@ -131,24 +130,6 @@ def _plan_smaller(prepared: Prepared, options: Options, state: Dict[str, Any], s
     say('Plan:\n' + rules.explain(plan.choices))
     state.update(batch_size=plan.batch_size, window=plan.window, stride=plan.stride)
     work.write(config_text(plan, sources, options.logs), state)
-
-
-def hand_over(runner: QuietRunner, prepared: Prepared, options: Options, say: Say) -> None:
-    """Say what was gained; write backbone and report."""
-    checkpoint = Path(runner.message_hub.get_info('last_ckpt'))
-    say(f'checkpoint: {checkpoint}')
-    untrained = runner.message_hub.get_info('untrained_metrics') if (
-        'untrained_metrics' in runner.message_hub.runtime_info) else {}
-    for name, before in (untrained or {}).items():
-        key = f'val/{name}'
-        if key in runner.message_hub.log_scalars:
-            after = runner.message_hub.get_scalar(key).current()
-            say(f'{name}: {before:.1f} % with random weights, {after:.1f} % after training')
-    finish.verdicts(Path(prepared.work), runner.cfg, untrained or {}, say)
-    finish.export(checkpoint, Path(prepared.work), say)
-    if options.report:
-        finish.report(Path(prepared.work), options.labels if options.labels and os.path.isdir(
-            options.labels) else options.folders[0], prepared.device, say)
 
 
 def is_disk_full(error: BaseException) -> bool:

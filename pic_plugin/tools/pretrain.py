@@ -22,10 +22,11 @@ import torch
 import torch.distributed as dist
 
 from pic_plugin.pretrain.config_text import LOGGERS
+from pic_plugin.pretrain.finish import hand_over
 from pic_plugin.pretrain.prepare import Options, Prepared, prepare
 from pic_plugin.pretrain.progress import Interrupted
 from pic_plugin.pretrain.rules import Wishes
-from pic_plugin.pretrain.run import command_line, hand_over, is_disk_full, train_in_memory
+from pic_plugin.pretrain.run import command_line, is_disk_full, train_in_memory
 
 TOOL = 'pretrain'
 # Processes wait for the first one's look at the folders.

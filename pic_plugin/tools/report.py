@@ -55,7 +55,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             serve([options.work_dir, *options.compare], port)
             return
         require('jinja2')
-        file, notes = write_report(options)
+        file, notes = write_report(options, lambda line: print(f'{TOOL}: {line}', file=sys.stderr))
     for note in notes:
         print(f'{TOOL}: {note}', file=sys.stderr)
     print(f'{file}: {file.stat().st_size} bytes')

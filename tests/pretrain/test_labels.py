@@ -34,7 +34,7 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match='there are no labels'):
         read_labels(tmp_path / 'none')
     write_pictures(tmp_path / 'one' / 'class', 3)
-    with pytest.raises(ValueError, match='has 1 classes'):
+    with pytest.raises(ValueError, match='has fewer than two classes'):
         read_labels(tmp_path / 'one')
     write_pictures(tmp_path / 'one', 2)
     with pytest.raises(ValueError, match='2 pictures outside of class folders'):

@@ -87,8 +87,9 @@ def test_one_picture_without_label(tmp_path):
     assert 'there are no labels' in page and page.count('<circle ') == 1
 
 
-def test_without_checkpoint_curves_are_drawn(tmp_path):
+def test_without_checkpoint_curves_are_drawn(tmp_path, capsys):
     page = make(write_run(tmp_path / 'run', checkpoint=False))
+    assert 'report: nearest pictures ...' in capsys.readouterr().err
     assert page.count('Not drawn') == 4 and 'give --checkpoint' in page
     assert 'loss from 8 to 7' in page
 

@@ -116,6 +116,7 @@ def test_figures_open_by_keyboard_and_close_again(page):
     assert large.bounding_box()['width'] > page.locator('.zoom img').bounding_box()['width']
     page.keyboard.press('Escape')
     assert not large.is_visible()
+    assert page.evaluate('document.activeElement.className') == 'zoom'
     page.locator('.zoom').click()
     page.locator('dialog button').click()
     assert not large.is_visible()

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tuning from a backbone that knows the classes, beside the same from random weights."""
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+from PIL import Image
+
+from pic_plugin.analysis.scalars import read_run
+from pic_plugin.tools import finetune
+
+BACKBONE = dict(type='ResNet', depth=18, stem_channels=16, base_channels=16)
+
+
+def stripes(number, upright):
+    """(32, 32, 3) uint8: stripes of a colour and phase of their own, with noise."""
+    rng = np.random.default_rng(number)
+    wave = np.sin(np.arange(32) * rng.uniform(0.8, 1.4) + rng.uniform(0, 6))
+    colours = 128 + 50 * wave[None, :, None] * rng.uniform(0.3, 1, 3)
+    pixels = colours + rng.normal(0, 20, (32, 32, 3))
+    pixels = pixels if upright else pixels.transpose(1, 0, 2)
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    """Of a training on the same kinds of pictures, as PIC leaves it."""
+    torch.manual_seed(0)
+    network = MODELS.build(BACKBONE)
+    network.init_weights()
+    head = torch.nn.Linear(128, 2)
+    optimizer = torch.optim.SGD([*network.parameters(), *head.parameters()], lr=0.05, momentum=0.9)
+    for step in range(60):
+        pictures = [stripes(1000 + 16 * step + place, place % 2) for place in range(16)]
+        images = (torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() - 127) / 60
+        loss = torch.nn.functional.cross_entropy(
+            head(network(images)[0].mean((2, 3))), torch.arange(16) % 2)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    cfg = Config(dict(model=dict(type='PIC', backbone=BACKBONE, data_preprocessor=dict(
+        mean=[127.0] * 3, std=[60.0] * 3, to_rgb=True)), train_dataloader=dict(
+            dataset=dict(pipeline=[dict(type='DecodeRandomCrop', size=32)]))))
+    file = tmp_path_factory.mktemp('run') / 'epoch_1.pth'
+    torch.save(dict(state_dict={f'backbone.{name}': value for name, value in
+                                network.state_dict().items()},
+                    meta=dict(cfg=cfg.pretty_text)), file)
+    return file
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """24 pictures of each of two classes, below a folder with a blank."""
+    for upright, name in enumerate(('lying', 'standing')):
+        folder = tmp_path / 'my pictures' / name
+        folder.mkdir(parents=True)
+        for number in range(24):
+            Image.fromarray(stripes(number, upright)).save(folder / f'{number}.png')
+    return tmp_path / 'my pictures'
+
+
+def test_better_than_from_random_weights(checkpoint, labelled, work_dir, capsys):
+    accuracies = {}
+    for name, more in (('trained', []), ('random', ['--random'])):
+        finetune.main([str(checkpoint), str(labelled), '--out', str(work_dir / name),
+                       '--epochs', '2', '--batch-size', '8', *more])
+        accuracies[name] = read_run(work_dir / name).curves['accuracy/top1'][-1][1]
+        assert f'finetune: {accuracies[name]:.1f} %' in capsys.readouterr().out
+    assert accuracies['trained'] > 90 and accuracies['trained'] > accuracies['random'] + 20
+    cfg = Config.fromfile(work_dir / 'trained' / 'finetune.py')
+    assert cfg.model.type == 'ImageClassifier' and cfg.optim_wrapper.optimizer.type == 'SGD'
+    # Nobody learns from what is measured on.
+    train, val = ({line.rsplit(' ', 1)[0] for line in
+                   (work_dir / 'trained' / f'{part}.txt').read_text().splitlines()}
+                  for part in ('train', 'val'))
+    assert len(train) == len(val) == 24 and not train & val
+
+
+def test_what_is_wrong_is_said(checkpoint, labelled, tmp_path):
+    def failure(*arguments):
+        with pytest.raises(SystemExit) as error:
+            finetune.main([str(one) for one in arguments])
+        return str(error.value.code)
+
+    assert 'there are no labels' in failure(checkpoint, tmp_path / 'none', '--out', tmp_path / 'a')
+    assert 'is not an empty folder' in failure(checkpoint, labelled, '--out', labelled)
+    assert 'epochs must be at least 1' in failure(checkpoint, labelled, '--out', tmp_path / 'a',
+                                                  '--epochs', 0)
+    assert not (tmp_path / 'a').exists()
