@@ -13,10 +13,12 @@ import argparse
 from collections.abc import Sequence
 from typing import Optional
 
+from mmengine.config import Config
+
 from pic_plugin.analysis.scalars import read_run
 from pic_plugin.command_line import explained_errors
+from pic_plugin.engine.config_file import build_runner
 from pic_plugin.features.finetune import BATCH, write_finetuning
-from pic_plugin.tools import train
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -35,7 +37,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     with explained_errors('finetune'):
         config = write_finetuning(args.checkpoint, args.labels, args.out, args.epochs,
                                   args.batch_size, args.random)
-    train.main([str(config), '--work-dir', str(config.parent)])
+        cfg = Config.fromfile(config)
+        cfg.work_dir = str(config.parent)
+    build_runner(cfg).train()
     accuracy = read_run(config.parent).curves['accuracy/top1'][-1][1]
     print(f'finetune: {accuracy:.1f} % of the pictures that were not for learning')
 
