@@ -23,7 +23,7 @@ LAYERS = (
     ('losses', 'datasets'),
     ('bank', ),
     ('communication', ),
-    ('files', 'dependencies', 'version', 'data', 'wording'),
+    ('files', 'dependencies', 'version', 'data'),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 STUDY_TOOLS = ('ablation', 'ahead', 'benchmark', 'compare_transfer', 'make_scenes',

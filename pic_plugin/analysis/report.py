@@ -41,7 +41,6 @@ from pic_plugin.analysis.work_folder import (
 from pic_plugin.bank import BankFileError
 from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint
 from pic_plugin.files import write_atomically
-from pic_plugin.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -126,8 +125,8 @@ def write_report(options: Options, say: Say = lambda line: None) -> tuple[Path, 
     skipped = run.images.skipped if run is not None else []
     if skipped:
         report.sections.append(Section('skipped', 'Pictures left out', [
-            table(['picture', 'reason'], skipped, counted(len(skipped), 'picture'))]))
-        report.notes.append(f'left out {counted(len(skipped), "picture")}, {skipped[0].name} first')
+            table(['picture', 'reason'], skipped, f'left out: {len(skipped)}')]))
+        report.notes.append(f'pictures left out: {len(skipped)}, {skipped[0].name} first')
     file = report.out / 'report.html'
     write_atomically(file, build_page(f'PIC run {work_dir.resolve().name}',
                                       'What the network learned, in pictures.', report.sections))

@@ -38,7 +38,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         config = write_finetuning(args.checkpoint, args.labels, args.out, args.epochs,
                                   args.batch_size, args.random)
         cfg = Config.fromfile(config)
-        cfg.work_dir = str(config.parent)
+        cfg.work_dir, cfg.launcher = str(config.parent), 'none'
     build_runner(cfg).train()
     accuracy = read_run(config.parent).curves['accuracy/top1'][-1][1]
     print(f'finetune: {accuracy:.1f} % of the pictures that were not for learning')
