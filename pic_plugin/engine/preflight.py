@@ -51,7 +51,8 @@ def check_batches(loader: Any) -> None:
     Raises:
         ValueError: If ``drop_last`` leaves nothing.
     """
-    if not len(loader):
+    # An endless sampler fills batches across the ends of epochs.
+    if not len(loader) and not getattr(loader.sampler, 'endless', False):
         raise ValueError(
             f'drop_last=True leaves nothing of {len(loader.dataset)} images in batches of '
             f'{loader.batch_size}: set train_dataloader.drop_last=False, or a smaller batch_size. '

@@ -84,6 +84,18 @@ def test_a_plain_runner_says_that_there_is_no_batch(work_dir):
         Runner.from_cfg(Config(config)).train()
 
 
+def test_an_endless_sampler_fills_its_batches(work_dir):
+    config = make_config(work_dir, num_images=6, batch_size=8, param_scheduler=[],
+                         head=dict(num_negatives=None),
+                         train_cfg=dict(type='IterBasedTrainLoop', max_iters=4),
+                         custom_hooks=[dict(type='InstanceBankHook')])
+    config['train_dataloader'].update(
+        drop_last=True, sampler=dict(type='SlidingWindowSampler', endless=True))
+    runner = Runner.from_cfg(Config(config))
+    runner.train()
+    assert runner.model.head.bank.step == 4
+
+
 @pytest.mark.parametrize('drop_last', [False, True])
 def test_fewer_images_than_a_batch(work_dir, said, drop_last):
     runner = run(work_dir, 6, drop_last=drop_last)
