@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Demo with a small vision transformer and AdamW on the 5,000 CIFAR-10 images of this package.
 
-Data and evaluation are those of pic_demo.py. The network is a ViT-Ti/8 with half
-the width and depth: 16 patches of 8x8 pixels, so that it takes minutes on a CPU. Recent negatives
-under AdamW are used on purpose: 1,024 of the 5,000 classes, with the exact correction.
+Data and evaluation are those of pic_demo.py. The network is a ViT-Ti/8 with half the width and
+depth: 16 patches of 8x8 pixels, so that it takes minutes on a CPU. Recent negatives under AdamW are
+used on purpose: 1,024 of the 5,000 classes, with the exact correction.
 """
 _base_ = 'pic_demo.py'
 

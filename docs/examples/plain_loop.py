@@ -45,4 +45,5 @@ def train(num_steps=300):
 if __name__ == '__main__':
     _, class_weights, loss = train()
     rows = class_weights.rows(range(NUM_IMAGES))
-    print(f'loss {loss:.2f}, by chance {torch.tensor(NUM_NEGATIVES).log():.2f}; class weights of all images: {tuple(rows.shape)}')
+    print(f'loss {loss:.2f}, by chance {torch.tensor(NUM_NEGATIVES).log():.2f}; class weights of '
+          f'all images: {tuple(rows.shape)}')

@@ -87,10 +87,10 @@ class Network:
             None if values is None else torch.tensor(values, device=self.device).view(-1, 1, 1)
             for values in (mean, std))
         self._to_rgb = to_rgb
-        self._channels = _image_channels(backbone)
+        self.settings = settings or Settings(None, None)
+        self._channels = _image_channels(backbone, self.settings.backbone)
         self.grey = torch.full((self._channels, 1, 1), 127.5 if mean is None else 0.0,
                                device=self.device)
-        self.settings = settings or Settings(None, None)
 
     def normalise(self, pictures: np.ndarray) -> Tensor:
         """(B, H, W, C), BGR if C is 3 -> (B, C, H, W) float32 on the network's device.
@@ -162,10 +162,12 @@ def open_network(checkpoint: Union[str, Path],
     return _network(backbone, settings._replace(backbone=cfg), device)
 
 
-def _image_channels(backbone: nn.Module) -> int:
-    """Channels of the images that a backbone takes."""
+def _image_channels(backbone: nn.Module, cfg: Optional[dict[str, Any]]) -> int:
+    """Channels of the images that a backbone takes: what its config says, or its first layer."""
+    if cfg is not None and 'in_channels' in cfg:
+        return int(cfg['in_channels'])
     first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
-    return 3 if first is None else first.in_channels
+    return 1 if first is not None and first.in_channels == 1 else 3
 
 
 def _settings_in(content: dict, weights: StateDict, like: Optional[Settings]) -> Settings:

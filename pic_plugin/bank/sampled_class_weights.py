@@ -176,7 +176,7 @@ class SampledClassWeights:
         size = bank.slots.processes.size
         for rows, steps, values in state.get('rows', ()):
             bank.stored.put(rows.numpy() * size + bank.slots.processes.rank, steps.numpy(),
-                     values.numpy())
+                            values.numpy())
         self.resume()
 
     @torch.no_grad()

@@ -96,17 +96,17 @@ def decode(content: bytes, channels: int = 3, decoder: str = 'cv2',
     if content[:6] == b'\x93NUMPY':
         pixels = np.load(io.BytesIO(content), allow_pickle=False)
     elif is_heif(content):
-        pixels = decode_heif(content)
+        pixels = _with_channels(decode_heif(content), channels)
     elif channels in (1, 3):
         flags = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
         pixels = cv2.imdecode(_array(content), flags | cv2.IMREAD_ANYDEPTH)
         if pixels is None:
             # OpenCV does not turn a grey float TIFF to colour, nor a coloured one to grey.
-            pixels = cv2.imdecode(_array(content), cv2.IMREAD_UNCHANGED)
+            pixels = _with_channels(cv2.imdecode(_array(content), cv2.IMREAD_UNCHANGED), channels)
     else:
         found, pages = cv2.imdecodemulti(_array(content), cv2.IMREAD_UNCHANGED)
         pixels = np.dstack(pages) if found and pages else None
-    return _checked(_with_channels(pixels, channels), channels)
+    return _checked(pixels, channels)
 
 
 def _decode_jpeg(content: bytes, header: JpegHeader, channels: int, decoder: str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, List
 
+from mmengine.dist import is_main_process
 from mmpretrain.datasets import CustomDataset
 
 from pic_plugin.datasets.file_names import printable
@@ -24,7 +25,8 @@ def describe_data(dataset: Any) -> List[str]:
         report = getattr(leaf, 'report', None)
         if report is not None:
             lines += [f'{getattr(leaf, "places", type(leaf).__name__)}:', str(report)]
-        elif isinstance(leaf, CustomDataset) and not leaf.ann_file:
+        elif isinstance(leaf, CustomDataset) and not leaf.ann_file and is_main_process():
+            # The one process that prints it: the folder is walked through once more.
             lines += _describe_folder(leaf)
         for transform in getattr(getattr(leaf, 'pipeline', None), 'transforms', ()):
             value_range = getattr(transform, 'value_range', None)

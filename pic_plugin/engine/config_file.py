@@ -133,4 +133,7 @@ def build_runner(cfg: Config) -> Runner:
     """Build the runner, of the class that ``runner_type`` names if it is there."""
     if cfg.launcher == 'pytorch' and get_device() == 'cpu':
         cfg.setdefault('runner_type', 'CPURunner')
+    # Runs of one name that a process starts in the same second share a log in mmengine; configs
+    # that the tools write are all of one name.
+    cfg.setdefault('experiment_name', Path(cfg.work_dir).name)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

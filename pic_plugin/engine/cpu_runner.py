@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from typing import Dict, Optional, Union
+from typing import Dict, Optional, TypeVar, Union
 
 import torch.distributed as dist
 from mmengine.device import get_device
@@ -13,6 +13,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from .runner_private import launcher
+
+_Result = TypeVar('_Result')
 
 
 @RUNNERS.register_module()
@@ -43,6 +45,24 @@ class CPURunner(Runner):
                            find_unused_parameters=self.cfg.get('find_unused_parameters', False))
             model_wrapper_cfg = {**wrapper, **(model_wrapper_cfg or {}), 'device_ids': None}
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def train(self) -> nn.Module:
+        """Train, and end when all processes have."""
+        return self._together(super().train())
+
+    def val(self) -> Dict[str, float]:
+        """Validate, and end when all processes have."""
+        return self._together(super().val())
+
+    def test(self) -> Dict[str, float]:
+        """Test, and end when all processes have."""
+        return self._together(super().test())
+
+    def _together(self, result: _Result) -> _Result:
+        # A process that leaves at once closes connections that a slower one still reads from.
+        if self._on_cpus():
+            dist.barrier()
+        return result
 
     def _on_cpus(self) -> bool:
         return launcher(self) != 'none' and get_device() == 'cpu'

@@ -2,8 +2,7 @@
 """Data workers that live on when a signal is sent to the whole job.
 
 ``timeout``, Slurm's warning and a terminal send signals to all processes of a job. torch's data
-workers end at a SIGTERM that is not from their own process, before the training has had its last
-batches from them.
+workers end at it, before the training has had its last batches from them.
 """
 from __future__ import annotations
 

@@ -15,11 +15,10 @@ from pic_plugin.pretrain.machine import Machine
 FEAT_DIM = 128
 # The authors' setting, on 1,281,167 images.
 AUTHORS_RATE, AUTHORS_BATCH, AUTHORS_NEGATIVES = 0.03, 256, 65536
-# Steps at which the package's own tunings stand: the demo's rate is 8 times the authors', at 1,170
+# Steps at which the package's own tunings stand: the demo's rate is 8 times the authors', at 780
 # steps of 5,000 images; theirs is for a million steps.
 SHORT_STEPS, LONG_STEPS, SHORT_FACTOR = 2_000, 200_000, 8.0
-# Length on a CPU.
-CPU_IMAGES, CPU_WHY = 300_000, 'about half an hour of a CPU'
+CPU_IMAGES, CPU_WHY = 300_000, 'enough for a first try on a CPU'
 # Bytes of a stored row: weight and momentum as float32, and the step it left at.
 ROW_BYTES = 8 * FEAT_DIM + 8
 GIB = 2**30
@@ -184,7 +183,7 @@ def choose_images_seen(facts: Facts, wishes: Wishes,
     """Length of the training in images; None while a budget waits for a measured speed."""
     num_images = facts.num_images
     if wishes.epochs is not None:
-        return Choice(wishes.epochs * num_images, f'{wishes.epochs:,} passes, as asked for')
+        return Choice(wishes.epochs * num_images, f'{_passes(wishes.epochs)}, as asked for')
     if wishes.images_seen is not None:
         return Choice(wishes.images_seen, 'as asked for')
     if wishes.budget is not None:
@@ -198,7 +197,7 @@ def choose_images_seen(facts: Facts, wishes: Wishes,
         passes = min(200, max(1, round(CPU_IMAGES / num_images)))
         if passes * num_images > 2 * CPU_IMAGES:
             return Choice(CPU_IMAGES, f'{CPU_WHY}; less than a pass')
-        return Choice(passes * num_images, f'{passes} passes: {CPU_WHY}')
+        return Choice(passes * num_images, f'{_passes(passes)}: {CPU_WHY}')
     passes = 200 if num_images >= 2000 else min(2000, -(-400_000 // num_images))
     if passes * num_images > 260_000_000:
         passes = max(1, round(260_000_000 / num_images))
@@ -207,6 +206,10 @@ def choose_images_seen(facts: Facts, wishes: Wishes,
     why = ("the authors' length" if passes == 200 else
            'of few pictures more passes than the 200 of the authors')
     return Choice(passes * num_images, f'{passes} passes, {why}')
+
+
+def _passes(number: int) -> str:
+    return '1 pass' if number == 1 else f'{number:,} passes'
 
 
 def choose_rate(optimizer: str, global_batch: int, num_steps: Optional[int]) -> Choice:
@@ -218,8 +221,7 @@ def choose_rate(optimizer: str, global_batch: int, num_steps: Optional[int]) -> 
     rate = AUTHORS_RATE * global_batch / AUTHORS_BATCH * factor
     reason = f"the authors' 0.03 for 256 images, a step has {global_batch:,}"
     if factor > 1:
-        reason += (f', times {factor:.1f} because the run has few steps (the demo, with 1,170, is '
-                   'best at 8)')
+        reason += f', times {factor:.1f} because the run has few steps'
     return Choice(_digits(rate), reason)
 
 

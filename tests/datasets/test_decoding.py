@@ -114,22 +114,27 @@ def test_float_tiff_stays(channels):
                                    values.repeat(3, axis=2), rtol=1e-6)
 
 
-def test_arrays_and_pages_are_channels():
-    values = photo(channels=5).astype(np.uint16)
+def npy(values):
     buffer = io.BytesIO()
     np.save(buffer, values)
-    np.testing.assert_array_equal(decode(buffer.getvalue(), 5).pixels, values)
+    return buffer.getvalue()
+
+
+def test_arrays_and_pages_are_channels():
+    values = photo(channels=5).astype(np.uint16)
+    np.testing.assert_array_equal(decode(npy(values), 5).pixels, values)
     pages = cv2.imencodemulti('.tiff', [np.ascontiguousarray(values[..., i]) for i in range(5)])[1]
     np.testing.assert_array_equal(decode(pages.tobytes(), 5).pixels, values)
     with pytest.raises(ValueError, match='5 channels, expected channels=3'):
-        decode(buffer.getvalue(), 3)
-    flat = io.BytesIO()
-    np.save(flat, values[..., 0])
-    assert decode(flat.getvalue(), 1).pixels.shape == (60, 90, 1)
-    vector = io.BytesIO()
-    np.save(vector, np.zeros(4))
+        decode(npy(values), 3)
+    assert decode(npy(values[..., 0]), 1).pixels.shape == (60, 90, 1)
+    # What an array's channels are is for its owner to say: nothing is taken for colour or grey.
+    with pytest.raises(ValueError, match='1 channels, expected channels=3'):
+        decode(npy(values[..., 0]), 3)
+    with pytest.raises(ValueError, match='3 channels, expected channels=1'):
+        decode(npy(values[..., :3]), 1)
     with pytest.raises(ValueError, match='array of shape'):
-        decode(vector.getvalue(), 3)
+        decode(npy(np.zeros(4)), 3)
 
 
 def test_no_object_is_loaded_from_an_array_file():

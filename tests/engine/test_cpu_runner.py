@@ -10,6 +10,6 @@ def test_two_processes_share_gradients(tmp_path):
     for rank, (status, output) in enumerate(run_ranks(command, 2, [work, tmp_path], tmp_path)):
         assert status == 0, output
         # The gradients are 1 and 3: 1 - mean is -1 in both, although the model has a SyncBN.
-        assert f'rank {rank} of 2 gloo: CPURunner -1.0' in output
+        assert f'rank {rank} of 2 gloo: CPURunner -1.0 ended True' in output
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert 'CPUs have no SyncBN' in log

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning from a backbone that knows the classes, beside the same from random weights."""
+import time
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -60,7 +63,10 @@ def labelled(tmp_path):
     return tmp_path / 'my pictures'
 
 
-def test_better_than_from_random_weights(checkpoint, labelled, work_dir, capsys):
+def test_better_than_from_random_weights(checkpoint, labelled, work_dir, capsys, monkeypatch):
+    # Both start in the same second, from which mmengine makes names of its own.
+    monkeypatch.setattr('mmengine.runner.runner.time', SimpleNamespace(
+        time=lambda: 1.7e9, localtime=time.localtime, strftime=time.strftime))
     accuracies = {}
     for name, more in (('trained', []), ('random', ['--random'])):
         finetune.main([str(checkpoint), str(labelled), '--out', str(work_dir / name),

@@ -92,8 +92,8 @@ def test_rate_follows_the_batch_and_is_higher_in_short_runs():
     long = rules.choose_rate('SGD', 256, 10**6).value
     assert long == 0.03
     assert rules.choose_rate('SGD', 128, 10**6).value == long / 2
-    # The demo: 128 images, 1,170 steps, 0.12.
-    assert rules.choose_rate('SGD', 128, 1170).value == 0.12
+    # The demo: 128 images, 780 steps, 0.12.
+    assert rules.choose_rate('SGD', 128, 780).value == 0.12
     between = [rules.choose_rate('SGD', 256, steps).value for steps in (2e3, 1e4, 5e4, 2e5)]
     assert between == sorted(between, reverse=True) and between[0] == 0.24 and between[-1] == 0.03
 
