@@ -50,20 +50,26 @@ class Context(NamedTuple):
         weight_decay (float): Of the class weights. Defaults to 0.
         momentum (float): Likewise. Defaults to 0.
         num_workers (int | None): Of the loader.
+        goes_on (bool): Whether the network was trained before. Defaults to False.
     """
 
     num_active: Optional[float] = None
     weight_decay: float = 0.0
     momentum: float = 0.0
     num_workers: Optional[int] = None
+    goes_on: bool = False
 
 
 def context_of(cfg: Any) -> Context:
     """Context out of a run's config (a Config or dict; missing parts are left open)."""
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
     loader = cfg.get('train_dataloader') or {}
+    model = cfg.get('model') or {}
+    init = (model.get('backbone') or {}).get('init_cfg')
+    goes_on = bool(cfg.get('load_from') or model.get('pretrained')) or (
+        isinstance(init, dict) and init.get('type') == 'Pretrained')
     return Context(None, float(optimizer.get('weight_decay', 0.0)),
-                   float(optimizer.get('momentum', 0.0)), loader.get('num_workers'))
+                   float(optimizer.get('momentum', 0.0)), loader.get('num_workers'), goes_on)
 
 
 def verdicts_of(run: Run, context: Optional[Context] = None,
@@ -73,12 +79,12 @@ def verdicts_of(run: Run, context: Optional[Context] = None,
     Args:
         run (Run): Its scalars.
         context (Context, optional): Of its config. Defaults to nothing known.
-        untrained (dict[str, float], optional): Results with random weights, by the scalar's name.
+        untrained (dict[str, float], optional): Results before training, by the scalar's name.
             Defaults to None.
     """
     context = context or Context()
     found = [loss_at_chance(run, context), not_finite(run), loader_bound(run, context),
-             knn_falls(run), *not_above_random(run, untrained or {}),
+             knn_falls(run), *not_above_start(run, context, untrained or {}),
              returns_as_nothing(run, context)]
     return [one for one in found if one is not None]
 
@@ -153,9 +159,15 @@ def knn_falls(run: Run) -> Optional[Verdict]:
     return None
 
 
-def not_above_random(run: Run, untrained: Dict[str, float]) -> List[Verdict]:
-    """Whether accuracy is above that of the same network with random weights."""
+def not_above_start(run: Run, context: Context, untrained: Dict[str, float]) -> List[Verdict]:
+    """Whether accuracy is above that of the network before training."""
     found = []
+    start, page = 'random weights', 'verdicts.md#not-above-random-weights'
+    advice = ('nothing useful has been learned yet. See whether the loss is below chance, and '
+              'train longer.')
+    if context.goes_on:
+        start, page = 'the weights it began with', 'verdicts.md#not-above-the-weights-it-began-with'
+        advice = 'these pictures have taught it nothing. Try a lower learning rate.'
     # Few neighbours first: k = 20 says more than k = 200.
     for name, before in sorted(untrained.items(), key=lambda item: (len(item[0]), item[0])):
         curve = run.curves.get(name)
@@ -164,14 +176,11 @@ def not_above_random(run: Run, untrained: Dict[str, float]) -> List[Verdict]:
         now = curve[-1][1]
         if now < before + KNN_STEP:
             found.append(Verdict(
-                'not above random weights', BAD, f'{name} is {now:.1f} %, and the network with '
-                f'random weights has {before:.1f} %: nothing useful has been learned yet. See '
-                'whether the loss is below chance, and train longer.',
-                'verdicts.md#not-above-random-weights'))
+                f'not above {start}', BAD, f'{name} is {now:.1f} %, and the network with {start} '
+                f'has {before:.1f} %: {advice}', page))
         else:
-            found.append(Verdict('above random weights', GOOD, f'{name} is {now:.1f} %, with '
-                                 f'random weights it is {before:.1f} %.',
-                                 'verdicts.md#not-above-random-weights'))
+            found.append(Verdict(f'above {start}', GOOD, f'{name} is {now:.1f} %, with {start} it '
+                                 f'is {before:.1f} %.', page))
     return found[:1]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pic_plugin.analysis.images import FolderImages, Images, training_side
 from pic_plugin.analysis.network import RANDOM, Network, open_network, pooled
 from pic_plugin.analysis.picture_reader import PictureReader, reader_of
-from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint
+from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint, read_checkpoint
 from pic_plugin.features.files import check_writable, write_features
 from pic_plugin.transfer.config_text import value_in_config
 
@@ -124,26 +124,6 @@ def _loaded(network: Network, file: Path, normalise: bool) -> LoadedBackbone:
     return LoadedBackbone(network.backbone, mean, std, 'RGB' if to_rgb else 'BGR',
                           training_side(training) or DEFAULT_SIDE, normalise,
                           reader_of(training))
-
-
-def find_checkpoint(checkpoint: Union[str, Path]) -> Path:
-    """The file itself, or the newest of a work folder.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    path = Path(checkpoint).expanduser()
-    if not path.is_dir():
-        return path
-    files = [(int(digits), file) for file in path.glob('*.pth')
-             for name, _, digits in [file.stem.partition('_')]
-             if name in ('epoch', 'iter') and digits.isdigit()]
-    files += [(0, file) for file in path.glob('interrupted.pth')]
-    # By time: a run may have saved by epochs and, interrupted, by iterations.
-    files.sort(key=lambda found: (found[1].stat().st_mtime, found[0]))
-    if not files:
-        raise FileNotFoundError(f'{path} holds no epoch_N.pth or iter_N.pth.')
-    return files[-1][1]
 
 
 def training_of(checkpoint: Path) -> dict:

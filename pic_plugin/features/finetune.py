@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Union
 
-import torch
-
-from pic_plugin.analysis.network import open_network
-from pic_plugin.features.embedding import LoadedBackbone, find_checkpoint, load_backbone
+from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint
+from pic_plugin.features.embedding import LoadedBackbone, load_backbone
 from pic_plugin.files import write_atomically
 from pic_plugin.pretrain.config_text import assign, labelled_dataset
 from pic_plugin.pretrain.labels import Labelled, read_labels
 from pic_plugin.pretrain.networks import Backbone, look_at
-from pic_plugin.transfer.export import backbone_config
+from pic_plugin.pretrain.start import read_start, write_start
 
 # For 32 images of a step. The classifier begins anew, and learns faster than the backbone.
 SGD_RATE, ADAMW_RATE, HEAD_FACTOR, BATCH = 0.01, 1e-4, 10, 32
@@ -48,15 +46,11 @@ def write_finetuning(checkpoint: Union[str, Path], labels: Union[str, Path],
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f'{folder} is not an empty folder: choose another --out.')
     file = find_checkpoint(checkpoint)
-    loaded, settings = load_backbone(file), open_network(file).settings
+    loaded, start = load_backbone(file), read_start(str(file))
     labelled = read_labels(labels, most=None)
-    backbone = look_at('the backbone', loaded.image_size,
-                       backbone_config(settings._asdict(), {}))
+    backbone = look_at('the backbone', loaded.image_size, start.cfg)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = None if random else folder / 'start.pth'
-    if weights is not None:
-        torch.save(dict(state_dict={f'backbone.{name}': value for name, value in
-                                    loaded.backbone.state_dict().items()}), weights)
+    weights = None if random else write_start(start, backbone.cfg, folder)
     train, val = _loaders(folder, labelled, loaded, batch_size)
     parts = [
         '"""Written by pic_plugin\'s finetune; an ordinary config: change it as you like."""\n'

@@ -31,7 +31,9 @@ class PIC(BaseSelfSupervisor):
         head (dict | nn.Module): A :class:`PICHead`.
         num_update_views (int): Views that train the class weights; the others, small crops, train
             the network alone (paper, multi-crop). Defaults to 1.
-        pretrained (str, optional): Checkpoint to start from. Defaults to None.
+        pretrained (str, optional): Checkpoint with names that begin with ``backbone.``, from which
+            the backbone starts; ``CheckPretrainedHook`` asks that it takes every weight. Defaults
+            to None.
         data_preprocessor (dict | nn.Module, optional): Defaults to mmpretrain's
             ``SelfSupDataPreprocessor``.
         init_cfg (dict, optional): mmengine's. Defaults to None.
@@ -56,9 +58,12 @@ class PIC(BaseSelfSupervisor):
             backbone=backbone,
             neck=neck,
             head=head,
-            pretrained=pretrained,
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg)
+        if pretrained is not None:
+            # Not the whole model: class weights belong to the images of that training.
+            self.backbone.init_cfg = dict(
+                type='Pretrained', checkpoint=pretrained, prefix='backbone.')
         self.num_update_views = num_update_views
         self.loss_check = LossCheck(self)
         if getattr(self.data_preprocessor, 'channels_last', False):

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from pic_plugin.pretrain.plan import Plan
 from pic_plugin.pretrain.rules import text_of
+from pic_plugin.pretrain.start import Start
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 LOGGERS = {
@@ -30,6 +31,8 @@ class Sources(NamedTuple):
         queries (str | None): Labelled pictures that are classified.
         num_references (int): Of the former.
         value_range (tuple[float, float] | None): Black and white of pictures of more than 8 bits.
+        start (Start | None): Network that was trained before.
+        start_file (str | None): Its weights.
     """
 
     root: str
@@ -38,6 +41,8 @@ class Sources(NamedTuple):
     queries: Optional[str] = None
     num_references: int = 0
     value_range: Optional[Tuple[float, float]] = None
+    start: Optional[Start] = None
+    start_file: Optional[str] = None
 
 
 def train_dataset(sources: Sources, pipeline: List[dict]) -> dict:
@@ -62,9 +67,13 @@ def _depth(sources: Sources) -> dict:
     return {} if sources.value_range is None else dict(value_range=sources.value_range)
 
 
-def preprocessor(plan: Plan) -> dict:
+def preprocessor(plan: Plan, start: Optional[Start] = None) -> dict:
     """Augmentation and normalisation on the device; blur only where pixels are left after it."""
-    cfg: Dict[str, Any] = dict(type='AugmentPreprocessor', mean=MEAN, std=STD, to_rgb=True,
+    mean, std = MEAN, STD
+    if start is not None and start.mean is not None and start.std is not None:
+        mean, std = start.mean, start.std
+    cfg: Dict[str, Any] = dict(type='AugmentPreprocessor', mean=mean, std=std,
+                               to_rgb=start is None or start.to_rgb,
                                channels_last=plan.memory_format == 'channels_last')
     if plan.image_size <= BLURRED:
         cfg['views'] = dict(blur=None)
@@ -82,11 +91,14 @@ def evaluation_pipeline(image_size: int, sources: Sources, reference: bool) -> L
     ]
 
 
-def model(plan: Plan) -> dict:
+def model(plan: Plan, sources: Sources) -> dict:
     """PIC with the plan's backbone."""
     channels = plan.backbone.channels
     backbone = dict(plan.backbone.cfg)
-    if backbone['type'] in ('ResNet', 'SEResNet', 'ResNeXt') and not plan.is_short:
+    if sources.start_file is not None:
+        backbone['init_cfg'] = dict(type='Pretrained', checkpoint=sources.start_file,
+                                    prefix='backbone.')
+    elif backbone['type'] in ('ResNet', 'SEResNet', 'ResNeXt') and not plan.is_short:
         backbone['zero_init_residual'] = True
     elif backbone['type'].startswith('ResNet'):
         backbone['zero_init_residual'] = False
@@ -101,14 +113,17 @@ def model(plan: Plan) -> dict:
     head: Dict[str, Any] = dict(
         type='PICHead', feat_dim=128, num_negatives=plan.num_negatives,
         loss=dict(type='CosineSoftmaxLoss', temperature=plan.temperature))
+    if sources.start is not None:
+        # A class begins as the feature that the network has for its image.
+        head['refresh_returning'] = 1.0
     if plan.num_processes > 1:
         head['num_instances'] = plan.num_images
     if plan.storage == 'disk':
         head['storage'] = dict(type='mmap')
     elif plan.storage == 'disk-half':
         head['storage'] = dict(type='mmap', dtype='bfloat16')
-    return dict(type='PIC', data_preprocessor=preprocessor(plan), backbone=backbone, neck=neck,
-                head=head)
+    return dict(type='PIC', data_preprocessor=preprocessor(plan, sources.start),
+                backbone=backbone, neck=neck, head=head)
 
 
 def train_dataloader(plan: Plan, sources: Sources) -> dict:
@@ -196,17 +211,20 @@ def config_text(plan: Plan, sources: Sources, logs: Sequence[str] = (),
                       initial_indent='#   ', subsequent_indent='#     ')
         for name, choice in plan.choices.items())
     interval = max(1, min(50, plan.epoch_length // 4, plan.num_steps // 10))
+    imports, hooks = ['pic_plugin'], [dict(type='InstanceBankHook')]
+    if sources.start is not None:
+        imports.append('pic_plugin.engine.hooks.check_pretrained_hook')
+        hooks.append(dict(type='CheckPretrainedHook'))
     parts = [
         f'"""Written by pic_plugin\'s {command}; an ordinary config: change it as you like."""\n'
         f'# Why these values:\n{reasons}\n'
         "default_scope = 'mmpretrain'\n"
-        "custom_imports = dict(imports=['pic_plugin'], allow_failed_imports=False)",
-        assign('model', model(plan)),
+        + assign('custom_imports', dict(imports=imports, allow_failed_imports=False)),
+        assign('model', model(plan, sources)),
         '# Workers are started anew in each pass: their random numbers then depend on the pass\n'
         '# alone, and a resumed run is exactly the run that was not interrupted.\n'
         + assign('train_dataloader', train_dataloader(plan, sources)),
     ]
-    hooks = [dict(type='InstanceBankHook')]
     if sources.references is not None and sources.queries is not None:
         size = plan.image_size
         datasets = [labelled_dataset(sources.references, evaluation_pipeline(size, sources, True)),

@@ -38,11 +38,12 @@ def hand_over(runner: Runner, prepared: Prepared, options: Options, say: Say) ->
     say(f'checkpoint: {checkpoint}')
     untrained = runner.message_hub.get_info('untrained_metrics') if (
         'untrained_metrics' in runner.message_hub.runtime_info) else {}
+    begin = 'the weights it began with' if context_of(runner.cfg).goes_on else 'random weights'
     for name, before in (untrained or {}).items():
         key = f'val/{name}'
         if key in runner.message_hub.log_scalars:
             after = runner.message_hub.get_scalar(key).current()
-            say(f'{name}: {before:.1f} % with random weights, {after:.1f} % after training')
+            say(f'{name}: {before:.1f} % with {begin}, {after:.1f} % after training')
     verdicts(Path(prepared.work), runner.cfg, untrained or {}, say)
     export(checkpoint, Path(prepared.work), say)
     if options.report:

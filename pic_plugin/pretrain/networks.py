@@ -86,6 +86,14 @@ def _join(usual: str, arch: Any) -> str:
     return f'{usual}{text}' if plain else f'{usual}-{text}'
 
 
+def usual_name(cfg: Dict[str, Any]) -> str:
+    """Name for people of a backbone by its config: resnet50, vit-small ..."""
+    kind = str(cfg['type']).split('.')[-1]
+    usual = USUAL.get(kind, kind.lower().replace('_', '-'))
+    arch = next((cfg[key] for key in ('depth', 'arch', 'scale') if key in cfg), None)
+    return _join(usual, arch) if isinstance(arch, (int, str)) else usual
+
+
 def _plain(name: str) -> str:
     return re.sub(r'[^a-z0-9]', '', name.lower())
 

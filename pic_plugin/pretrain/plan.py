@@ -107,7 +107,7 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
     length = rules.choose_images_seen(facts, wishes, images_per_second)
     optimizer = rules.choose_optimizer(backbone.is_transformer)
     steps = None if length.value is None else length.value // global_batch
-    rate = rules.choose_rate(optimizer.value, global_batch, steps)
+    rate = rules.choose_rate(optimizer.value, global_batch, steps, wishes.start is not None)
     negatives = rules.choose_negatives(num_images)
     temperature = rules.choose_temperature((steps or 0) < SHORT_RUN)
     storage = rules.choose_storage(facts, negatives.value)

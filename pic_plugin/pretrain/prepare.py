@@ -13,10 +13,11 @@ from pic_plugin.pretrain.describe import describe
 from pic_plugin.pretrain.labels import read_labels
 from pic_plugin.pretrain.machine import find_machine
 from pic_plugin.pretrain.measure import Speed, measure_speed
-from pic_plugin.pretrain.networks import look_at
+from pic_plugin.pretrain.networks import look_at, usual_name
 from pic_plugin.pretrain.plan import Plan, make_plan
 from pic_plugin.pretrain.progress import duration
-from pic_plugin.pretrain.rules import Facts, Wishes
+from pic_plugin.pretrain.rules import Choice, Facts, Wishes
+from pic_plugin.pretrain.start import read_start, write_start
 from pic_plugin.pretrain.survey import Survey, survey_folders
 from pic_plugin.pretrain.walk import find_pictures
 from pic_plugin.pretrain.work_folder import PICTURES, WorkFolder, default_out, fingerprint
@@ -82,13 +83,22 @@ def prepare(options: Options, say: Say, num_processes: int = 1) -> Prepared:
     # Before minutes are spent on a large folder.
     if wishes.backbone is not None:
         look_at(wishes.backbone, wishes.image_size or 224)
+    start = None if wishes.start is None else read_start(wishes.start)
+    if start is not None and int(start.cfg.get('in_channels', 3)) != 3:
+        raise ValueError(f'{start.source} takes pictures of {start.cfg["in_channels"]} channels, '
+                         'and here they are read in colour: write a config (docs/continue.md).')
     survey = survey_folders(options.folders)
     work.check(survey.folders, resume=False)
     say(describe(survey, machine))
-    sources = _write_lists(options, survey, work, say)
+    sources = _write_lists(options, survey, work, say)._replace(start=start)
     # A pass is what a sampler and a loader are asked for, whatever the length.
     facts = Facts(len(survey.files), survey.sides[1], machine)
     plan, speed = settle(facts, wishes, sources, machine.device, say)
+    if start is not None:
+        sources = sources._replace(
+            start_file=str(write_start(start, plan.backbone.cfg, work.path)))
+        say(f'The backbone begins with the {len(start.weights)} weights of {start.source}, all of '
+            'them.')
     say('Plan:\n' + rules.explain(plan.choices))
     say(speed.explain(plan))
     rate = speed.overall(plan.num_workers, num_processes)
@@ -116,8 +126,13 @@ def settle(facts: Facts, wishes: Wishes, sources: Sources, device: str,
         ValueError: If not even two images fit.
     """
     size = rules.choose_image_size(facts, wishes)
-    network = rules.choose_backbone(facts, wishes, size.value)
-    backbone = look_at(network.value, size.value)
+    if sources.start is None:
+        network = rules.choose_backbone(facts, wishes, size.value)
+        backbone = look_at(network.value, size.value)
+    else:
+        name = usual_name(sources.start.cfg)
+        network = Choice(name, f'with the weights of {sources.start.source}')
+        backbone = look_at(name, size.value, sources.start.cfg)
     while True:
         plan = make_plan(facts, wishes, backbone, size, network)
         try:
@@ -192,6 +207,8 @@ def _check_same(options: Options, state: Dict[str, Any], work: WorkFolder) -> No
     """The options that a run began with may be given again, and no others."""
     began = {**state.get('wishes', {}), 'labels': state.get('labels'), 'log': state.get('logs', [])}
     given = {**options.wishes._asdict(), 'labels': options.labels, 'log': list(options.logs)}
+    for wishes in (began, given):
+        wishes['from'] = wishes.pop('start', None)
     for name, value in given.items():
         if value and value != began.get(name):
             raise ValueError(f'--resume goes on with {work.config} as it is, which did not begin '

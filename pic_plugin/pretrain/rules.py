@@ -18,6 +18,8 @@ AUTHORS_RATE, AUTHORS_BATCH, AUTHORS_NEGATIVES = 0.03, 256, 65536
 # Steps at which the package's own tunings stand: the demo's rate is 8 times the authors', at 780
 # steps of 5,000 images; theirs is for a million steps.
 SHORT_STEPS, LONG_STEPS, SHORT_FACTOR = 2_000, 200_000, 8.0
+# Of the rate, for a network that has been trained: docs/continue.md has the tries.
+GOING_ON = 0.1
 CPU_IMAGES, CPU_WHY = 300_000, 'enough for a first try on a CPU'
 # Bytes of a stored row: weight and momentum as float32, and the step it left at.
 ROW_BYTES = 8 * FEAT_DIM + 8
@@ -55,6 +57,7 @@ class Wishes(NamedTuple):
         images_seen (int | None): Length in images.
         budget (float | None): Length in seconds.
         batch_size (int | None): Images of a step on one process.
+        start (str | None): Network that was trained before, from which this training goes on.
     """
 
     backbone: Optional[str] = None
@@ -63,6 +66,7 @@ class Wishes(NamedTuple):
     images_seen: Optional[int] = None
     budget: Optional[float] = None
     batch_size: Optional[int] = None
+    start: Optional[str] = None
 
 
 def check_wishes(wishes: Wishes) -> None:
@@ -79,6 +83,8 @@ def check_wishes(wishes: Wishes) -> None:
                if getattr(wishes, name) is not None]
     if len(lengths) > 1:
         raise ValueError(f'{" and ".join(lengths)} both say how long to train: give one of them.')
+    if wishes.start is not None and wishes.backbone is not None:
+        raise ValueError('--from brings a network of its own: leave --backbone out.')
     if wishes.batch_size == 1:
         raise ValueError('--batch-size must be at least 2: BatchNorm needs several images.')
 
@@ -212,8 +218,13 @@ def _passes(number: int) -> str:
     return '1 pass' if number == 1 else f'{number:,} passes'
 
 
-def choose_rate(optimizer: str, global_batch: int, num_steps: Optional[int]) -> Choice:
+def choose_rate(optimizer: str, global_batch: int, num_steps: Optional[int],
+                goes_on: bool = False) -> Choice:
     """Learning rate at its peak."""
+    if goes_on:
+        rate, reason = choose_rate(optimizer, global_batch, num_steps)
+        return Choice(_digits(rate * GOING_ON), f'{reason}, times {GOING_ON} to keep what the '
+                      'network knows')
     if optimizer == 'AdamW':
         rate = 5e-4 * global_batch / 256
         return Choice(_digits(rate), f'0.0005 for 256 images, a step has {global_batch:,}')

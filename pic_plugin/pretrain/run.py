@@ -27,6 +27,7 @@ from pic_plugin.pretrain.plan import make_plan
 from pic_plugin.pretrain.prepare import Options, Prepared, Say, is_out_of_memory
 from pic_plugin.pretrain.progress import Interrupted, ProgressHook
 from pic_plugin.pretrain.rules import Choice, Facts, Wishes
+from pic_plugin.pretrain.start import FILE, read_start
 from pic_plugin.pretrain.work_folder import WorkFolder
 
 
@@ -115,14 +116,19 @@ def _plan_smaller(prepared: Prepared, options: Options, state: Dict[str, Any], s
     cfg = Config.fromfile(work.config)
     root = cfg.train_dataloader.dataset.data_root
     facts = Facts(len(files), int(state['image_size']), machine)
+    start_file = work.path / FILE
+    start = read_start(str(start_file)) if start_file.is_file() else None
     wishes = Wishes(backbone=state['backbone'], image_size=state['image_size'],
-                    images_seen=state['images_seen'], batch_size=batch // 2)
+                    images_seen=state['images_seen'], batch_size=batch // 2,
+                    start=None if start is None else str(start_file))
     size = Choice(wishes.image_size, 'as before')
     network = Choice(wishes.backbone, 'as before')
-    plan = make_plan(facts, wishes, look_at(state['backbone'], size.value), size, network)
+    backbone = look_at(state['backbone'], size.value, None if start is None else start.cfg)
+    plan = make_plan(facts, wishes, backbone, size, network)
     references = work.path / 'references.txt'
     sources = Sources(root, str(work.pictures), value_range=(
-        cfg.train_dataloader.dataset.pipeline[0].get('value_range')))
+        cfg.train_dataloader.dataset.pipeline[0].get('value_range')), start=start,
+        start_file=None if start is None else str(start_file))
     if references.is_file():
         count = len(references.read_text(encoding='utf-8', errors='surrogateescape').splitlines())
         sources = sources._replace(references=str(references), num_references=count,

@@ -52,6 +52,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
                         'work_dirs/pretrain_NAME_OF_THE_FOLDER')
     parser.add_argument('--backbone', metavar='NAME', help="one of mmpretrain's: resnet50, "
                         'convnext-tiny, vit-small, swin-tiny ...')
+    parser.add_argument('--from', dest='start', metavar='CHECKPOINT', help='go on from a network '
+                        'that was trained before: a checkpoint, or the name of a model of '
+                        'mmpretrain')
     parser.add_argument('--image-size', type=int, metavar='PIXELS')
     parser.add_argument('--batch-size', type=int, metavar='N', help='images of a step on each '
                         'process')
@@ -77,7 +80,7 @@ def options_of(args: argparse.Namespace) -> Options:
     return Options(
         tuple(args.data),
         Wishes(args.backbone, args.image_size, args.epochs, args.images_seen, args.budget,
-               args.batch_size),
+               args.batch_size, args.start),
         args.out, args.labels, tuple(args.log), args.device, args.resume, args.dry_run,
         not args.no_report)
 

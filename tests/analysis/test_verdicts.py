@@ -91,6 +91,17 @@ def test_not_above_random_weights():
         'knn/top1_k173': 10.0, 'knn/top1_k20': 39.0}) == ['loss', 'not above random weights']
 
 
+def test_a_network_that_was_trained_before_is_compared_with_itself():
+    for model in (dict(pretrained='resnet50.pth'),
+                  dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='a.pth')))):
+        context = context_of(dict(model=model))
+        assert context.goes_on
+        found = verdicts_of(Run('run', GOOD_RUN, 0), context, {'knn/top1_k20': 39.0})
+        assert found[-1].name == 'not above the weights it began with'
+        assert 'random' not in found[-1].text and 'lower learning rate' in found[-1].text
+    assert not context_of(dict(model=dict(backbone=dict(init_cfg=[dict(type='Kaiming')])))).goes_on
+
+
 def test_rows_return_as_nothing():
     # 0.1 / 0.1 * 1e-4 * steps: from 30,000 steps on exp(-3).
     name = 'rows return as nothing'
@@ -115,6 +126,7 @@ def test_each_has_a_section_on_its_page():
     found = [one for loss in (bad['loss'], falling(8.0, 8.0), falling(8.0, 4.0))
              for one in verdicts_of(Run('run', {**GOOD_RUN, **bad, 'loss': loss}, 0), CONTEXT,
                                     {'knn/top1_k20': 38.0})]
+    found += verdicts_of(Run('run', GOOD_RUN, 0), Context(goes_on=True), {'knn/top1_k20': 38.0})
     pages = {one.page for one in found}
     assert pages == {f'verdicts.md#{anchor}' for anchor in anchors}
 

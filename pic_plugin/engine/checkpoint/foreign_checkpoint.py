@@ -120,6 +120,26 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
     return content
 
 
+def find_checkpoint(checkpoint: Union[str, Path]) -> Path:
+    """The file itself, or the newest of a work folder.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    path = Path(checkpoint).expanduser()
+    if not path.is_dir():
+        return path
+    files = [(int(digits), file) for file in path.glob('*.pth')
+             for name, _, digits in [file.stem.partition('_')]
+             if name in ('epoch', 'iter') and digits.isdigit()]
+    files += [(0, file) for file in path.glob('interrupted.pth')]
+    # By time: a run may have saved by epochs and, interrupted, by iterations.
+    files.sort(key=lambda found: (found[1].stat().st_mtime, found[0]))
+    if not files:
+        raise FileNotFoundError(f'{path} holds no epoch_N.pth or iter_N.pth.')
+    return files[-1][1]
+
+
 def state_dict_of(content: dict, path: Union[str, Path]) -> StateDict:
     """The weights in the content of a file.
 

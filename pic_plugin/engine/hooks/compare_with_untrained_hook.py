@@ -143,7 +143,7 @@ def _table(untrained: Optional[dict[str, float]], trained: dict[str, float]) -> 
     untrained = untrained or {}
     names = list(dict.fromkeys([*untrained, *trained]))
     width = max([len('metric'), *(len(name) for name in names)])
-    lines = [f'{"metric":<{width}} {"untrained":>12} {"trained":>12} {"difference":>12}']
+    lines = [f'{"metric":<{width}} {"before":>12} {"after":>12} {"difference":>12}']
     for name in names:
         before, after = untrained.get(name), trained.get(name)
         gained = None if before is None or after is None else after - before
