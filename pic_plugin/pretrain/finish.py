@@ -83,22 +83,26 @@ def export(checkpoint: Path, out: Path, say: Say) -> Path:
                                out / 'backbone.pth')
         say(f'backbone: {file} (loaded {made.num_loaded} of {len(weights)} into {made.target})')
         break
-    for line in usage(file, form, cfg):
+    for line in usage(file, made.constructor):
         say(line)
     return file
 
 
-def usage(file: Path, form: str, cfg: dict) -> List[str]:
-    """The lines of Python that use the backbone."""
+def usage(file: Path, constructor: str) -> List[str]:
+    """The lines of Python that use the backbone.
+
+    Args:
+        file (Path): The exported backbone.
+        constructor (str): Builds torchvision's network; '' if it has none.
+    """
     lines = ['use it, with or without a config:',
              '    import pic_plugin',
              f"    backbone = pic_plugin.load_backbone({str(file)!r})   # (B, 3, H, W) -> (B, C)",
              f"    features, names = pic_plugin.embed('FOLDER', {str(file)!r})"]
-    if form == 'torchvision':
+    if constructor:
         lines += [
-            'without pic_plugin (timm.create_model(...) takes the same names):',
-            '    import torch, torchvision',
-            f'    network = torchvision.models.resnet{cfg.get("depth")}()',
+            'without pic_plugin:', '    import torch, torchvision',
+            f'    network = {constructor}',
             f"    network.load_state_dict(torch.load({str(file)!r})['state_dict'], strict=False)"]
     return lines
 

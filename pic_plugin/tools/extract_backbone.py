@@ -34,9 +34,9 @@ from pic_plugin.transfer.export import (
 
 USE = {
     'openmmlab': "init_cfg=dict(type='Pretrained', checkpoint='{file}', prefix='backbone.')",
-    'torchvision': "torchvision.models.resnet{depth}() with load_state_dict(torch.load('{file}')"
-                   "['state_dict'], strict=False): fc.weight and fc.bias alone are missing",
-    'timm': "timm.create_model('resnet{depth}', num_classes=0, checkpoint_path='{file}')",
+    'torchvision': "network = {constructor}; network.load_state_dict(torch.load('{file}')"
+                   "['state_dict'], strict=False): its classifier alone is missing",
+    'timm': "network = {constructor}; timm.models.load_checkpoint(network, '{file}')",
 }
 
 
@@ -72,7 +72,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     for check in export.checks:
         print(check)
     print(f'{file}: {file.stat().st_size} bytes')
-    print('use: ' + USE[args.form].format(file=file, depth=cfg.get('depth')))
+    print('use: ' + USE[args.form].format(file=file, constructor=export.constructor))
 
 
 if __name__ == '__main__':

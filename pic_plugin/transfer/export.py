@@ -17,10 +17,9 @@ from torch import nn
 from pic_plugin.engine.checkpoint.foreign_checkpoint import StateDict, resnet_depth
 from pic_plugin.files import write_atomically
 from pic_plugin.models.pooling import pooled
+from pic_plugin.transfer import convnext, swin, vit
 from pic_plugin.transfer.config_text import value_in_config
-from pic_plugin.transfer.vit_names import CLASSIFIER as VIT_CLASSIFIER
-from pic_plugin.transfer.vit_names import TYPES as VIT_TYPES
-from pic_plugin.transfer.vit_names import class_token_difference, torchvision_vit, vit_names
+from pic_plugin.transfer.foreign_network import Family
 from pic_plugin.version import __version__
 
 FORMATS = ('openmmlab', 'torchvision', 'timm')
@@ -28,15 +27,30 @@ FORMATS = ('openmmlab', 'torchvision', 'timm')
 TOLERANCE = 1e-5
 # Of the classifier that the other libraries' networks end with, and PIC's lacks.
 CLASSIFIER = ('fc.weight', 'fc.bias')
+# By mmpretrain's type. ResNets have the same names in all three libraries.
+FAMILIES = dict(
+    VisionTransformer=Family(vit.build, vit.rename),
+    MoCoV3ViT=Family(vit.build, vit.rename),
+    SwinTransformer=Family(swin.build, swin.rename),
+    ConvNeXt=Family(convnext.build, convnext.rename))
 
 
 class Export(NamedTuple):
-    """A backbone, ready to be written."""
+    """A backbone, ready to be written.
+
+    Attributes:
+        state_dict (dict[str, Tensor]): Weights with the library's names.
+        target (str): The network that took them.
+        num_loaded (int): How many it took.
+        checks (list[str]): What else was found to agree.
+        constructor (str): Python that builds the library's network; '' for OpenMMLab.
+    """
 
     state_dict: StateDict
-    target: str  # the network that took the weights
+    target: str
     num_loaded: int
-    checks: list[str]  # what else was found to agree
+    checks: list[str]
+    constructor: str = ''
 
 
 def read_training(content: dict) -> dict[str, Any]:
@@ -145,11 +159,12 @@ def export_backbone(weights: StateDict, cfg: dict[str, Any], form: str) -> Expor
         state = OrderedDict((f'backbone.{key}', value) for key, value in weights.items())
         return Export(state, name, num_loaded, [])
 
-    if cfg['type'] in VIT_TYPES:
-        return _export_vit(network, weights, cfg, form)
+    if cfg['type'] in FAMILIES:
+        return _export_renamed(network, weights, cfg, form)
     if cfg['type'] != 'ResNet':
-        raise ValueError(f'--format {form} knows ResNets and ViTs only, and this backbone is a '
-                         f'{cfg["type"]}: use --format openmmlab, whose names are mmpretrain\'s.')
+        raise ValueError(f'--format {form} knows ResNets, ConvNeXts, ViTs and Swins, and this '
+                         f'backbone is of type {cfg["type"]}: use --format openmmlab, whose names are '
+                         "mmpretrain's.")
     depth = cfg.get('depth')
     # Names of timm's ResNets are torchvision's.
     library = 'timm' if form == 'timm' and importlib.util.find_spec('timm') else 'torchvision'
@@ -160,6 +175,7 @@ def export_backbone(weights: StateDict, cfg: dict[str, Any], form: str) -> Expor
                       "torchvision's network, whose names timm uses")
     name = f'{library} resnet{depth}'
     num_loaded = take_every_weight(other, weights, name)
+    other.fc = nn.Identity()
     difference = _feature_difference(network, other)
     if not difference < TOLERANCE:
         raise ValueError(
@@ -167,26 +183,34 @@ def export_backbone(weights: StateDict, cfg: dict[str, Any], form: str) -> Expor
             f'of the largest): {_describe(cfg)} is another network, whose stride, stem or pooling '
             'lies elsewhere. Use --format openmmlab.')
     checks.append(f'features equal to {difference:.1e} of the largest')
-    return Export(OrderedDict(weights), name, num_loaded, checks)
+    return Export(OrderedDict(weights), name, num_loaded, checks, (
+        f"timm.create_model('resnet{depth}', num_classes=0)" if form == 'timm' else
+        f'torchvision.models.resnet{depth}()'))
 
 
-def _export_vit(network: nn.Module, weights: StateDict, cfg: dict[str, Any],
-                form: str) -> Export:
-    """See :func:`export_backbone`, for mmpretrain's VisionTransformer."""
-    other = torchvision_vit(network)
-    renamed = vit_names(weights, 'torchvision')
-    for name in VIT_CLASSIFIER:  # what is classified is not part of a backbone
-        renamed[name] = other.state_dict()[name]
-    name = f'torchvision VisionTransformer of the sizes of {_describe(cfg)}'
-    take_every_weight(other, renamed, name)
-    difference = class_token_difference(network, other)
+def _export_renamed(network: nn.Module, weights: StateDict, cfg: dict[str, Any],
+                    form: str) -> Export:
+    """See :func:`export_backbone`, for networks whose weights have other names there."""
+    family = FAMILIES[cfg['type']]
+    other = family.build(network)
+    name = f'torchvision {type(other.network).__name__} of the sizes of {_describe(cfg)}'
+    take_every_weight(other.network, family.rename(weights, 'torchvision'), name)
+    difference = _feature_difference(network, other.network, _side(cfg, network))
     if not difference < TOLERANCE:
-        raise ValueError(f'{name} takes every weight and gives other class tokens (they differ by '
+        raise ValueError(f'{name} takes every weight and gives other features (they differ by '
                          f'{difference:.1e} of the largest): use --format openmmlab.')
-    checks = [f'class tokens equal to {difference:.1e} of the largest']
+    checks = [f'features equal to {difference:.1e} of the largest']
     if form == 'timm':
         checks.append("compared in torchvision's network; then given the names of timm's")
-    return Export(vit_names(weights, form), name, len(weights), checks)
+    return Export(family.rename(weights, form), name, len(weights), checks,
+                  getattr(other, form))
+
+
+def _side(cfg: dict[str, Any], network: nn.Module) -> int:
+    """Pixels of an image for a comparison."""
+    size = getattr(network, 'img_size', None) or cfg.get('img_size') or (
+        224 if cfg['type'] == 'SwinTransformer' else 64)
+    return int(size[0] if isinstance(size, (tuple, list)) else size)
 
 
 def _build_resnet(library: str, depth: Optional[int]) -> nn.Module:
@@ -201,10 +225,9 @@ def _build_resnet(library: str, depth: Optional[int]) -> nn.Module:
 
 
 @torch.no_grad()
-def _feature_difference(network: nn.Module, other: nn.Module) -> float:
+def _feature_difference(network: nn.Module, other: nn.Module, side: int = 64) -> float:
     """Largest difference of pooled features of a noise image, over the largest feature."""
-    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    other.fc = nn.Identity()
+    images = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     network.eval()  # some of mmpretrain's return nothing
     other.eval()
     expected, got = pooled(network(images)), other(images)

@@ -146,7 +146,10 @@ def test_other_backbones_of_mmpretrain(tmp_path, capsys):
     path = write(tmp_path, pic_content(cfg, 16))
     lines = run(path, tmp_path / 'out', capsys=capsys)
     assert 'mmpretrain SwinTransformer(' in lines[0] and 'loaded' in lines[0]
-    with pytest.raises(SystemExit, match='ResNets and ViTs only, and this backbone is a Swin'):
+    with pytest.raises(SystemExit, match='no Swin transformer with 2 stages'):
+        main([str(path), str(tmp_path / 'out'), '--format', 'torchvision'])
+    path = write(tmp_path, pic_content(dict(type='AlexNet'), 256))
+    with pytest.raises(SystemExit, match='knows ResNets, .*, and this backbone is of type AlexNet'):
         main([str(path), str(tmp_path / 'out'), '--format', 'torchvision'])
 
 
