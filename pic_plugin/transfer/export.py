@@ -163,8 +163,8 @@ def export_backbone(weights: StateDict, cfg: dict[str, Any], form: str) -> Expor
         return _export_renamed(network, weights, cfg, form)
     if cfg['type'] != 'ResNet':
         raise ValueError(f'--format {form} knows ResNets, ConvNeXts, ViTs and Swins, and this '
-                         f'backbone is of type {cfg["type"]}: use --format openmmlab, whose names are '
-                         "mmpretrain's.")
+                         f'backbone is of type {cfg["type"]}: use --format openmmlab, whose names '
+                         "are mmpretrain's.")
     depth = cfg.get('depth')
     # Names of timm's ResNets are torchvision's.
     library = 'timm' if form == 'timm' and importlib.util.find_spec('timm') else 'torchvision'

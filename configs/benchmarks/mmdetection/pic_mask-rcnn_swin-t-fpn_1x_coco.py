@@ -2,10 +2,9 @@
 """COCO: Mask R-CNN with another backbone of mmpretrain that PIC has pre-trained, a Swin-T.
 
 How any of them goes into mmdet or mmseg: ``type='mmpretrain.NAME'`` with the arguments of
-pre-training, an output of each stage, and their channels for the neck. For ConvNeXt-T these are
-``dict(type='mmpretrain.ConvNeXt', arch='tiny', out_indices=[0, 1, 2, 3], gap_before_final_norm=
-False)`` and the same channels. Norms of the stages that pre-training did not output are new; the
-hook's ``ignore`` lists them. Optimizer and schedule are those that mmdet has for Swin.
+pre-training, an output of each stage, and their channels for the neck. Norms of the stages that
+pre-training did not output are new; the hook's ``ignore`` lists them. Optimizer and schedule are
+those that mmdet has for Swin.
 """
 _base_ = './pic_mask-rcnn_r50-fpn_1x_coco.py'
 

@@ -20,7 +20,8 @@ def checkpoints(tmp_path_factory):
             ('r50', dict(type='ResNet', depth=50, zero_init_residual=True), 2048),
             ('r18', dict(type='ResNet', depth=18), 512),
             ('demo', demo.backbone.to_dict(), demo.neck.in_channels),
-            ('swin', dict(type='SwinTransformer', arch='tiny', img_size=224), 768)):
+            ('swin', dict(type='SwinTransformer', arch='tiny', img_size=224), 768),
+            ('convnext', dict(type='ConvNeXt', arch='tiny'), 768)):
         files[kind] = folder / f'{kind}.pth'
         torch.save(pic_content(cfg, channels), files[kind])
     return files

@@ -6,32 +6,34 @@ from operator import attrgetter
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
 from pic_plugin.engine.checkpoint.foreign_checkpoint import backbone_of
-from pic_plugin.engine.hooks.check_pretrained_hook import CheckPretrainedHook
-from toys.checkpoints import pic_content
 
 from .launch import DETECTION, SEGMENTATION, mim, path_of, resolved, shrink
 
 pytestmark = pytest.mark.downstream
 
 RGB = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
-VOC, C4, FPN, FPN2, SWIN = (
+VOC, C4, FPN, FPN2, SWIN, CONVNEXT = (
     'pic_faster-rcnn_r50-c4_ms-24k_voc0712', 'pic_mask-rcnn_r50-c4_1x_coco',
     'pic_mask-rcnn_r50-fpn_1x_coco', 'pic_mask-rcnn_r50-fpn_2x_coco',
-    'pic_mask-rcnn_swin-t-fpn_1x_coco')
+    'pic_mask-rcnn_swin-t-fpn_1x_coco', 'pic_mask-rcnn_convnext-t-fpn_1x_coco')
 D16, D8, AUG = ('pic_fcn-d6_r50-d16_4xb4-90k_cityscapes-769x769',
                 'pic_fcn_r50-d8_4xb2-80k_cityscapes-769x769',
                 'pic_fcn_r50-d8_4xb4-40k_voc12aug-512x512')
+UPER_SWIN, UPER_CONVNEXT = ('pic_upernet_swin-t_4xb4-40k_voc12aug-512x512',
+                            'pic_upernet_convnext-t_4xb4-40k_voc12aug-512x512')
 EXPECTED = {
     VOC: dict(length=24000, milestones=[18000, 22000], lr=0.02, weight_decay=1e-4, batch=2),
     C4: dict(length=12, milestones=[8, 11], lr=0.02, weight_decay=1e-4, batch=2),
     FPN: dict(length=12, milestones=[8, 11], lr=0.02, weight_decay=1e-4, batch=2),
     FPN2: dict(length=24, milestones=[16, 22], lr=0.02, weight_decay=1e-4, batch=2),
     SWIN: dict(length=12, milestones=[8, 11], lr=1e-4, weight_decay=0.05, batch=2),
+    CONVNEXT: dict(length=12, milestones=[8, 11], lr=1e-4, weight_decay=0.05, batch=2),
+    UPER_SWIN: dict(length=40000, milestones=None, lr=6e-5, weight_decay=0.01, batch=4),
+    UPER_CONVNEXT: dict(length=40000, milestones=None, lr=1e-4, weight_decay=0.05, batch=4),
     D16: dict(length=90000, milestones=[63000, 81000], lr=0.01, weight_decay=1e-4, batch=4),
     D8: dict(length=80000, milestones=None, lr=0.01, weight_decay=5e-4, batch=2),
     AUG: dict(length=40000, milestones=None, lr=0.01, weight_decay=5e-4, batch=4),
@@ -39,12 +41,13 @@ EXPECTED = {
 # Modules that share out the weights of pre-training, and what is new in them.
 SHARED = {VOC: ('backbone', 'roi_head.shared_head'), C4: ('backbone', 'roi_head.shared_head')}
 NEW = re.compile(r'roi_head\.shared_head\.norm\.|backbone\.norm[012]\.')
-METRIC = {VOC: 'pascal_voc/AP50', D16: 'mIoU', D8: 'mIoU', AUG: 'mIoU'}
+METRIC = {VOC: 'pascal_voc/AP50', **dict.fromkeys(SEGMENTATION, 'mIoU')}
+KIND = {SWIN: 'swin', UPER_SWIN: 'swin', CONVNEXT: 'convnext', UPER_CONVNEXT: 'convnext'}
 LIBRARY = {**dict.fromkeys(DETECTION, 'mmdet'), **dict.fromkeys(SEGMENTATION, 'mmseg')}
 
 
 def weights_of(name, checkpoints):
-    file = checkpoints['swin' if name == SWIN else 'r50']
+    file = checkpoints[KIND.get(name, 'r50')]
     return file, backbone_of(torch.load(file, weights_only=True)['state_dict'], file)
 
 
@@ -68,7 +71,7 @@ def test_resolved_values(name):
     assert model.get('pretrained') is None
     assert model.backbone.init_cfg == dict(type='Pretrained', checkpoint=None, prefix='backbone.')
     parts = [model.backbone] + ([model.roi_head.shared_head] if name in SHARED else [])
-    if name != SWIN:
+    if name not in KIND:
         assert [part.norm_cfg.type for part in parts] == ['SyncBN'] * len(parts)
         assert all(part.norm_cfg.requires_grad and part.norm_eval is False for part in parts)
         assert model.backbone.type == 'ResNet' and model.backbone.style == 'pytorch'
@@ -99,27 +102,24 @@ def test_protocol_of_c4():
         assert model.backbone.num_stages == 3 and model.roi_head.shared_head.stage == 3
 
 
-def test_convnext_as_the_config_of_swin_says(folder, work_dir, tmp_path, monkeypatch):
-    """With the arguments in its text, every weight of pre-training is taken."""
+@pytest.mark.parametrize('name, first, last', [(CONVNEXT, 0.95**7, 1.0),
+                                               (UPER_CONVNEXT, 0.9**7, 1.0)])
+def test_layer_wise_rates(name, first, last, folder, work_dir, monkeypatch):
+    """Of the optimizer as it is built: the stem learns slowest, what is new at the full rate."""
     monkeypatch.chdir(folder)
-    text = ' '.join(path_of(SWIN).read_text().split())
-    backbone = re.search(r"``dict\((type='mmpretrain.ConvNeXt', .*?)\)``", text).group(1)
-    file = tmp_path / 'convnext.pth'
-    torch.save(pic_content(dict(type='ConvNeXt', arch='tiny'), 768), file)
-    cfg = resolved(SWIN, shrink(SWIN, file))
-    cfg.model.backbone = Config.fromstring(f'x = dict({backbone})', '.py').x
-    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(file), prefix='backbone.')
+    cfg = resolved(name, shrink(name, None)[:-1])
     cfg.work_dir = str(work_dir)
     runner = Runner.from_cfg(cfg)
-    messages = []
-    runner.logger.info = lambda message, *args: messages.append(str(message))
-    runner._init_model_weights()
-    for hook in runner.hooks:
-        if isinstance(hook, CheckPretrainedHook):
-            hook.before_train(runner)
-    assert any(re.match(r'backbone: loaded (\d+) of \1 weights', line) for line in messages)
-    features = runner.model.extract_feat(torch.rand(1, 3, 64, 64))
-    assert [tuple(level.shape[1:]) for level in features[:2]] == [(256, 16, 16), (256, 8, 8)]
+    optimizer = runner.build_optim_wrapper(runner.optim_wrapper).optimizer
+    rates = {id(parameter): group['lr'] for group in optimizer.param_groups
+             for parameter in group['params']}
+    names = dict(runner.model.named_parameters())
+    full = cfg.optim_wrapper.optimizer.lr
+    stem = rates[id(names['backbone.downsample_layers.0.0.weight'])]
+    assert stem == pytest.approx(full * first)
+    assert max(rates.values()) == pytest.approx(full * last)
+    new = next(name for name in names if 'head' in name and name.endswith('weight'))
+    assert rates[id(names[new])] == pytest.approx(full)
 
 
 @pytest.mark.parametrize('name', EXPECTED)
