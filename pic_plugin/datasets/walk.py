@@ -15,6 +15,8 @@ from pic_plugin.datasets.file_report import FileReport
 _SYSTEM = {b'@eadir', b'@recycle', b'@tmp', b'#recycle', b'#snapshot', b'__macosx', b'__pycache__',
            b'$recycle.bin', b'system volume information', b'lost+found', b'thumbs.db',
            b'ehthumbs.db', b'desktop.ini', b'icon\r'}
+# A folder that holds all of one set is where a training, pretrain's or any of mmengine, writes.
+_OF_A_TRAINING = ({b'pretrain.json', b'pretrain.py'}, {b'last_checkpoint'})
 
 
 class Found(NamedTuple):
@@ -71,7 +73,8 @@ def walk(folder: Union[str, os.PathLike], endings: Iterable[str]) -> Found:
 
     Each real folder is read once, by its own path if it lies below ``folder``, else by that of the
     first link to it: a link to a folder above, or two links to one folder, give no picture twice.
-    Folders and files that are hidden or belong to a system are left out.
+    Folders and files that are hidden or belong to a system are left out, and so are the figures in
+    work folders of trainings.
 
     Args:
         folder (str | PathLike): Where to look; it may be hidden itself.
@@ -103,6 +106,9 @@ def walk(folder: Union[str, os.PathLike], endings: Iterable[str]) -> Found:
         except OSError as error:
             report.leave_out(f'folders that cannot be read: {error.strerror}', below)
             continue
+        entry_names = {entry.name for entry in found}
+        if below and any(marks <= entry_names for marks in _OF_A_TRAINING):
+            within = within or 'work folders of trainings'
         if within is None:
             folders[os.fsdecode(below)] = status.st_mtime_ns
         for entry in found:

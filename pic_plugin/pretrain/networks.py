@@ -87,11 +87,11 @@ def _join(usual: str, arch: Any) -> str:
 
 
 def usual_name(cfg: Dict[str, Any]) -> str:
-    """Name for people of a backbone by its config: resnet50, vit-small ..."""
-    kind = str(cfg['type']).split('.')[-1]
-    usual = USUAL.get(kind, kind.lower().replace('_', '-'))
-    arch = next((cfg[key] for key in ('depth', 'arch', 'scale') if key in cfg), None)
-    return _join(usual, arch) if isinstance(arch, (int, str)) else usual
+    """Name for people of a backbone by its config: that of :func:`known_backbones`, or its type."""
+    cfg = dict(cfg, type=str(cfg['type']).split('.')[-1])
+    fits = [(len(known), name) for name, known in known_backbones().items()
+            if all(key in cfg and cfg[key] == value for key, value in known.items())]
+    return max(fits)[1] if fits else cfg['type']
 
 
 def _plain(name: str) -> str:

@@ -115,12 +115,14 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     except KeyboardInterrupt:
         where = '' if prepared is None else f' Go on with --out {prepared.work} --resume.'
         raise SystemExit(f'{TOOL}: stopped.{where}') from None
-    except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
+    except (ModuleNotFoundError, ValueError) as error:
         raise SystemExit(f'{TOOL}: {error}') from error
     except (OSError, RuntimeError) as error:
-        if isinstance(error, PermissionError):
-            raise SystemExit(f'{TOOL}: {error.filename} may not be written '
-                             f'({error.strerror}): give another --out.') from error
+        if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
+            # The system's have a number; our own say what to do.
+            raise SystemExit(f'{TOOL}: {error}' if error.errno is None else (
+                f'{TOOL}: {error.filename} cannot be written ({error.strerror}): give another '
+                '--out.')) from error
         if not is_disk_full(error):
             raise
         where = '' if prepared is None else (

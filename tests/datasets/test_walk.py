@@ -31,6 +31,21 @@ def test_what_programs_keep_is_left_out_and_counted(tmp_path, images, kept):
     assert 'Left out: 3 pictures in folders that are' in str(found.report)
 
 
+@pytest.mark.parametrize('marks', [['pretrain.py', 'pretrain.json'], ['last_checkpoint']])
+def test_figures_of_a_training_among_the_pictures(tmp_path, images, marks):
+    images(tmp_path, ['cats/1.png', 'cats/2.png'])
+    work = images(tmp_path / 'work_dirs' / 'pretrain_cats', ['report/health.png', 'map.png'])
+    # Not without the marks.
+    assert len(walk(tmp_path, ['.png']).names) == 4
+    for mark in marks:
+        (work / mark).touch()
+    found = walk(tmp_path, ['.png'])
+    assert list(found.names) == [b'cats/1.png', b'cats/2.png']
+    assert 'Left out: 2 pictures in folders that are work folders of trainings' in str(found.report)
+    # Who names it means it.
+    assert len(walk(work, ['.png']).names) == 2
+
+
 def test_hidden_files_are_left_out_and_a_hidden_root_is_not(tmp_path, images):
     root = images(tmp_path / '.data', ['1.png', '._1.png', '.png'])
     (root / 'Thumbs.db').write_bytes(b'x')

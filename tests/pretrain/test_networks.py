@@ -2,7 +2,7 @@
 """Backbones by usual names, and what is found out about them."""
 import pytest
 
-from pic_plugin.pretrain.networks import find_backbone, known_backbones, look_at
+from pic_plugin.pretrain.networks import find_backbone, known_backbones, look_at, usual_name
 
 
 @pytest.mark.parametrize('name, cfg', [
@@ -15,6 +15,16 @@ from pic_plugin.pretrain.networks import find_backbone, known_backbones, look_at
 ])
 def test_usual_names(name, cfg):
     assert find_backbone(name) == cfg
+
+
+def test_a_config_has_the_name_that_gives_it():
+    known = known_backbones()
+    assert all(known[usual_name(cfg)] == cfg for cfg in known.values())
+    # With other arguments too.
+    name = 'resnet18-quarter'
+    assert usual_name(dict(known[name], zero_init_residual=False)) == name
+    assert usual_name(dict(type='mmpretrain.ResNet', depth=50, norm_eval=True)) == 'resnet50'
+    assert usual_name(dict(type='ResNet', arch=dict(depths=[1]))) == 'ResNet'
 
 
 def test_a_model_of_mmpretrain_by_its_name():

@@ -168,6 +168,25 @@ def test_folders_that_cannot_be_trained_on(tmp_path, work_dir):
     assert not work_dir.exists()
 
 
+def test_a_place_that_cannot_be_written(data, lines, quick):
+    file = data.parent / 'file'
+    file.touch()
+    assert 'cannot be written (Not a directory)' in failure(data, '--out', file / 'run', *SMALL)
+
+
+def test_the_work_folder_among_the_pictures(data, lines, quick, monkeypatch):
+    """As where somebody types `pretrain .` in the folder of the pictures."""
+    monkeypatch.chdir(data)
+    call('.', *SMALL, '--epochs', 1)
+    work = data / 'work_dirs' / f'pretrain_{data.name}'
+    assert (work / 'epoch_1.pth').is_file()
+    write_pictures(work / 'report', 3)
+    forget_runners()
+    lines.clear()
+    call('.', *SMALL, '--epochs', 1, '--resume')
+    assert not any('the training goes on with those it began with' in line for line in lines)
+
+
 def test_out_of_memory_while_measuring_halves_the_batch(data, work_dir, lines, quick, monkeypatch):
     real = measure._step_speed
 
