@@ -36,12 +36,23 @@ CHARTS = (
     Chart('staleness of returning rows, steps', ('row_staleness', )),
     Chart('learning rate', ('lr', )),
 )
+# Of OnlineMeasuresHook: drawn where it has logged.
+ONLINE = (
+    Chart('effective rank of features', ('effective_rank', )),
+    Chart('alignment and uniformity', ('alignment', 'uniformity')),
+    Chart('linear probe during training, %', ('probe_acc', )),
+)
 
 
 def curves_of(run: Run, chart: Chart) -> dict[str, Curve]:
     """The scalars of a run that belong into a chart."""
     return {key: curve for key, curve in run.curves.items() for pattern in chart.keys
             if key == pattern or pattern.endswith('*') and key.startswith(pattern[:-1])}
+
+
+def charts_of(runs: Sequence[Run]) -> tuple[Chart, ...]:
+    """The charts of a page: the usual ones, and others where a run has logged for them."""
+    return CHARTS + tuple(chart for chart in ONLINE if any(curves_of(run, chart) for run in runs))
 
 
 def draw_health(runs: Sequence[Run]) -> Figure:
@@ -51,8 +62,12 @@ def draw_health(runs: Sequence[Run]) -> Figure:
         runs (Sequence[Run]): At least one.
     """
     from matplotlib.ticker import EngFormatter
-    figure, grid = subplots(9, 5, 2, 3, sharex=True)
-    for axes, chart in zip(grid.flat, CHARTS):
+    charts = charts_of(runs)
+    rows = -(-len(charts) // 3)
+    figure, grid = subplots(9, 2.5 * rows, rows, 3, sharex=True)
+    for axes in grid.flat[len(charts):]:
+        axes.set_axis_off()
+    for axes, chart in zip(grid.flat, charts):
         axes.set_title(chart.title)
         found: list[str] = []
         for number, run in enumerate(runs):

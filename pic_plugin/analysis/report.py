@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pic_plugin.analysis.feature_map import make_map
 from pic_plugin.analysis.features import Features, extract, knn_accuracy
-from pic_plugin.analysis.health_figure import CHARTS, curves_of, draw_health
+from pic_plugin.analysis.health_figure import charts_of, curves_of, draw_health
 from pic_plugin.analysis.images import Images
 from pic_plugin.analysis.inputs import Inputs, choose, network_name, open_inputs
 from pic_plugin.analysis.neighbour_figure import draw_neighbours, make_cells
@@ -194,7 +194,8 @@ class _Report:
         """Curves."""
         runs = [read_run(folder) for folder in [self.options.work_dir, *self.options.compare]]
         rows = [[run.name, key, int(curve[-1][0]), curve[0][1], curve[-1][1]]
-                for run in runs for chart in CHARTS for key, curve in curves_of(run, chart).items()]
+                for run in runs for chart in charts_of(runs)
+                for key, curve in curves_of(run, chart).items()]
         ends = '; '.join(f'{row[1]} from {row[3]:.4g} to {row[4]:.4g}' for row in rows[:8])
         return [self.figure('health', lambda: draw_health(runs),
                             f'Curves over images seen: {ends}.',

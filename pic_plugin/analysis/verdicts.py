@@ -22,6 +22,8 @@ EARLY_PASSES = 5
 LOADER_SHARE = 0.5
 # Percent points of kNN accuracy: about two standard errors for 1,000 pictures.
 KNN_STEP = 3.0
+# Dimensions in which features differ, below which they lie on a line.
+COLLAPSED = 2.0
 # lr / (1 - momentum) * weight decay * steps away; rows return with exp(-this) of their norm.
 MAX_DECAY = 3.0
 
@@ -83,7 +85,8 @@ def verdicts_of(run: Run, context: Optional[Context] = None,
             Defaults to None.
     """
     context = context or Context()
-    found = [loss_at_chance(run, context), not_finite(run), loader_bound(run, context),
+    found = [loss_at_chance(run, context), not_finite(run), collapsed(run),
+             loader_bound(run, context),
              knn_falls(run), *not_above_start(run, context, untrained or {}),
              returns_as_nothing(run, context)]
     return [one for one in found if one is not None]
@@ -121,6 +124,17 @@ def not_finite(run: Run) -> Optional[Verdict]:
     return Verdict('loss not finite', BAD, f'The loss is not a number after {bad[0]:,.0f} images: '
                    'lower the learning rate, or train in bfloat16 or float32.',
                    'verdicts.md#the-loss-is-not-a-number')
+
+
+def collapsed(run: Run) -> Optional[Verdict]:
+    """Whether features of all pictures are the same, or nearly on one line."""
+    rank = run.curves.get('effective_rank', [])
+    if len(rank) < LEAST_POINTS or not _tail(rank) < COLLAPSED:
+        return None
+    return Verdict('features collapse', BAD, f'The effective rank of the features is '
+                   f'{_tail(rank):.1f} and was {max(value for _, value in rank):.1f}: all pictures '
+                   'get nearly the same feature. Lower the learning rate, and begin anew.',
+                   'verdicts.md#features-collapse')
 
 
 def loader_bound(run: Run, context: Context) -> Optional[Verdict]:

@@ -211,7 +211,8 @@ def config_text(plan: Plan, sources: Sources, logs: Sequence[str] = (),
                       initial_indent='#   ', subsequent_indent='#     ')
         for name, choice in plan.choices.items())
     interval = max(1, min(50, plan.epoch_length // 4, plan.num_steps // 10))
-    imports, hooks = ['pic_plugin'], [dict(type='InstanceBankHook')]
+    imports = ['pic_plugin']
+    hooks = [dict(type='InstanceBankHook'), dict(type='OnlineMeasuresHook')]
     if sources.start is not None:
         imports.append('pic_plugin.engine.hooks.check_pretrained_hook')
         hooks.append(dict(type='CheckPretrainedHook'))

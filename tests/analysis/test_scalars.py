@@ -6,7 +6,7 @@ import json
 import cv2
 import pytest
 
-from pic_plugin.analysis.health_figure import CHARTS, curves_of
+from pic_plugin.analysis.health_figure import CHARTS, charts_of, curves_of, draw_health
 from pic_plugin.analysis.scalars import Run, read_run
 from pic_plugin.tools.training_health import main
 
@@ -40,6 +40,16 @@ def test_charts_take_what_belongs_to_them():
     run = Run('a', {'knn/top1_k20': [], 'knn/top1_k200': [], 'loss': [], 'other': []}, 0)
     assert [sorted(curves_of(run, chart)) for chart in CHARTS] == [
         ['loss'], [], ['knn/top1_k20', 'knn/top1_k200'], [], [], []]
+
+
+def test_online_measures_are_drawn_where_they_are_logged(tmp_path):
+    plain = Run('a', {'loss': [(16, 3.0)]}, 0)
+    online = Run('b', {'loss': [(16, 3.0)], 'effective_rank': [(16, 40.0)],
+                       'uniformity': [(16, -2.0)], 'alignment': [(16, 1.0)]}, 0)
+    assert charts_of([plain]) == CHARTS
+    titles = [axes.get_title() for axes in draw_health([plain, online]).axes]
+    assert titles == [chart.title for chart in CHARTS] + [
+        'effective rank of features', 'alignment and uniformity', '']
 
 
 def test_figure_of_two_runs(tmp_path, capsys):

@@ -74,6 +74,12 @@ def test_loader_bound():
     assert 'loader-bound' not in names({'data_time': curve(*[9.0] * 3, *[0.1] * 17)})
 
 
+def test_features_collapse():
+    assert 'features collapse' in names({'effective_rank': curve(60.0, *[1.1] * 9)})
+    assert 'features collapse' not in names({'effective_rank': falling(60.0, 20.0)})
+    assert 'features collapse' not in names({'effective_rank': curve(1.0)})
+
+
 def test_knn_falls_while_the_loss_falls():
     name = 'kNN falls while the loss falls'
     assert name in names({'knn/top1_k20': curve(30.0, 45.0, 38.0)})
@@ -122,7 +128,8 @@ def test_each_has_a_section_on_its_page():
     anchors = {re.sub(r'[^a-z0-9 -]', '', line[3:].lower()).replace(' ', '-')
                for line in page.splitlines() if line.startswith('## ')}
     bad = {'loss': curve(8.0, 8.0, 8.0, 8.0, math.nan, 8.0), 'data_time': falling(0.9, 0.9),
-           'knn/top1_k20': curve(30.0, 45.0, 38.0), 'row_staleness': curve(1e6)}
+           'knn/top1_k20': curve(30.0, 45.0, 38.0), 'row_staleness': curve(1e6),
+           'effective_rank': falling(1.0, 1.0)}
     found = [one for loss in (bad['loss'], falling(8.0, 8.0), falling(8.0, 4.0))
              for one in verdicts_of(Run('run', {**GOOD_RUN, **bad, 'loss': loss}, 0), CONTEXT,
                                     {'knn/top1_k20': 38.0})]

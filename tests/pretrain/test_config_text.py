@@ -95,7 +95,8 @@ def test_labels_and_logs():
     cfg = read(plan_of(), sources, ('tensorboard', 'mlflow'))
     assert cfg.val_evaluator.topk == (20, 50)
     assert [one.type for one in cfg.custom_hooks] == [
-        'InstanceBankHook', 'CompareWithUntrainedHook', 'SaveOnInterruptHook']
+        'InstanceBankHook', 'OnlineMeasuresHook', 'CompareWithUntrainedHook',
+        'SaveOnInterruptHook']
     assert [one.type for one in cfg.visualizer.vis_backends] == [
         'LocalVisBackend', 'TensorboardVisBackend', 'MLflowVisBackend']
     assert 'val_dataloader' not in read(plan_of())
