@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from pic_plugin.analysis.health_figure import draw_health
 from pic_plugin.analysis.scalars import Run, read_run
+from pic_plugin.analysis.verdict_help import explanation
 from pic_plugin.analysis.verdicts import (
     Verdict,
     config_differences,
@@ -20,11 +21,11 @@ from pic_plugin.analysis.verdicts import (
     verdicts_of,
 )
 
-DOCS = 'docs/'
 STYLE = '''
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }
 table { border-collapse: collapse } td, th { border: 1px solid #888; padding: .2rem .6rem;
 text-align: left; overflow-wrap: anywhere } img { max-width: 100% }
+.help { white-space: pre-wrap }
 .bad { border-left: .4rem solid #b00020; padding-left: .6rem }
 .notice { border-left: .4rem solid #946200; padding-left: .6rem }
 .good { border-left: .4rem solid #1b7a3d; padding-left: .6rem }
@@ -92,7 +93,9 @@ def _run_html(run: Run, config: Dict[str, Any]) -> str:
 
 def _verdict_html(verdict: Verdict) -> str:
     return (f'<p class="{verdict.level}"><strong>{escape(verdict.name)}</strong> '
-            f'({verdict.level}): {escape(verdict.text)} See {DOCS}{escape(verdict.page)}.</p>')
+            f'({verdict.level}): {escape(verdict.text)}</p>'
+            '<details><summary>What it means and what helps</summary>'
+            f'<div class="help">{escape(explanation(verdict.page))}</div></details>')
 
 
 def _figure_html(runs: Sequence[Run]) -> str:

@@ -85,9 +85,9 @@ def missing(reason: str) -> dict[str, Any]:
     return dict(kind='missing', text=reason)
 
 
-def verdict(level: str, name: str, text: str, page: str) -> dict[str, Any]:
-    """What a number means: 'bad', 'notice' or 'good', and the page of the documentation."""
-    return dict(kind='verdict', level=level, name=name, text=text, page=page)
+def verdict(level: str, name: str, text: str, explanation: str) -> dict[str, Any]:
+    """What a number means: 'bad', 'notice' or 'good', and what the documentation says of it."""
+    return dict(kind='verdict', level=level, name=name, text=text, help=explanation)
 
 
 def paragraph(text: str) -> dict[str, Any]:

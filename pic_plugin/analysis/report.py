@@ -32,6 +32,7 @@ from pic_plugin.analysis.saliency_figure import draw_histogram, draw_maps, draw_
 from pic_plugin.analysis.saliency_study import occlusion
 from pic_plugin.analysis.scalars import read_run
 from pic_plugin.analysis.style import write_figure
+from pic_plugin.analysis.verdict_help import explanation
 from pic_plugin.analysis.verdicts import context_of, verdicts_of
 from pic_plugin.analysis.work_folder import (
     earlier_checkpoints,
@@ -187,7 +188,8 @@ class _Report:
         except MISSING:
             cfg = {}
         found = verdicts_of(read_run(work_dir), context_of(cfg), _untrained(work_dir))
-        return [verdict(one.level, one.name, one.text, f'docs/{one.page}') for one in found] or [
+        return [verdict(one.level, one.name, one.text, explanation(one.page))
+                for one in found] or [
             paragraph('Too few numbers were logged to say anything.')]
 
     def health(self) -> Parts:

@@ -50,7 +50,7 @@ def test_served_on_this_machine_alone(runs):
         assert '<meta http-equiv="refresh" content="7">' in page
         assert 'The loss has come down from chance' in page and 'loss at chance' in page
         assert 'learns &lt;1&gt;' in page and 'learns <1>' not in page
-        assert '60 images seen' in page
+        assert '60 images seen' in page and 'What it means and what helps' in page
         row = r'<td>optim_wrapper.optimizer.lr</td><td>0.1</td><td>0.2</td>'
         assert row in page and 'optim_wrapper.optimizer.type' not in page
         # Nothing is fetched from elsewhere.

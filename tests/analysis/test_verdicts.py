@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pic_plugin.analysis.scalars import Run
+from pic_plugin.analysis.verdict_help import explanation
 from pic_plugin.analysis.verdicts import (
     BAD,
     GOOD,
@@ -136,6 +137,12 @@ def test_each_has_a_section_on_its_page():
     found += verdicts_of(Run('run', GOOD_RUN, 0), Context(goes_on=True), {'knn/top1_k20': 38.0})
     pages = {one.page for one in found}
     assert pages == {f'verdicts.md#{anchor}' for anchor in anchors}
+    # The report shows them where no site is at hand: words alone.
+    for page in pages:
+        text = explanation(page)
+        assert len(text) > 100 and not re.search(r'\]\(|```|<!--|^#', text)
+    assert 'lower\nthe rate, or freeze the first stages' in explanation(
+        'verdicts.md#not-above-the-weights-it-began-with')
 
 
 def test_context_of_a_config():

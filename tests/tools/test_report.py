@@ -70,7 +70,7 @@ def test_everything_that_can_be_had(tmp_path):
     assert 'Not drawn' not in page and 'Only one checkpoint' not in page
     assert 'those of the 40 whose class weights' in page and '<td>epoch_1</td>' in page
     assert 'broken.png' in page and 'not a picture that OpenCV can decode' in page
-    assert page.count('<circle ') == 7
+    assert page.count('<circle ') == 7 and 'What it means and what helps' in page
     # One file: every address is a part of the page or its own data.
     assert not re.findall(r'(?:src|href|srcset)="(?!data:|#)[^"]*"', page)
     for name in ('health', 'saliency', 'overlap', 'series', 'neighbours', 'class_weights',
