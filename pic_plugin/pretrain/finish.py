@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
@@ -83,26 +84,26 @@ def export(checkpoint: Path, out: Path, say: Say) -> Path:
                                out / 'backbone.pth')
         say(f'backbone: {file} (loaded {made.num_loaded} of {len(weights)} into {made.target})')
         break
-    for line in usage(file, made.constructor):
+    for line in usage(file, made.code):
         say(line)
     return file
 
 
-def usage(file: Path, constructor: str) -> List[str]:
+def usage(file: Path, code: Sequence[str] = ()) -> List[str]:
     """The lines of Python that use the backbone.
 
     Args:
         file (Path): The exported backbone.
-        constructor (str): Builds torchvision's network; '' if it has none.
+        code (Sequence[str]): Makes torchvision's ``network``; nothing if it has none.
     """
     lines = ['use it, with or without a config:',
              '    import pic_plugin',
              f"    backbone = pic_plugin.load_backbone({str(file)!r})   # (B, 3, H, W) -> (B, C)",
              f"    features, names = pic_plugin.embed('FOLDER', {str(file)!r})"]
-    if constructor:
+    if code:
         lines += [
             'without pic_plugin:', '    import torch, torchvision',
-            f'    network = {constructor}',
+            *(f'    {line}' for line in code),
             f"    network.load_state_dict(torch.load({str(file)!r})['state_dict'], strict=False)"]
     return lines
 

@@ -34,9 +34,9 @@ from pic_plugin.transfer.export import (
 
 USE = {
     'openmmlab': "init_cfg=dict(type='Pretrained', checkpoint='{file}', prefix='backbone.')",
-    'torchvision': "network = {constructor}; network.load_state_dict(torch.load('{file}')"
-                   "['state_dict'], strict=False): its classifier alone is missing",
-    'timm': "network = {constructor}; timm.models.load_checkpoint(network, '{file}')",
+    # The classifier alone is missing.
+    'torchvision': "network.load_state_dict(torch.load('{file}')['state_dict'], strict=False)",
+    'timm': "timm.models.load_checkpoint(network, '{file}')",
 }
 
 
@@ -72,7 +72,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     for check in export.checks:
         print(check)
     print(f'{file}: {file.stat().st_size} bytes')
-    print('use: ' + USE[args.form].format(file=file, constructor=export.constructor))
+    print('use: ' + '\n     '.join([*export.code, USE[args.form].format(file=file)]))
 
 
 if __name__ == '__main__':

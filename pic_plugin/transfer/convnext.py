@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torchvision
-from torch import nn
-from torchvision.models.convnext import CNBlockConfig
-
 from pic_plugin.engine.checkpoint.foreign_checkpoint import StateDict
 from pic_plugin.transfer.foreign_network import ForeignNetwork, check_form, renamed
 
@@ -55,13 +51,12 @@ def build(network: Any) -> ForeignNetwork:
         (block.gamma is not None, 'no layer scale')))
     depths, channels = tuple(network.depths), tuple(network.channels)
     settings = [(channels[i], channels[i + 1] if i < 3 else None, depths[i]) for i in range(4)]
-    other = torchvision.models.ConvNeXt([CNBlockConfig(*setting) for setting in settings])
-    other.classifier[2] = nn.Identity()
     known = _KNOWN.get((depths, channels[0]))
     if known is not None:
-        constructor = f'torchvision.models.convnext_{known}()'
+        lines: tuple[str, ...] = (f'network = torchvision.models.convnext_{known}()', )
     else:
-        blocks = ', '.join(f'torchvision.models.convnext.CNBlockConfig{one}' for one in settings)
-        constructor = f'torchvision.models.ConvNeXt([{blocks}])'
-    return ForeignNetwork(other, constructor, f'timm.models.ConvNeXt(depths={depths}, '
-                          f'dims={channels}, num_classes=0)')
+        lines = ('block = torchvision.models.convnext.CNBlockConfig',
+                 'network = torchvision.models.ConvNeXt(['
+                 + ', '.join(f'block{one}' for one in settings) + '])')
+    return ForeignNetwork(lines, 'classifier.2', (
+        f'network = timm.models.ConvNeXt(depths={depths}, dims={channels}, num_classes=0)', ))

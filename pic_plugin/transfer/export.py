@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Union
 
 import torch
-import torchvision
 from mmpretrain.registry import MODELS
 from torch import nn
 
 from pic_plugin.engine.checkpoint.foreign_checkpoint import StateDict, resnet_depth
 from pic_plugin.files import write_atomically
 from pic_plugin.models.pooling import pooled
-from pic_plugin.transfer import convnext, swin, vit
+from pic_plugin.transfer import convnext, resnet, swin, vit
 from pic_plugin.transfer.config_text import value_in_config
 from pic_plugin.transfer.foreign_network import Family
 from pic_plugin.version import __version__
@@ -27,8 +25,10 @@ FORMATS = ('openmmlab', 'torchvision', 'timm')
 TOLERANCE = 1e-5
 # Of the classifier that the other libraries' networks end with, and PIC's lacks.
 CLASSIFIER = ('fc.weight', 'fc.bias')
-# By mmpretrain's type. ResNets have the same names in all three libraries.
+# By mmpretrain's type.
 FAMILIES = dict(
+    ResNet=Family(resnet.build, resnet.rename),
+    ResNet_CIFAR=Family(resnet.build, resnet.rename),
     VisionTransformer=Family(vit.build, vit.rename),
     MoCoV3ViT=Family(vit.build, vit.rename),
     SwinTransformer=Family(swin.build, swin.rename),
@@ -43,14 +43,15 @@ class Export(NamedTuple):
         target (str): The network that took them.
         num_loaded (int): How many it took.
         checks (list[str]): What else was found to agree.
-        constructor (str): Python that builds the library's network; '' for OpenMMLab.
+        code (tuple[str, ...]): Lines of Python that make the library's ``network``; none for
+            OpenMMLab.
     """
 
     state_dict: StateDict
     target: str
     num_loaded: int
     checks: list[str]
-    constructor: str = ''
+    code: tuple[str, ...] = ()
 
 
 def read_training(content: dict) -> dict[str, Any]:
@@ -159,51 +160,29 @@ def export_backbone(weights: StateDict, cfg: dict[str, Any], form: str) -> Expor
         state = OrderedDict((f'backbone.{key}', value) for key, value in weights.items())
         return Export(state, name, num_loaded, [])
 
-    if cfg['type'] in FAMILIES:
-        return _export_renamed(network, weights, cfg, form)
-    if cfg['type'] != 'ResNet':
+    family = FAMILIES.get(cfg['type'])
+    if family is None:
         raise ValueError(f'--format {form} knows ResNets, ConvNeXts, ViTs and Swins, and this '
                          f'backbone is of type {cfg["type"]}: use --format openmmlab, whose names '
                          "are mmpretrain's.")
-    depth = cfg.get('depth')
-    # Names of timm's ResNets are torchvision's.
-    library = 'timm' if form == 'timm' and importlib.util.find_spec('timm') else 'torchvision'
-    other = _build_resnet(library, depth)
-    checks = []
-    if form == 'timm' and library != 'timm':
-        checks.append('timm is not installed here: the names and features were compared with '
-                      "torchvision's network, whose names timm uses")
-    name = f'{library} resnet{depth}'
-    num_loaded = take_every_weight(other, weights, name)
-    other.fc = nn.Identity()
-    difference = _feature_difference(network, other)
+    foreign = family.build(network)
+    code: tuple[str, ...] = getattr(foreign, form)
+    if not code:
+        raise ValueError(f'{form} has no network like {_describe(cfg)}: use --format torchvision.')
+    other = foreign.make()
+    name = 'torchvision ' + (
+        foreign.name or f'{type(other).__name__} of the sizes of {_describe(cfg)}')
+    take_every_weight(other, family.rename(weights, 'torchvision'), name)
+    difference = _feature_difference(network, other, _side(cfg, network))
     if not difference < TOLERANCE:
         raise ValueError(
             f'{name} takes every weight and gives other features (they differ by {difference:.1e} '
             f'of the largest): {_describe(cfg)} is another network, whose stride, stem or pooling '
             'lies elsewhere. Use --format openmmlab.')
-    checks.append(f'features equal to {difference:.1e} of the largest')
-    return Export(OrderedDict(weights), name, num_loaded, checks, (
-        f"timm.create_model('resnet{depth}', num_classes=0)" if form == 'timm' else
-        f'torchvision.models.resnet{depth}()'))
-
-
-def _export_renamed(network: nn.Module, weights: StateDict, cfg: dict[str, Any],
-                    form: str) -> Export:
-    """See :func:`export_backbone`, for networks whose weights have other names there."""
-    family = FAMILIES[cfg['type']]
-    other = family.build(network)
-    name = f'torchvision {type(other.network).__name__} of the sizes of {_describe(cfg)}'
-    take_every_weight(other.network, family.rename(weights, 'torchvision'), name)
-    difference = _feature_difference(network, other.network, _side(cfg, network))
-    if not difference < TOLERANCE:
-        raise ValueError(f'{name} takes every weight and gives other features (they differ by '
-                         f'{difference:.1e} of the largest): use --format openmmlab.')
     checks = [f'features equal to {difference:.1e} of the largest']
     if form == 'timm':
         checks.append("compared in torchvision's network; then given the names of timm's")
-    return Export(family.rename(weights, form), name, len(weights), checks,
-                  getattr(other, form))
+    return Export(OrderedDict(family.rename(weights, form)), name, len(weights), checks, code)
 
 
 def _side(cfg: dict[str, Any], network: nn.Module) -> int:
@@ -211,17 +190,6 @@ def _side(cfg: dict[str, Any], network: nn.Module) -> int:
     size = getattr(network, 'img_size', None) or cfg.get('img_size') or (
         224 if cfg['type'] == 'SwinTransformer' else 64)
     return int(size[0] if isinstance(size, (tuple, list)) else size)
-
-
-def _build_resnet(library: str, depth: Optional[int]) -> nn.Module:
-    name = f'resnet{depth}'
-    try:
-        if library == 'timm':
-            import timm
-            return timm.create_model(name, pretrained=False)
-        return torchvision.models.get_model(name, weights=None)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f'{library} has no {name}.') from error
 
 
 @torch.no_grad()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
+import torch
+import torchvision
 from torch import nn
 
 from pic_plugin.engine.checkpoint.foreign_checkpoint import StateDict
@@ -15,17 +17,34 @@ Patterns = Sequence[tuple[str, str]]
 
 
 class ForeignNetwork(NamedTuple):
-    """torchvision's network of the same form.
+    """Networks of the same form in other libraries.
 
     Attributes:
-        network (nn.Module): (B, 3, H, W) -> (B, C): without its classifier.
-        torchvision (str): Python that builds it, classifier included.
-        timm (str): Python that builds timm's, without a classifier.
+        torchvision (tuple[str, ...]): Lines of Python that make ``network``, for people to copy.
+        classifier (str): Name of the classifier in it.
+        timm (tuple[str, ...]): Likewise for timm's, which then has no classifier; none if timm has
+            no such network.
     """
 
-    network: nn.Module
-    torchvision: str
-    timm: str
+    torchvision: tuple[str, ...]
+    classifier: str
+    timm: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """'resnet18' and the like; '' for a network of other sizes."""
+        match = re.fullmatch(r'network = torchvision\.models\.(\w+)\(\)',
+                             '\n'.join(self.torchvision))
+        return match[1] if match else ''
+
+    def make(self) -> nn.Module:
+        """torchvision's network, (B, 3, H, W) -> (B, C), by the lines that people will copy."""
+        scope: dict[str, Any] = dict(torch=torch, torchvision=torchvision)
+        exec('\n'.join(self.torchvision), scope)
+        network: nn.Module = scope['network']
+        parent, _, name = self.classifier.rpartition('.')
+        setattr(network.get_submodule(parent), name, nn.Identity())
+        return network
 
 
 class Family(NamedTuple):

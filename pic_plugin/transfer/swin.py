@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torchvision
 from torch import Tensor, nn
 
 from pic_plugin.engine.checkpoint.foreign_checkpoint import StateDict
@@ -74,16 +73,13 @@ def build(network: Any) -> ForeignNetwork:
         (not network.use_abs_pos_embed, 'an absolute position embedding'),
         (isinstance(getattr(network, 'norm3', None), nn.LayerNorm), 'no final norm')))
     depths, heads = tuple(network.depths), tuple(network.num_heads)
-    other = torchvision.models.SwinTransformer(
-        list(patch), dims, list(depths), list(heads), [window, window], hidden / dims,
-        stochastic_depth_prob=0.0)
-    other.head = nn.Identity()
     known = _KNOWN.get((dims, depths, heads)) if (patch, window, hidden) == (
         (4, 4), 7, 4 * dims) else None
-    constructor = f'torchvision.models.swin_{known}()' if known else (
-        f'torchvision.models.SwinTransformer({list(patch)}, {dims}, {list(depths)}, {list(heads)}, '
+    constructor = f'swin_{known}()' if known else (
+        f'SwinTransformer({list(patch)}, {dims}, {list(depths)}, {list(heads)}, '
         f'[{window}, {window}], {hidden / dims})')
     return ForeignNetwork(
-        other, constructor, f'timm.models.SwinTransformer(img_size={size[0]}, '
-        f'patch_size={patch[0]}, embed_dim={dims}, depths={depths}, num_heads={heads}, '
-        f'window_size={window}, mlp_ratio={hidden / dims}, num_classes=0)')
+        (f'network = torchvision.models.{constructor}', ), 'head',
+        (f'network = timm.models.SwinTransformer(img_size={size[0]}, patch_size={patch[0]}, '
+         f'embed_dim={dims}, depths={depths}, num_heads={heads}, window_size={window}, '
+         f'mlp_ratio={hidden / dims}, num_classes=0)', ))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torchvision.models import VisionTransformer
 
 from pic_plugin.engine.checkpoint.foreign_checkpoint import StateDict
 from pic_plugin.transfer.foreign_network import ForeignNetwork, check_form, renamed
@@ -51,11 +50,9 @@ def build(network: Any) -> ForeignNetwork:
         (isinstance(network.pre_norm, nn.Identity), 'a norm before the first block')))
     sizes = (image[0], patch[0], network.num_layers, first.attn.num_heads, network.embed_dims,
              first.ffn.feedforward_channels)
-    other = VisionTransformer(*sizes)
-    other.heads = nn.Identity()
     return ForeignNetwork(
-        other, f'torchvision.models.VisionTransformer{sizes}',
-        f'timm.models.VisionTransformer(img_size={image[0]}, patch_size={patch[0]}, '
-        f'embed_dim={network.embed_dims}, depth={network.num_layers}, '
-        f'num_heads={first.attn.num_heads}, '
-        f'mlp_ratio={first.ffn.feedforward_channels / network.embed_dims}, num_classes=0)')
+        (f'network = torchvision.models.VisionTransformer{sizes}', ), 'heads',
+        (f'network = timm.models.VisionTransformer(img_size={image[0]}, patch_size={patch[0]}, '
+         f'embed_dim={network.embed_dims}, depth={network.num_layers}, '
+         f'num_heads={first.attn.num_heads}, '
+         f'mlp_ratio={first.ffn.feedforward_channels / network.embed_dims}, num_classes=0)', ))

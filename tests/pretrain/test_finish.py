@@ -6,10 +6,10 @@ from pic_plugin.pretrain import finish
 
 
 def test_the_lines_that_use_the_backbone_begin_with_their_imports():
-    for constructor, needed in (
-            ('torchvision.models.resnet18()', ['import pic_plugin', 'import torch, torchvision']),
-            ('', ['import pic_plugin'])):
-        lines = [line.strip() for line in finish.usage(Path('b.pth'), constructor)]
+    for made, needed in (
+            (['network = torchvision.models.resnet18()'],
+             ['import pic_plugin', 'import torch, torchvision']), ([], ['import pic_plugin'])):
+        lines = [line.strip() for line in finish.usage(Path('b.pth'), made)]
         assert [line for line in lines if line.startswith('import')] == needed
         code = [line for line in lines if line.startswith('import') or ' = ' in line]
         compile('\n'.join(code), 'usage', 'exec')

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """extract_backbone: every weight arrives in other networks, and faults are one line."""
 import hashlib
-import importlib.util
 import os
 from pathlib import Path
 
@@ -93,6 +92,7 @@ def test_torchvision_has_the_same_features(tmp_path, capsys, depth, channels):
                 capsys=capsys)
     number = len(backbone_of(content['state_dict'], 'x'))
     assert lines[0] == f'torchvision resnet{depth}: loaded {number} of {number}'
+    assert lines[3] == f'use: network = torchvision.models.resnet{depth}()'
     assert lines[1].startswith('features equal to ')
     network = get_model(f'resnet{depth}', weights=None)
     missing, unused = network.load_state_dict(
@@ -113,21 +113,11 @@ def test_timm(tmp_path, content18, capsys):
     """The environment of the downstream group has timm."""
     import timm
     lines = run(write(tmp_path, content18), tmp_path / 'out', '--format', 'timm', capsys=capsys)
-    assert lines[0] == 'timm resnet18: loaded 120 of 120'
+    assert lines[0] == 'torchvision resnet18: loaded 120 of 120'
     assert lines[1].startswith('features equal to ')
     network = timm.create_model('resnet18', num_classes=0, checkpoint_path=str(written(tmp_path)))
     for key, value in network.state_dict().items():
         assert torch.equal(value, content18['state_dict'][f'backbone.{key}']), key
-
-
-def test_without_timm(tmp_path, content18, capsys, monkeypatch):
-    """Said, and not silently taken for granted."""
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    lines = run(write(tmp_path, content18), tmp_path / 'out', '--format', 'timm', capsys=capsys)
-    assert lines[0] == 'torchvision resnet18: loaded 120 of 120'
-    assert 'timm is not installed here' in lines[1]
-    state = torch.load(written(tmp_path), weights_only=True)['state_dict']
-    assert list(state) == list(backbone_of(content18['state_dict'], 'x'))
 
 
 @pytest.mark.parametrize('prefix', ['module.', 'ema_model.module.', '_orig_mod.'])
@@ -189,12 +179,8 @@ def test_no_backbone_no_file_half_a_file(tmp_path, content18):
     assert '(100000 bytes) is not a checkpoint, or only a part' in fault(path, tmp_path)
 
 
-def test_networks_that_torchvision_does_not_have(tmp_path):
-    """The same names in all of them: only shapes, or only features, tell them apart."""
-    thin = pic_content(dict(type='ResNet', depth=18, base_channels=16, stem_channels=16), 128)
-    message = fault(write(tmp_path, thin), tmp_path, '--format', 'torchvision')
-    assert 'torchvision resnet18 does not take the weights' in message
-    assert 'of another shape' in message
+def test_a_network_that_torchvision_does_not_have(tmp_path):
+    """The same names and shapes: features alone tell them apart."""
     caffe = pic_content(dict(type='ResNet', depth=50, style='caffe'), 2048)
     message = fault(write(tmp_path, caffe), tmp_path, '--format', 'torchvision')
     assert 'takes every weight and gives other features' in message
