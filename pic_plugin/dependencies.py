@@ -13,9 +13,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Optional, Tuple
 
-Version = Tuple[int, ...]
+Version = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Requirement:
     """
     module: str
     minimum: str
-    below: Optional[str]
+    below: str | None
     command: str
 
     @property
@@ -193,7 +192,7 @@ def check_dependencies(requirements: Sequence[Requirement] = REQUIREMENTS,
         check_new_mmcv(versions['mmcv'], importer)
 
 
-def explain_missing_pkg_resources(error: ModuleNotFoundError) -> Optional[str]:
+def explain_missing_pkg_resources(error: ModuleNotFoundError) -> str | None:
     """What to run when a config cannot be read because setuptools is too new or absent.
 
     mmengine imports pkg_resources when ``_base_`` names another package

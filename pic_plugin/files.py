@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def replacing(file: Path) -> Iterator[Path]:
         raise
 
 
-def write_atomically(file: Path, content: Union[str, bytes]) -> None:
+def write_atomically(file: Path, content: str | bytes) -> None:
     """Write text as UTF-8 (names of files as the bytes that they are) or bytes."""
     if isinstance(content, str):
         content = content.encode('utf-8', 'surrogateescape')
@@ -51,8 +51,8 @@ def write_json(file: Path, content: Any) -> None:
     write_atomically(file, json.dumps(content, indent=2, allow_nan=False) + '\n')
 
 
-def csv_text(rows: Sequence[Union[Mapping[str, Any], Sequence[Any]]],
-             header: Optional[Sequence[str]] = None) -> str:
+def csv_text(rows: Sequence[Mapping[str, Any] | Sequence[Any]],
+             header: Sequence[str] | None = None) -> str:
     """CSV of rows.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Dict, List, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -82,7 +81,7 @@ def recent_negatives() -> Drawing:
     return drawing
 
 
-def correction_series() -> Tuple[List[float], List[float], List[bool]]:
+def correction_series() -> tuple[list[float], list[float], list[bool]]:
     """One number of a class weight under SGD: as dense training has it, and frozen while away.
 
     Momentum 0.9, weight decay 5e-3 (fifty times the usual, so that it shows), learning rate 0.05.
@@ -110,7 +109,7 @@ def correction() -> Drawing:
     left, top, width, height = 56, 66, 500, 210
     low, high = 0.3, max(dense) * 1.06
 
-    def place(step: float, value: float) -> Tuple[float, float]:
+    def place(step: float, value: float) -> tuple[float, float]:
         return (left + step * width / 79, top + height * (1 - (value - low) / (high - low)))
 
     drawing.text(left, 32, 'One number of a class weight, step by step', bold=True)
@@ -195,7 +194,7 @@ DRAWINGS = dict(window=window, recent_negatives=recent_negatives, correction=cor
                 training_step=training_step)
 
 
-def render() -> Dict[str, str]:
+def render() -> dict[str, str]:
     """Text of each file, by name."""
     return {f'{name}.svg': make().render() for name, make in DRAWINGS.items()}
 

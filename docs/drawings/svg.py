@@ -2,7 +2,7 @@
 """The few shapes that the drawings of the documentation are made of, as SVG text."""
 from __future__ import annotations
 
-from typing import List, Sequence, Tuple
+from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
 INK, PALE, RULE = '#1f2933', '#5d6873', '#cfd6dd'
@@ -21,7 +21,7 @@ class Drawing:
 
     def __init__(self, width: int, height: int, title: str) -> None:
         self.size, self.title = (width, height), title
-        self.shapes: List[str] = []
+        self.shapes: list[str] = []
 
     def box(self, x: float, y: float, width: float, height: float, fill: str = '#ffffff',
             line: str = RULE, radius: float = 4) -> None:
@@ -36,7 +36,7 @@ class Drawing:
         self.shapes.append(f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{colour}" '
                            f'text-anchor="{anchor}"{weight}>{escape(words)}</text>')
 
-    def line(self, points: Sequence[Tuple[float, float]], colour: str = INK, width: float = 1.5,
+    def line(self, points: Sequence[tuple[float, float]], colour: str = INK, width: float = 1.5,
              dashes: str = '', arrow: bool = False) -> None:
         """Straight pieces through points, with a head at the end if ``arrow``."""
         path = ' '.join(f'{x:.1f},{y:.1f}' for x, y in points)
@@ -50,7 +50,7 @@ class Drawing:
         """Filled circle."""
         self.shapes.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="{colour}"/>')
 
-    def _head(self, start: Tuple[float, float], end: Tuple[float, float], colour: str) -> None:
+    def _head(self, start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
         (x0, y0), (x, y) = start, end
         length = ((x - x0) ** 2 + (y - y0) ** 2) ** 0.5
         along, across = ((x - x0) / length, (y - y0) / length), 4.5

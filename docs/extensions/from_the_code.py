@@ -18,7 +18,7 @@ import io
 import pkgutil
 import re
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -39,7 +39,7 @@ def registered(registry: str) -> str:
     return documented(f'{value.__module__}.{value.__qualname__}' for value in built)
 
 
-def parts(package: str, names: List[str], options: str = '') -> str:
+def parts(package: str, names: list[str], options: str = '') -> str:
     """Documentation of parts of a package by name."""
     return documented((f'{package}.{name}' for name in names), options)
 
@@ -75,7 +75,7 @@ def help_of(module: Any) -> str:
     return '\n'.join(texts).rstrip()
 
 
-def captured(module: Any, arguments: List[str]) -> str:
+def captured(module: Any, arguments: list[str]) -> str:
     """What a command line prints before it ends by itself."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
@@ -100,7 +100,7 @@ def is_piece(path: Path) -> bool:
     return path.with_suffix('.csv').exists()
 
 
-def fill_in(app: Sphinx, name: str, content: List[str]) -> None:
+def fill_in(app: Sphinx, name: str, content: list[str]) -> None:
     """Replace the marks of a page."""
     page = content[0]
 
@@ -130,7 +130,7 @@ def leave_out_pieces(app: Sphinx, config: Any) -> None:
         path.relative_to(root).as_posix() for path in root.rglob('*.md') if is_piece(path))
 
 
-def setup(app: Sphinx) -> Dict[str, Any]:
+def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect('config-inited', leave_out_pieces)
     app.connect('source-read', fill_in)

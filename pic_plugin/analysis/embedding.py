@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def cluster(features: np.ndarray, count: int, seed: int = 0) -> list[str]:
     return [f'cluster {rank[number]}' for number in found]
 
 
-def groups_of(features: Features, images: Images, clusters: Optional[int] = None,
+def groups_of(features: Features, images: Images, clusters: int | None = None,
               seed: int = 0) -> list[str]:
     """Label of each picture, or its cluster where there are no labels or clusters are wanted."""
     if images.labels is not None and clusters is None:

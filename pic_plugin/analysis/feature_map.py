@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from pic_plugin.analysis.embedding import draw_embedding, embed, groups_of
 from pic_plugin.analysis.features import Features
@@ -14,7 +14,7 @@ from pic_plugin.files import write_atomically, write_csv
 
 
 def make_map(features: Features, images: Images, side: int, out: Path, method: str = 'tsne',
-             clusters: Optional[int] = None, seed: int = 0) -> dict[str, Any]:
+             clusters: int | None = None, seed: int = 0) -> dict[str, Any]:
     """Place features in the plane, and write embedding.csv, .png and .svg to ``out``.
 
     See :func:`embed` for ``method`` and ``seed``, and :func:`groups_of` for ``clusters``.
@@ -37,7 +37,7 @@ def make_map(features: Features, images: Images, side: int, out: Path, method: s
 
 
 def write_map(features: Features, images: Images, side: int, out: Path, subtitle: str,
-              method: str, clusters: Optional[int], seed: int) -> None:
+              method: str, clusters: int | None, seed: int) -> None:
     """Write what :func:`make_map` does, and embedding.html."""
     part = make_map(features, images, side, out, method, clusters, seed)
     section = Section('map', f'{len(features.indices)} pictures', [part])

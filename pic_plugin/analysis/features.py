@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ def extract(network: Network,
     return Features(kept, values)
 
 
-def knn_accuracy(features: Features, images: Images) -> Optional[float]:
+def knn_accuracy(features: Features, images: Images) -> float | None:
     """Share of every second picture whose label its neighbours among the others vote for.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -35,7 +35,7 @@ class Images:
         skipped (list[Skipped]): Pictures that could not be read so far.
     """
 
-    def __init__(self, names: Sequence[str], labels: Optional[Sequence[str]],
+    def __init__(self, names: Sequence[str], labels: Sequence[str] | None,
                  reader: PictureReader = PictureReader()) -> None:  # noqa: B008  unchangeable
         self.names = list(names)
         self.labels = None if labels is None else list(labels)
@@ -110,7 +110,7 @@ class FolderImages(Images):
         ValueError: If there is no picture in it.
     """
 
-    def __init__(self, folder: Union[str, Path],
+    def __init__(self, folder: str | Path,
                  reader: PictureReader = PictureReader()) -> None:  # noqa: B008
         self.folder = Path(folder).expanduser()
         found = walk(self.folder, reader.extensions or readable_endings())
@@ -184,7 +184,7 @@ def _without_pipelines(cfg: dict) -> dict:
     return {**cfg, 'pipeline': []}
 
 
-def evaluated_dataset(cfg: Any) -> Optional[dict]:
+def evaluated_dataset(cfg: Any) -> dict | None:
     """Config of the data set that a run evaluates on, without the references of kNN, if any."""
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     dataset = loader.get('dataset') if loader else None
@@ -216,7 +216,7 @@ def square(picture: np.ndarray, side: int) -> np.ndarray:
     return np.ascontiguousarray(picture).reshape(side, side, -1)
 
 
-def training_side(cfg: Any) -> Optional[int]:
+def training_side(cfg: Any) -> int | None:
     """Side of the largest random crop that a config trains with, pixels; None if there is none."""
     loader = cfg.get('train_dataloader')
     return max(_crops(loader), default=None) if loader else None

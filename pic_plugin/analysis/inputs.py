@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple
 
 from mmengine.config import Config
 from mmengine.utils import ProgressBar
@@ -39,8 +39,8 @@ class Inputs(NamedTuple):
     indices: list[int]
 
 
-def open_inputs(config: str, folder: Optional[str] = None, side: Optional[int] = None,
-                num_images: Optional[int] = None) -> Inputs:
+def open_inputs(config: str, folder: str | None = None, side: int | None = None,
+                num_images: int | None = None) -> Inputs:
     """Read the config and find the pictures.
 
     Args:
@@ -66,7 +66,7 @@ def open_inputs(config: str, folder: Optional[str] = None, side: Optional[int] =
     return Inputs(cfg, side, images, choose(len(images), num_images))
 
 
-def open_images(folder: Optional[str], dataset: Optional[dict], reader: PictureReader) -> Images:
+def open_images(folder: str | None, dataset: dict | None, reader: PictureReader) -> Images:
     """Pictures of a folder or, without one, of a data set of the config.
 
     Raises:
@@ -80,7 +80,7 @@ def open_images(folder: Optional[str], dataset: Optional[dict], reader: PictureR
     return DatasetImages(dataset, reader)
 
 
-def choose(count: int, wanted: Optional[int]) -> list[int]:
+def choose(count: int, wanted: int | None) -> list[int]:
     """Indices of pictures, evenly from all; all if no number is wanted.
 
     Raises:

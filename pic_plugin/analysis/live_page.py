@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 from mmengine.config import Config
 
@@ -42,9 +42,9 @@ def live_page(work_dirs: Sequence[Path], seconds: int = 20) -> str:
             yet.
         seconds (int): Until the page asks again. Defaults to 20.
     """
-    runs: List[Run] = []
-    parts: List[str] = []
-    configs: List[Dict[str, Any]] = []
+    runs: list[Run] = []
+    parts: list[str] = []
+    configs: list[dict[str, Any]] = []
     for folder in work_dirs:
         config = read_config(folder)
         configs.append(config)
@@ -68,16 +68,16 @@ def live_page(work_dirs: Sequence[Path], seconds: int = 20) -> str:
             f'<body><h1>{escape(names)}</h1>{"".join(parts)}</body></html>\n')
 
 
-def read_config(work_dir: Path) -> Dict[str, Any]:
+def read_config(work_dir: Path) -> dict[str, Any]:
     """The newest config that mmengine wrote into a work folder; empty if there is none."""
     files = sorted(work_dir.glob('*/vis_data/config.py'))
     if not files:
         return {}
-    content: Dict[str, Any] = Config.fromfile(files[-1], import_custom_modules=False).to_dict()
+    content: dict[str, Any] = Config.fromfile(files[-1], import_custom_modules=False).to_dict()
     return content
 
 
-def _run_html(run: Run, config: Dict[str, Any]) -> str:
+def _run_html(run: Run, config: dict[str, Any]) -> str:
     found = verdicts_of(run, context_of(config))
     loss = run.curves.get('loss')
     seen = f'{loss[-1][0]:,.0f} images seen' if loss else 'no step yet'
@@ -106,7 +106,7 @@ def _figure_html(runs: Sequence[Run]) -> str:
             f'src="data:image/png;base64,{code}">')
 
 
-def _differences_html(names: Sequence[str], configs: Sequence[Dict[str, Any]]) -> str:
+def _differences_html(names: Sequence[str], configs: Sequence[dict[str, Any]]) -> str:
     rows = config_differences(configs)
     if not rows:
         return '<h2>Configs</h2><p>The configs do not differ.</p>'
@@ -116,7 +116,7 @@ def _differences_html(names: Sequence[str], configs: Sequence[Dict[str, Any]]) -
     return f'<h2>What differs in the configs</h2><table><tr>{head}</tr>{body}</table>'
 
 
-def parse_address(port: Optional[int]) -> Tuple[str, int]:
+def parse_address(port: int | None) -> tuple[str, int]:
     """Where to serve: on this machine only.
 
     Raises:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from pic_plugin.analysis.live_page import live_page, parse_address
 
 
-def make_server(work_dirs: Sequence[Path], port: Optional[int] = None,
+def make_server(work_dirs: Sequence[Path], port: int | None = None,
                 seconds: int = 20) -> ThreadingHTTPServer:
     """A server of the page, not yet started.
 
@@ -43,7 +43,7 @@ def make_server(work_dirs: Sequence[Path], port: Optional[int] = None,
     return ThreadingHTTPServer(parse_address(port), Handler)
 
 
-def serve(work_dirs: Sequence[Path], port: Optional[int] = None) -> None:
+def serve(work_dirs: Sequence[Path], port: int | None = None) -> None:
     """Serve until Ctrl-C.
 
     Raises:

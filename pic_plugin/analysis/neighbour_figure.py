@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -26,7 +26,7 @@ class Cell(NamedTuple):
 
     picture: np.ndarray
     title: str
-    agrees: Optional[bool]
+    agrees: bool | None
 
 
 def make_cells(images: Images, indices: Sequence[int], queries: Sequence[int], rows: Tensor,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from mmengine.config import Config
 from torch import Tensor
@@ -38,7 +37,7 @@ def training_images(cfg: Config, checkpoint: Path) -> tuple[Images, Tensor]:
 
 
 def write_neighbours(images: Images, indices: Sequence[int], values: Tensor, side: int, out: Path,
-                     queries: Optional[Sequence[str]], num_queries: int, count: int) -> int:
+                     queries: Sequence[str] | None, num_queries: int, count: int) -> int:
     """Write neighbours.csv, .png and .svg to ``out``, and return the number of queries.
 
     ``values`` are the (n, d) features or class weights of the pictures at ``indices``. ``queries``

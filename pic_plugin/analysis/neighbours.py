@@ -2,8 +2,8 @@
 """Nearest pictures by cosine similarity of features or class weights, and near-duplicates."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Iterator, NamedTuple, Optional
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -105,7 +105,7 @@ def _look_at(images: Images, first: int, second: int, cosine: float) -> Pair:
     return Pair(first, second, cosine, difference, 'identical' if same else 'similar')
 
 
-def find_queries(images: Images, names: Optional[Sequence[str]], indices: Sequence[int],
+def find_queries(images: Images, names: Sequence[str] | None, indices: Sequence[int],
                  count: int) -> list[int]:
     """Positions in ``indices`` of the pictures that are asked for, or of some, evenly from all.
 

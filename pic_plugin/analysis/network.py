@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,11 +46,11 @@ class Settings(NamedTuple):
         preprocessor (dict | None): mmpretrain's config of the data preprocessor.
     """
 
-    backbone: Optional[dict[str, Any]]
-    preprocessor: Optional[dict[str, Any]]
+    backbone: dict[str, Any] | None
+    preprocessor: dict[str, Any] | None
 
     @classmethod
-    def of(cls, model: dict[str, Any], preprocessor: Optional[dict[str, Any]]) -> Settings:
+    def of(cls, model: dict[str, Any], preprocessor: dict[str, Any] | None) -> Settings:
         """From a config's ``model`` and top-level ``data_preprocessor``."""
         own = model.get('data_preprocessor')
         return cls(model.get('backbone'), own if own is not None else preprocessor)
@@ -75,11 +75,11 @@ class Network:
 
     def __init__(self,
                  backbone: nn.Module,
-                 mean: Optional[Sequence[float]] = None,
-                 std: Optional[Sequence[float]] = None,
+                 mean: Sequence[float] | None = None,
+                 std: Sequence[float] | None = None,
                  to_rgb: bool = True,
                  device: str = 'cpu',
-                 settings: Optional[Settings] = None) -> None:
+                 settings: Settings | None = None) -> None:
         self.device = torch.device(device)
         self.backbone = backbone.to(self.device)
         self.backbone.eval()  # some of mmpretrain's return nothing
@@ -114,9 +114,9 @@ class Network:
         return pooled(self.backbone(images)).float()
 
 
-def open_network(checkpoint: Union[str, Path],
-                 config: Optional[Config] = None,
-                 like: Optional[Settings] = None,
+def open_network(checkpoint: str | Path,
+                 config: Config | None = None,
+                 like: Settings | None = None,
                  device: str = 'cpu',
                  seed: int = 0) -> Network:
     """Build the backbone that a checkpoint holds.
@@ -162,7 +162,7 @@ def open_network(checkpoint: Union[str, Path],
     return _network(backbone, settings._replace(backbone=cfg), device)
 
 
-def _image_channels(backbone: nn.Module, cfg: Optional[dict[str, Any]]) -> int:
+def _image_channels(backbone: nn.Module, cfg: dict[str, Any] | None) -> int:
     """Channels of the images that a backbone takes: what its config says, or its first layer."""
     if cfg is not None and 'in_channels' in cfg:
         return int(cfg['in_channels'])
@@ -170,7 +170,7 @@ def _image_channels(backbone: nn.Module, cfg: Optional[dict[str, Any]]) -> int:
     return 1 if first is not None and first.in_channels == 1 else 3
 
 
-def _settings_in(content: dict, weights: StateDict, like: Optional[Settings]) -> Settings:
+def _settings_in(content: dict, weights: StateDict, like: Settings | None) -> Settings:
     training = read_training(content)
     text = (content.get('meta') or {}).get('cfg')
     outer = value_in_config(text, 'data_preprocessor') if isinstance(text, str) else None
@@ -184,7 +184,7 @@ def _settings_in(content: dict, weights: StateDict, like: Optional[Settings]) ->
     return Settings(None, IMAGENET)
 
 
-def _bare_resnet(state: StateDict) -> Optional[StateDict]:
+def _bare_resnet(state: StateDict) -> StateDict | None:
     """Weights of a ResNet saved by itself, as torchvision and timm do, without its classifier."""
     weights = {name: value for name, value in unwrap(state).items() if name not in CLASSIFIER}
     return weights if resnet_depth(weights) is not None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ def intersection_over_union(first: Tensor, second: Tensor) -> Tensor:
     return shared / either
 
 
-def mean_and_error(values: Tensor) -> tuple[Optional[float], Optional[float]]:
+def mean_and_error(values: Tensor) -> tuple[float | None, float | None]:
     """Mean of the values that are not NaN, and its standard error; None where there are too few."""
     known = values[~values.isnan()].double()
     error = float(known.std()) / math.sqrt(len(known)) if len(known) > 1 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,9 +27,9 @@ class PictureReader(NamedTuple):
     """
 
     channels: int = 3
-    value_range: Optional[tuple[float, float]] = None
+    value_range: tuple[float, float] | None = None
     own_depth: bool = False
-    extensions: Optional[tuple[str, ...]] = None
+    extensions: tuple[str, ...] | None = None
 
     def read(self, info: dict) -> np.ndarray:
         """Read the file of a data info.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from mmengine.config import Config
 from torch import Tensor
@@ -61,16 +61,16 @@ class Options(NamedTuple):
 
     work_dir: Path
     compare: Sequence[Path]
-    config: Optional[str]
-    checkpoint: Optional[str]
-    against: Optional[str]
+    config: str | None
+    checkpoint: str | None
+    against: str | None
     saliency_images: int
-    images: Optional[str]
-    side: Optional[int]
-    num_images: Optional[int]
+    images: str | None
+    side: int | None
+    num_images: int | None
     batch_size: int
     device: str
-    out: Optional[Path]
+    out: Path | None
 
 
 class _Run(NamedTuple):

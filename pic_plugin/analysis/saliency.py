@@ -7,7 +7,7 @@ and is what self-supervised and supervised networks have in common (PIC paper, F
 """
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Callable
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ def occlusion_distances(features: Features,
                         patch: int,
                         stride: int,
                         batch_size: int = 128,
-                        on_progress: Optional[Callable[[int], None]] = None) -> Tensor:
+                        on_progress: Callable[[int], None] | None = None) -> Tensor:
     """Relative distance ``|f(occluded) - f(image)| / |f(image)|`` for each place of the patch.
 
     At most ``batch_size`` occluded images exist at a time, however many images and places there
@@ -114,7 +114,7 @@ def saliency_maps(distances: Tensor, height: int, width: int, patch: int, stride
     return total / torch.outer(rows.sum(dim=0), columns.sum(dim=0))
 
 
-def salient_regions(maps: Tensor, share: Optional[float] = None) -> Tensor:
+def salient_regions(maps: Tensor, share: float | None = None) -> Tensor:
     """Binarise saliency maps.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from pic_plugin.analysis.features import extract, knn_accuracy
 from pic_plugin.analysis.images import Images
@@ -87,7 +87,7 @@ def compare_networks(networks: Sequence[Network], names: Sequence[str], images: 
 
 
 def make_panels(images: Images, measured: Measured, settings: Occlusion, places: Sequence[int],
-                titles: Optional[Sequence[str]] = None) -> list[Panel]:
+                titles: Sequence[str] | None = None) -> list[Panel]:
     """The pictures at some places in ``measured``, with the maps of all networks."""
     panels = []
     for place, title in zip(places, titles or [''] * len(places)):

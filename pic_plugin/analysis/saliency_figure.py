@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -111,9 +111,9 @@ class SeriesPoint(NamedTuple):
     """
 
     name: str
-    accuracy: Optional[float]
-    mean: Optional[float]
-    standard_error: Optional[float]
+    accuracy: float | None
+    mean: float | None
+    standard_error: float | None
 
 
 def draw_series(points: Sequence[SeriesPoint], against: str) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class Occlusion(NamedTuple):
     patch: int
     stride: int
     batch_size: int = 128
-    share: Optional[float] = None
+    share: float | None = None
 
     @property
     def num_places(self) -> int:
@@ -48,8 +48,8 @@ class Occlusion(NamedTuple):
         return salient_regions(self.maps(distances), self.share)
 
 
-def occlusion(side: int, patch: Optional[int] = None, stride: Optional[int] = None,
-              batch_size: int = 128, share: Optional[float] = None) -> Occlusion:
+def occlusion(side: int, patch: int | None = None, stride: int | None = None,
+              batch_size: int = 128, share: float | None = None) -> Occlusion:
     """Settings with what is not given filled in: a quarter of the image, a quarter of the patch.
 
     Raises:

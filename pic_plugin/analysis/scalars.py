@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, List, NamedTuple, Tuple, Union
+from typing import Any, NamedTuple
 
 from pic_plugin.transfer.config_text import value_in_config
 
-Curve = List[Tuple[float, float]]
+Curve = list[tuple[float, float]]
 FILE = 'scalars.json'
 
 
@@ -27,7 +27,7 @@ class Run(NamedTuple):
     damaged: int
 
 
-def read_run(work_dir: Union[str, Path]) -> Run:
+def read_run(work_dir: str | Path) -> Run:
     """Read the scalars of all starts of a run; what a resumed one did again replaces the old.
 
     Images seen are iterations times the batch of all processes, as config and log tell them;

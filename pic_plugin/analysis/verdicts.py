@@ -7,7 +7,8 @@ for one that is under way.
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from pic_plugin.analysis.scalars import Curve, Run
 
@@ -55,10 +56,10 @@ class Context(NamedTuple):
         goes_on (bool): Whether the network was trained before. Defaults to False.
     """
 
-    num_active: Optional[float] = None
+    num_active: float | None = None
     weight_decay: float = 0.0
     momentum: float = 0.0
-    num_workers: Optional[int] = None
+    num_workers: int | None = None
     goes_on: bool = False
 
 
@@ -74,8 +75,8 @@ def context_of(cfg: Any) -> Context:
                    float(optimizer.get('momentum', 0.0)), loader.get('num_workers'), goes_on)
 
 
-def verdicts_of(run: Run, context: Optional[Context] = None,
-                untrained: Optional[Dict[str, float]] = None) -> List[Verdict]:
+def verdicts_of(run: Run, context: Context | None = None,
+                untrained: dict[str, float] | None = None) -> list[Verdict]:
     """All verdicts that a run's numbers allow.
 
     Args:
@@ -92,7 +93,7 @@ def verdicts_of(run: Run, context: Optional[Context] = None,
     return [one for one in found if one is not None]
 
 
-def loss_at_chance(run: Run, context: Context) -> Optional[Verdict]:
+def loss_at_chance(run: Run, context: Context) -> Verdict | None:
     """Whether the loss is still what a network that knows nothing has: ln A."""
     loss, active = run.curves.get('loss', []), run.curves.get('active_classes', [])
     num_active = context.num_active or (active[-1][1] if active else None)
@@ -115,7 +116,7 @@ def loss_at_chance(run: Run, context: Context) -> Optional[Verdict]:
                    f'{chance:.2f}, to {now:.2f}.', 'verdicts.md#the-loss-is-at-chance')
 
 
-def not_finite(run: Run) -> Optional[Verdict]:
+def not_finite(run: Run) -> Verdict | None:
     """Whether the loss stopped being a number."""
     loss = run.curves.get('loss', [])
     bad = [seen for seen, value in loss if not math.isfinite(value)]
@@ -126,7 +127,7 @@ def not_finite(run: Run) -> Optional[Verdict]:
                    'verdicts.md#the-loss-is-not-a-number')
 
 
-def collapsed(run: Run) -> Optional[Verdict]:
+def collapsed(run: Run) -> Verdict | None:
     """Whether features of all pictures are the same, or nearly on one line."""
     rank = run.curves.get('effective_rank', [])
     if len(rank) < LEAST_POINTS or not _tail(rank) < COLLAPSED:
@@ -137,7 +138,7 @@ def collapsed(run: Run) -> Optional[Verdict]:
                    'verdicts.md#features-collapse')
 
 
-def loader_bound(run: Run, context: Context) -> Optional[Verdict]:
+def loader_bound(run: Run, context: Context) -> Verdict | None:
     """Whether the network waits for pictures."""
     whole, loading = run.curves.get('time', []), run.curves.get('data_time', [])
     if len(whole) < LEAST_POINTS or len(loading) < LEAST_POINTS or not _tail(whole) > 0:
@@ -152,7 +153,7 @@ def loader_bound(run: Run, context: Context) -> Optional[Verdict]:
                    'verdicts.md#the-loader-is-the-bottleneck')
 
 
-def knn_falls(run: Run) -> Optional[Verdict]:
+def knn_falls(run: Run) -> Verdict | None:
     """Whether accuracy falls while the loss falls."""
     loss = run.curves.get('loss', [])
     for name, curve in sorted(run.curves.items()):
@@ -173,7 +174,7 @@ def knn_falls(run: Run) -> Optional[Verdict]:
     return None
 
 
-def not_above_start(run: Run, context: Context, untrained: Dict[str, float]) -> List[Verdict]:
+def not_above_start(run: Run, context: Context, untrained: dict[str, float]) -> list[Verdict]:
     """Whether accuracy is above that of the network before training."""
     found = []
     start, page = 'random weights', 'verdicts.md#not-above-random-weights'
@@ -198,7 +199,7 @@ def not_above_start(run: Run, context: Context, untrained: Dict[str, float]) -> 
     return found[:1]
 
 
-def returns_as_nothing(run: Run, context: Context) -> Optional[Verdict]:
+def returns_as_nothing(run: Run, context: Context) -> Verdict | None:
     """Whether weight decay shrinks class weights to nothing while they are outside the softmax."""
     staleness, rate = run.curves.get('row_staleness', []), run.curves.get('lr', [])
     if not staleness or not rate:
@@ -220,7 +221,7 @@ def _tail(curve: Curve) -> float:
     return sum(values) / len(values)
 
 
-def config_differences(configs: Sequence[Dict[str, Any]]) -> List[List[str]]:
+def config_differences(configs: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Values in which the configs of several runs differ.
 
     Args:
@@ -236,7 +237,7 @@ def config_differences(configs: Sequence[Dict[str, Any]]) -> List[List[str]]:
     return [row for row in rows if len(set(row[1:])) > 1]
 
 
-def _flatten(value: Any, prefix: str) -> Dict[str, str]:
+def _flatten(value: Any, prefix: str) -> dict[str, str]:
     if isinstance(value, dict) and value:
         return {key: text for name, one in value.items()
                 for key, text in _flatten(one, f'{prefix}.{name}' if prefix else str(name)).items()}

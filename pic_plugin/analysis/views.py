@@ -2,7 +2,7 @@
 """Augmented views of training images, out of the training's own loader and data preprocessor."""
 from __future__ import annotations
 
-from typing import Any, List, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,12 +23,12 @@ class Row(NamedTuple):
         name (str): File, or number in the data set.
     """
 
-    original: Optional[np.ndarray]
-    draws: List[List[np.ndarray]]
+    original: np.ndarray | None
+    draws: list[list[np.ndarray]]
     name: str
 
 
-def draw_views(runner: Runner, num_images: int, num_draws: int) -> List[Row]:
+def draw_views(runner: Runner, num_images: int, num_draws: int) -> list[Row]:
     """Augment images, evenly from the whole data set, several times each.
 
     Args:
@@ -81,7 +81,7 @@ def _is_rgb(preprocessor: Any) -> bool:
                         getattr(preprocessor, 'to_rgb', True)))
 
 
-def _original(dataset: Any, info: dict) -> Optional[np.ndarray]:
+def _original(dataset: Any, info: dict) -> np.ndarray | None:
     image = info.get('img')
     if image is None:
         transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
@@ -93,7 +93,7 @@ def _original(dataset: Any, info: dict) -> Optional[np.ndarray]:
     return image[..., ::-1] if image.shape[-1] == 3 else image  # mmcv loads BGR
 
 
-def views_figure(rows: List[Row]) -> Figure:
+def views_figure(rows: list[Row]) -> Figure:
     """A row for each image: the original, then its draws.
 
     Args:

@@ -6,7 +6,6 @@ import errno
 import os
 import weakref
 from pathlib import Path
-from typing import Set, Tuple
 
 import numpy as np
 
@@ -16,7 +15,7 @@ except ImportError:  # Windows: no lock
     fcntl = None  # type: ignore[assignment]
 
 #: Files that this process uses.
-_OPEN: Set[Tuple[int, int]] = set()
+_OPEN: set[tuple[int, int]] = set()
 
 
 class RecordFile:
@@ -149,5 +148,5 @@ def _remove(path: Path, file: int, owner: int) -> None:
         os.close(file)
 
 
-def _identity(status: os.stat_result) -> Tuple[int, int]:
+def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino

@@ -2,7 +2,8 @@
 """Refresh of returning rows: a class weight is turned to its image's present feature."""
 from __future__ import annotations
 
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch

@@ -2,13 +2,13 @@
 """The formats of stored rows: float32 as they are, or half the space."""
 from __future__ import annotations
 
-from typing import Dict, List, Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 
 DTYPES = ('float32', 'float16', 'bfloat16')
 
-Fields = Dict[str, np.ndarray]
+Fields = dict[str, np.ndarray]
 
 # The largest element of a float16 row is put below 2**15, one power of two under the type's end.
 _FLOAT16_EXPONENT = 15
@@ -44,10 +44,10 @@ class RowCodec:
         self.dtype = dtype
         self.squares = list(squares)
 
-    def fields(self, num_tensors: int, feat_dim: int) -> List[Tuple]:
+    def fields(self, num_tensors: int, feat_dim: int) -> list[tuple]:
         """Fields of a numpy record that holds an encoded row."""
         code = dict(float32='<f4', float16='<f2', bfloat16='<u2')[self.dtype]
-        fields: List[Tuple] = [('values', code, (num_tensors, feat_dim))]
+        fields: list[tuple] = [('values', code, (num_tensors, feat_dim))]
         if self.dtype == 'float16':
             fields.append(('exponents', '<i2', (num_tensors, )))
         return fields

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import mmap
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Iterator, Optional, Protocol, Sequence, Tuple, Union
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from .row_codec import RowCodec
 GROUP_ROWS = 4  # rows, about a page of them, that share a bit in the map of what was written
 ITERATION_ROWS = 16384  # rows looked at in one go by written(): 17 MB for d = 128
 
-Rows = Tuple[np.ndarray, np.ndarray, np.ndarray]
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class RowStore:
@@ -43,7 +44,7 @@ class RowStore:
                  num_rows: int,
                  num_tensors: int,
                  feat_dim: int,
-                 path: Optional[Union[str, Path]] = None,
+                 path: str | Path | None = None,
                  dtype: str = 'float32',
                  squares: Sequence[int] = ()) -> None:
         self.codec = RowCodec(dtype, squares)
@@ -76,7 +77,7 @@ class RowStore:
         groups = rows // GROUP_ROWS
         np.bitwise_or.at(self._written, groups // 8, (1 << (groups % 8)).astype(np.uint8))
 
-    def read(self, rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Look rows up.
 
         Args:

@@ -2,8 +2,6 @@
 """Slots of the head's parameter, and which process holds which where they are sharded."""
 from __future__ import annotations
 
-from typing import Optional
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,7 +28,7 @@ class Slots:
         shard (int): The part that this process holds.
     """
 
-    def __init__(self, num_slots: int, processes: Optional[Communicator] = None,
+    def __init__(self, num_slots: int, processes: Communicator | None = None,
                  sharded: bool = False) -> None:
         self.num_slots = num_slots
         self.processes = processes or Communicator()

@@ -6,7 +6,6 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
-from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from pic_plugin.datasets.walk import sort_out, why_hidden
 ENDINGS = ('.tar', '.zip')
 COMPRESSED = ('.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tar.xz', '.txz', '.tar.zst')
 
-Entry = Tuple[bytes, Tuple[int, ...]]
+Entry = tuple[bytes, tuple[int, ...]]
 
 
 def is_archive(path: str) -> bool:
@@ -49,8 +48,8 @@ def index_archive(path: str, endings: Iterable[str]) -> FileIndex:
                          'JPEG and PNG hardly lengthen.')
     is_zip = path.lower().endswith('.zip')
     state, report = file_state(path), FileReport()
-    names: List[bytes] = []
-    places: List[Tuple[int, ...]] = []
+    names: list[bytes] = []
+    places: list[tuple[int, ...]] = []
     try:
         for name, place in (_zip_entries if is_zip else _tar_entries)(path, report):
             if sort_out(name, endings, report, _hidden_folder(name)):
@@ -63,13 +62,13 @@ def index_archive(path: str, endings: Iterable[str]) -> FileIndex:
     table = np.array(places, dtype=np.int64).reshape(-1, len(columns))
     # By name, so that an archive that was packed anew is read in the same order.
     order = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
-    arrays: Dict[str, np.ndarray] = {
+    arrays: dict[str, np.ndarray] = {
         column: table[order, i] for i, column in enumerate(columns)}
     return FileIndex(NameList.of(names[i] for i in order), arrays,
                      dict(state=state, kind='zip' if is_zip else 'tar'), report)
 
 
-def _hidden_folder(name: bytes) -> Optional[str]:
+def _hidden_folder(name: bytes) -> str | None:
     return next((reason for reason in map(why_hidden, name.split(b'/')[:-1]) if reason), None)
 
 

@@ -10,7 +10,7 @@ import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Callable, Dict, List, NamedTuple, Tuple, Union
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -27,8 +27,8 @@ WHERE_TO_GET = (
 # The largest real file is a batch of the Python archive, 31 MB: whatever is far above is no CIFAR.
 MAX_FILE_BYTES = 64 * 2**20
 
-Files = Dict[str, bytes]
-Batch = Tuple[np.ndarray, np.ndarray]
+Files = dict[str, bytes]
+Batch = tuple[np.ndarray, np.ndarray]
 
 
 class Split(NamedTuple):
@@ -43,7 +43,7 @@ class Split(NamedTuple):
     labels: np.ndarray
 
 
-def read_cifar10(source: Union[str, Path], batch_size: int = 10000) -> dict[str, Split]:
+def read_cifar10(source: str | Path, batch_size: int = 10000) -> dict[str, Split]:
     """Read both splits into memory: 184 MB of pixels, twice that while reading.
 
     Args:
@@ -134,7 +134,7 @@ def _check_balance(split: str, labels: np.ndarray) -> None:
 class _Layout:
     title: str
     names: tuple[str, ...]
-    read: Callable[[Files, str], List[Batch]]
+    read: Callable[[Files, str], list[Batch]]
 
 
 def _find_layout(path: Path, files: Files) -> _Layout:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 from mmpretrain.registry import TRANSFORMS
@@ -58,8 +58,8 @@ class DecodeImage(LoadImageOrSkip):
     """
 
     def __init__(self, channels: int = 3, depth: str = 'uint8',
-                 value_range: Optional[Tuple[float, float]] = None, decoder: str = 'auto', *,
-                 backend_args: Optional[dict] = None) -> None:
+                 value_range: tuple[float, float] | None = None, decoder: str = 'auto', *,
+                 backend_args: dict | None = None) -> None:
         super().__init__(backend_args=backend_args)
         if depth not in DEPTHS:
             raise ValueError(f'depth {depth!r} is unknown: choose one of {DEPTHS}.')
@@ -75,7 +75,7 @@ class DecodeImage(LoadImageOrSkip):
         self.value_range = value_range
         self.decoder = choose_decoder(decoder)
 
-    def transform(self, results: dict) -> Optional[dict]:
+    def transform(self, results: dict) -> dict | None:
         """Load the image, or return None if it is broken."""
         decoded = self._load(results, None)
         if decoded is None:
@@ -85,8 +85,8 @@ class DecodeImage(LoadImageOrSkip):
         results['img_shape'] = results['ori_shape'] = decoded.full_size
         return results
 
-    def _load(self, results: dict, choose_reduction: Optional[ChooseReduction],
-              quick: bool = False) -> Optional[Decoded]:
+    def _load(self, results: dict, choose_reduction: ChooseReduction | None,
+              quick: bool = False) -> Decoded | None:
         """The image, perhaps at a fraction of its size; None if it is broken."""
         if 'img' in results:
             pixels = results['img']
@@ -157,16 +157,16 @@ class DecodeRandomCrop(DecodeImage):
         ValueError: If both or neither of ``size`` and ``crops`` are given, or out of range.
     """
 
-    def __init__(self, size: Any = None, scale: Tuple[float, float] = (0.2, 1.0),
-                 ratio: Tuple[float, float] = (3 / 4, 4 / 3),
-                 crops: Optional[Sequence[dict]] = None, quick: bool = True,
-                 cache: Optional[dict] = None, **kwargs: Any) -> None:
+    def __init__(self, size: Any = None, scale: tuple[float, float] = (0.2, 1.0),
+                 ratio: tuple[float, float] = (3 / 4, 4 / 3),
+                 crops: Sequence[dict] | None = None, quick: bool = True,
+                 cache: dict | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if (size is None) == (crops is None):
             raise ValueError('give size, or crops for several views.')
         self.several = crops is not None
         self.quick = quick
-        self.cache: Optional[WindowCache] = None
+        self.cache: WindowCache | None = None
         if cache is not None:
             settings = dict(cache)
             self.short_edge = settings.pop('short_edge', None)
@@ -180,12 +180,12 @@ class DecodeRandomCrop(DecodeImage):
         if not self.recipes:
             raise ValueError('crops is empty: give at least one.')
 
-    def transform(self, results: dict) -> Optional[dict]:
+    def transform(self, results: dict) -> dict | None:
         """Load the image and crop it, or return None if it is broken."""
-        boxes: List[Any] = []
-        sizes: List[Any] = [recipe.size for recipe in self.recipes]
+        boxes: list[Any] = []
+        sizes: list[Any] = [recipe.size for recipe in self.recipes]
 
-        def choose_reduction(full_size: Tuple[int, int]) -> int:
+        def choose_reduction(full_size: tuple[int, int]) -> int:
             boxes[:] = [draw_box(*full_size, recipe) for recipe in self.recipes]
             return reduction_for(boxes, sizes)
 
@@ -206,14 +206,14 @@ class DecodeRandomCrop(DecodeImage):
         results['ori_shape'] = full_size
         return results
 
-    def _load_through_cache(self, results: dict) -> Optional[Decoded]:
+    def _load_through_cache(self, results: dict) -> Decoded | None:
         """The image, no larger than the cache keeps it; None if it is broken."""
         assert self.cache is not None
         found = self.cache.get(results['sample_idx'])
         if found is not None:
             return Decoded(*found)
 
-        def choose_reduction(full_size: Tuple[int, int]) -> int:
+        def choose_reduction(full_size: tuple[int, int]) -> int:
             return next((reduction for reduction in REDUCTIONS
                          if min(full_size) >= reduction * self.short_edge), 1)
 
@@ -228,7 +228,7 @@ class DecodeRandomCrop(DecodeImage):
         return f'{super().__repr__()[:-1]}, crops={self.recipes})'
 
 
-def to_uint8(pixels: np.ndarray, value_range: Tuple[float, float]) -> np.ndarray:
+def to_uint8(pixels: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
     """Pixels of any type as uint8, with ``value_range`` (black, white) at 0 and 255."""
     low, high = value_range
     scaled = (pixels.astype(np.float32) - low) * (255 / (high - low))

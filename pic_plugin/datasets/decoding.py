@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from functools import cache
-from typing import Any, Callable, NamedTuple, Optional, Tuple
+from typing import Any, Callable, NamedTuple
 
 import cv2
 import numpy as np
@@ -40,11 +40,11 @@ class Decoded(NamedTuple):
     """
 
     pixels: np.ndarray
-    full_size: Tuple[int, int]
+    full_size: tuple[int, int]
 
 
 # Given the full size (height, width), how many times smaller the image may be: 1, 2, 4 or 8.
-ChooseReduction = Callable[[Tuple[int, int]], int]
+ChooseReduction = Callable[[tuple[int, int]], int]
 
 
 def choose_decoder(name: str) -> str:
@@ -67,7 +67,7 @@ def choose_decoder(name: str) -> str:
 
 
 def decode(content: bytes, channels: int = 3, decoder: str = 'cv2',
-           choose_reduction: Optional[ChooseReduction] = None, quick: bool = False) -> Decoded:
+           choose_reduction: ChooseReduction | None = None, quick: bool = False) -> Decoded:
     """Decode an image file.
 
     EXIF orientation is applied, as OpenCV and so mmcv do.
@@ -110,7 +110,7 @@ def decode(content: bytes, channels: int = 3, decoder: str = 'cv2',
 
 
 def _decode_jpeg(content: bytes, header: JpegHeader, channels: int, decoder: str,
-                 choose_reduction: Optional[ChooseReduction], quick: bool) -> Decoded:
+                 choose_reduction: ChooseReduction | None, quick: bool) -> Decoded:
     size = (header.height, header.width)
     full_size = size[::-1] if header.orientation > 4 else size
     reduction = 1 if choose_reduction is None else choose_reduction(full_size)
@@ -144,7 +144,7 @@ def _orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def _checked(pixels: Optional[np.ndarray], channels: int) -> Decoded:
+def _checked(pixels: np.ndarray | None, channels: int) -> Decoded:
     if pixels is None:
         raise ValueError('not an image that the decoder knows')
     if pixels.ndim == 2:
@@ -159,7 +159,7 @@ def _checked(pixels: Optional[np.ndarray], channels: int) -> Decoded:
     return Decoded(pixels, pixels.shape[:2])
 
 
-def _with_channels(pixels: Optional[np.ndarray], channels: int) -> Optional[np.ndarray]:
+def _with_channels(pixels: np.ndarray | None, channels: int) -> np.ndarray | None:
     """Grey (H, W) as (H, W, 3), or BGR (H, W, 3) as grey; anything else as it is."""
     if pixels is not None and pixels.ndim == 2 and channels == 3:
         return pixels[..., None].repeat(3, axis=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Dict, List
+from typing import Any
 
 import numpy as np
 
@@ -43,9 +43,9 @@ def first_copies(sizes: np.ndarray, part_of: Callable[[int], bytes],
     return copies
 
 
-def _groups(values: Sequence[Any], numbers: Sequence[int]) -> List[List[int]]:
+def _groups(values: Sequence[Any], numbers: Sequence[int]) -> list[list[int]]:
     """Numbers with equal values, two or more each; None equals nothing."""
-    found: Dict[Any, List[int]] = {}
+    found: dict[Any, list[int]] = {}
     for value, number in zip(values, numbers):
         if value is not None:
             found.setdefault(value, []).append(number)

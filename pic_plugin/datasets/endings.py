@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Dict, Optional, Tuple
 
 # What every build of OpenCV decodes.
 PLAIN = ('.bmp', '.dib', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm',
@@ -15,7 +14,7 @@ INSTALL_HEIF = "pip install 'pic_plugin[heif]'"
 _CONVERT = 'convert them to PNG or JPEG'
 
 # Pictures that are not read, and what to do about it.
-_NOT_READ: Dict[str, str] = {
+_NOT_READ: dict[str, str] = {
     **dict.fromkeys(HEIF, f'needs `{INSTALL_HEIF}`'),
     **dict.fromkeys(AVIF, f'needs `{INSTALL_HEIF}`'),
     **dict.fromkeys(('.dcm', '.dicom'), 'DICOM: write its pixels as 16-bit PNG or TIFF'),
@@ -48,12 +47,12 @@ def has_avif() -> bool:
     return 'avif' in features.get_supported_modules()
 
 
-def readable_endings() -> Tuple[str, ...]:
+def readable_endings() -> tuple[str, ...]:
     """Endings of files that are read here and now, in lower case, each with its point."""
     return (*PLAIN, *(AVIF if has_avif() else ()), *(HEIF if has_heif() else ()))
 
 
-def why_not_read(ending: str) -> Optional[str]:
+def why_not_read(ending: str) -> str | None:
     """What to do about a file whose ending is not read; None if it is no picture at all."""
     return _NOT_READ.get(ending)
 

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Dict, Optional, Union
+from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
@@ -34,10 +34,10 @@ class FileIndex:
         report (FileReport): What was found and left out.
     """
 
-    def __init__(self, names: NameList, arrays: Dict[str, np.ndarray], meta: Dict[str, Any],
+    def __init__(self, names: NameList, arrays: dict[str, np.ndarray], meta: dict[str, Any],
                  report: FileReport) -> None:
         self.names, self.arrays, self.meta, self.report = names, arrays, meta, report
-        self._folder: Optional[str] = None  # where it is kept
+        self._folder: str | None = None  # where it is kept
 
     def save(self, folder: Path) -> None:
         """Write all of it to a new folder."""
@@ -49,7 +49,7 @@ class FileIndex:
             arrays=sorted(self.arrays), meta=self.meta, report=self.report.to_json())))
 
     @classmethod
-    def load(cls, folder: Union[str, Path]) -> FileIndex:
+    def load(cls, folder: str | Path) -> FileIndex:
         """Map what :meth:`save` wrote; nothing is read before it is used."""
         folder = Path(folder)
         state = json.loads((folder / 'index.json').read_text())
@@ -78,13 +78,13 @@ class IndexStore:
             ``pic_plugin`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
     """
 
-    def __init__(self, folder: Union[str, Path, None] = None) -> None:
+    def __init__(self, folder: str | Path | None = None) -> None:
         chosen = folder or os.environ.get('PIC_PLUGIN_CACHE') or os.path.join(
             os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'pic_plugin')
         self.folder = Path(os.path.expanduser(chosen)) / 'indices'
 
     def get(self, place: Any, make: Callable[[], FileIndex],
-            is_current: Callable[[Dict[str, Any]], bool], smallest: int = MIN_KEPT) -> FileIndex:
+            is_current: Callable[[dict[str, Any]], bool], smallest: int = MIN_KEPT) -> FileIndex:
         """The index of a place: the one that is kept if it still holds, else a new one.
 
         Args:
@@ -131,7 +131,7 @@ class IndexStore:
         return FileIndex.load(final)  # mapped, so that workers share it
 
 
-def file_state(path: Union[str, bytes, os.PathLike]) -> list:
+def file_state(path: str | bytes | os.PathLike) -> list:
     """Size in bytes and time of modification in nanoseconds: another state is another content."""
     status = os.stat(path)
     return [status.st_size, status.st_mtime_ns]

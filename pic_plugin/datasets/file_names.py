@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from typing import List, Union
 
 import numpy as np
 
 CHUNK = 65536  # names joined at a time
 
 
-def printable(name: Union[str, bytes, os.PathLike]) -> str:
+def printable(name: str | bytes | os.PathLike) -> str:
     r"""A name for logs and figures: bytes that are not UTF-8 as ``\xe9``.
 
     Python stands such bytes in a str for by surrogates, which no stream and no font takes.
@@ -46,9 +45,9 @@ class NameList:
     @classmethod
     def of(cls, names: Iterable[bytes]) -> NameList:
         """Gather names from anything that yields them."""
-        parts: List[bytes] = []
-        lengths: List[np.ndarray] = []
-        chunk: List[bytes] = []
+        parts: list[bytes] = []
+        lengths: list[np.ndarray] = []
+        chunk: list[bytes] = []
 
         def close() -> None:
             parts.append(b''.join(chunk))

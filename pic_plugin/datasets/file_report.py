@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Dict, List
+from typing import Any
 
 from pic_plugin.datasets.file_names import printable
 
@@ -23,8 +23,8 @@ class FileReport:
     def __init__(self) -> None:
         self.read: Counter = Counter()
         self.left_out: Counter = Counter()
-        self.examples: Dict[str, List[str]] = {}
-        self.notes: List[str] = []
+        self.examples: dict[str, list[str]] = {}
+        self.notes: list[str] = []
 
     def leave_out(self, reason: str, name: bytes, count: int = 1) -> None:
         """Note that something is not read."""
@@ -47,13 +47,13 @@ class FileReport:
         """Things that were left out."""
         return sum(self.left_out.values())
 
-    def to_json(self) -> Dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Plain containers."""
         return dict(read=dict(self.read), left_out=dict(self.left_out), examples=self.examples,
                     notes=self.notes)
 
     @classmethod
-    def from_json(cls, state: Dict[str, Any]) -> FileReport:
+    def from_json(cls, state: dict[str, Any]) -> FileReport:
         """The opposite of :meth:`to_json`."""
         report = cls()
         report.read.update(state['read'])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from typing import Dict, List, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def tell_apart(parts: Sequence[PartNames]) -> np.ndarray:
             own[:] = _with_label(own, part.label)
     unnamed = [i for i, part in enumerate(parts) if not part.named]
     # Of an image that one folder lists twice, be it in two lists, there is one.
-    by_label: Dict[str, List[np.ndarray]] = {}
+    by_label: dict[str, list[np.ndarray]] = {}
     for i in unnamed:
         by_label.setdefault(os.path.normpath(parts[i].label), []).append(hashes[i])
     once = [np.unique(np.concatenate(own)) for own in by_label.values()]
@@ -64,7 +64,7 @@ def tell_apart(parts: Sequence[PartNames]) -> np.ndarray:
     return np.concatenate(hashes)
 
 
-def short_labels(paths: Sequence[str]) -> List[str]:
+def short_labels(paths: Sequence[str]) -> list[str]:
     """The last folders of each path, as few as tell all of them apart."""
     pieces = [[piece for piece in os.path.normpath(path).split(os.sep) if piece] for path in paths]
     longest = max(map(len, pieces), default=0)

@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any
 
 import numpy as np
 from mmpretrain.datasets import BaseDataset
@@ -82,18 +82,18 @@ class ImageFiles(BaseDataset):
 
     def __init__(self,
                  data_root: Roots = '',
-                 ann_file: Union[str, Sequence[str]] = '',
-                 data_prefix: Union[str, dict] = '',
+                 ann_file: str | Sequence[str] = '',
+                 data_prefix: str | dict = '',
                  with_label: bool = False,
-                 extensions: Optional[Sequence[str]] = None,
-                 path_column: Optional[str] = None,
-                 label_column: Optional[str] = None,
-                 instance_key: Optional[dict] = None,
-                 duplicates: Optional[str] = None,
-                 backend_args: Optional[dict] = None,
-                 cache_dir: Optional[str] = None,
+                 extensions: Sequence[str] | None = None,
+                 path_column: str | None = None,
+                 label_column: str | None = None,
+                 instance_key: dict | None = None,
+                 duplicates: str | None = None,
+                 backend_args: dict | None = None,
+                 cache_dir: str | None = None,
                  pipeline: Sequence[Any] = (),
-                 metainfo: Optional[dict] = None,
+                 metainfo: dict | None = None,
                  **kwargs: Any) -> None:
         if duplicates is not None and duplicates not in SEARCHES:
             raise ValueError(f'duplicates={duplicates!r} is unknown: choose one of {SEARCHES}.')
@@ -133,12 +133,12 @@ class ImageFiles(BaseDataset):
             self.table, self.instance_key, self.duplicates, self._store)
         self.report.notes += notes
         # Which class each item is of; None for all of them, in their order.
-        self._items: Optional[np.ndarray] = None
+        self._items: np.ndarray | None = None
         self._fully_initialized = True
         if self._indices is not None:
             self.get_subset_(self._indices)
 
-    def _open_parts(self) -> List[Part]:
+    def _open_parts(self) -> list[Part]:
         lists = [file for file in self.lists if file]
         if lists:
             root = os.path.join(os.path.expanduser(str(self.roots or '')), self.prefix)
@@ -196,7 +196,7 @@ class ImageFiles(BaseDataset):
         return idx if self._items is None else int(self._items[idx])
 
     def _info(self, image: int, idx: int) -> dict:
-        info: Dict[str, Any] = dict(img_path=self.table.path(image), sample_idx=idx)
+        info: dict[str, Any] = dict(img_path=self.table.path(image), sample_idx=idx)
         if self._labels is not None:
             info['gt_label'] = int(self._labels[image])
         if self.backend_args is not None:
@@ -207,7 +207,7 @@ class ImageFiles(BaseDataset):
         """(len,) labels."""
         return np.array([self.get_data_info(i)['gt_label'] for i in range(len(self))])
 
-    def instance_of_items(self) -> Optional[np.ndarray]:
+    def instance_of_items(self) -> np.ndarray | None:
         """(len,) int64: equal for items of one class; None if all differ."""
         self.full_init()
         return self._items
@@ -217,7 +217,7 @@ class ImageFiles(BaseDataset):
         self.full_init()
         return self._identities if self._items is None else self._identities[self._items]
 
-    def get_subset_(self, indices: Union[Sequence[int], int]) -> None:
+    def get_subset_(self, indices: Sequence[int] | int) -> None:
         """Keep some items: the first (or, negative, last) ones, or those at ``indices``."""
         length = len(self)
         if isinstance(indices, (int, np.integer)):
@@ -228,14 +228,14 @@ class ImageFiles(BaseDataset):
             chosen = np.arange(length)[np.asarray(indices, dtype=np.int64)]
         self._items = chosen if self._items is None else self._items[chosen]
 
-    def get_subset(self, indices: Union[Sequence[int], int]) -> ImageFiles:
+    def get_subset(self, indices: Sequence[int] | int) -> ImageFiles:
         """A data set of some of the items; names are shared with this one."""
         subset = copy.copy(self)
         subset.pipeline = copy.deepcopy(self.pipeline)
         subset.get_subset_(indices)
         return subset
 
-    def extra_repr(self) -> List[str]:
+    def extra_repr(self) -> list[str]:
         """The extra lines of ``repr``."""
         return str(self.report).splitlines()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import cv2
 import numpy as np
@@ -57,12 +57,12 @@ class ImageGrid(BaseDataset):
     def __init__(self,
                  img_file: str,
                  tile_size: int = 32,
-                 classes: Optional[Sequence[str]] = None,
-                 num_images: Optional[int] = None,
+                 classes: Sequence[str] | None = None,
+                 num_images: int | None = None,
                  with_label: bool = True,
                  pipeline: Sequence[Any] = (),
                  data_root: str = '',
-                 metainfo: Optional[dict] = None,
+                 metainfo: dict | None = None,
                  **kwargs: Any) -> None:
         if tile_size < 1:
             raise ValueError(f'tile_size must be at least 1 pixel, not {tile_size}.')
@@ -130,7 +130,7 @@ def _cut(path: Path, side: int) -> np.ndarray:
     """(N, side, side, 3) uint8, BGR: the tiles of a picture, row by row."""
     content = np.fromfile(path, dtype=np.uint8)
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    picture: Optional[np.ndarray] = cv2.imdecode(content, flags) if content.size else None
+    picture: np.ndarray | None = cv2.imdecode(content, flags) if content.size else None
     if picture is None:
         raise ValueError(f'{path} ({content.size} bytes) is not a picture that OpenCV can decode: '
                          'copy it again.')

@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +20,11 @@ PATH_COLUMNS = ('img_path', 'path', 'file', 'filename', 'file_name', 'image', 'f
 LABEL_COLUMNS = ('gt_label', 'label', 'class')
 ENDINGS = ('.txt', '.lst', '.csv', '.tsv', '.jsonl', '.ndjson')
 
-Row = Dict[str, Any]
+Row = dict[str, Any]
 
 
-def read_list(content: bytes, file: str, path_column: Optional[str] = None,
-              label_column: Optional[str] = None, key_column: Optional[str] = None,
+def read_list(content: bytes, file: str, path_column: str | None = None,
+              label_column: str | None = None, key_column: str | None = None,
               with_label: bool = False) -> FileIndex:
     """Read a list of images.
 
@@ -63,9 +63,9 @@ def read_list(content: bytes, file: str, path_column: Optional[str] = None,
     rows = _labelled_lines(content, file) if not named else (
         _json_rows(content, file) if ending in ('.jsonl', '.ndjson') else
         _csv_rows(content, '\t' if ending == '.tsv' else ','))
-    names: List[bytes] = []
-    labels: List[Any] = []
-    keys: List[bytes] = []
+    names: list[bytes] = []
+    labels: list[Any] = []
+    keys: list[bytes] = []
     for number, row in enumerate(rows, 1):
         if number == 1 and named:
             path_column = _column(row, path_column, PATH_COLUMNS, 'path_column', file)
@@ -85,9 +85,9 @@ def read_list(content: bytes, file: str, path_column: Optional[str] = None,
     return _index(NameList.of(names), arrays, labels, with_label or label_column is not None)
 
 
-def _index(names: NameList, arrays: Dict[str, np.ndarray], labels: Optional[List[Any]],
+def _index(names: NameList, arrays: dict[str, np.ndarray], labels: list[Any] | None,
            with_label: bool) -> FileIndex:
-    meta: Dict[str, Any] = dict(classes=None)
+    meta: dict[str, Any] = dict(classes=None)
     if with_label and labels is not None:
         arrays['label'], meta['classes'] = _number_labels(labels)
     report = FileReport()
@@ -95,7 +95,7 @@ def _index(names: NameList, arrays: Dict[str, np.ndarray], labels: Optional[List
     return FileIndex(names, arrays, meta, report)
 
 
-def _number_labels(labels: Sequence[Any]) -> Tuple[np.ndarray, Optional[List[str]]]:
+def _number_labels(labels: Sequence[Any]) -> tuple[np.ndarray, list[str] | None]:
     """Labels as numbers: whole numbers as they are, names by their order."""
     try:
         return np.array([int(label) for label in labels], dtype=np.int32), None
@@ -145,7 +145,7 @@ def _json_rows(content: bytes, file: str) -> Iterator[Row]:
         yield row
 
 
-def _column(row: Row, wanted: Optional[str], usual: Sequence[str], option: str, file: str) -> str:
+def _column(row: Row, wanted: str | None, usual: Sequence[str], option: str, file: str) -> str:
     choices = [wanted] if wanted is not None else usual
     found = next((name for name in choices if name in row), None)
     if found is None:

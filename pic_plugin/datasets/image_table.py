@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import List, Optional, Tuple
 
 import numpy as np
 
@@ -33,7 +32,7 @@ class ImageTable:
         more = f' and {len(self.parts) - NUM_NAMED} more' if len(self.parts) > NUM_NAMED else ''
         return ', '.join(printable(part.root) for part in self.parts[:NUM_NAMED]) + more
 
-    def place(self, image: int) -> Tuple[Part, int]:
+    def place(self, image: int) -> tuple[Part, int]:
         """The place that an image is in, and its number there."""
         number = int(np.searchsorted(self._ends, image, side='right'))
         return self.parts[number], image - (int(self._ends[number - 1]) if number else 0)
@@ -48,21 +47,21 @@ class ImageTable:
         part, local = self.place(image)
         return printable(part.files.names[local])
 
-    def names(self) -> Iterator[Tuple[bytes, str]]:
+    def names(self) -> Iterator[tuple[bytes, str]]:
         """Path below the place, and path for a loader, of each image."""
         for part in self.parts:
             for local, name in enumerate(part.files.names):
                 yield name, part.path(local)
 
-    def column(self, name: str) -> Optional[np.ndarray]:
+    def column(self, name: str) -> np.ndarray | None:
         """(N,) entries of all places; None if one of them has no such entry."""
         columns = [part.files.arrays[name] for part in self.parts if name in part.files.arrays]
         if len(columns) < len(self.parts):
             return None
         return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
-    def labels(self, by_folder: bool, classes: Optional[Sequence[str]]
-               ) -> Tuple[Optional[np.ndarray], Optional[Sequence[str]]]:
+    def labels(self, by_folder: bool, classes: Sequence[str] | None
+               ) -> tuple[np.ndarray | None, Sequence[str] | None]:
         """Labels from lists and tables or, without them, from folders.
 
         Args:
@@ -84,7 +83,7 @@ class ImageTable:
         if any('label' in part.files.arrays for part in self.parts):
             raise ValueError(f'the labels of {self} are not of the same classes: let all lists '
                              'name them by the same numbers, or by names that all of them have.')
-        folders: List[str] = []
+        folders: list[str] = []
         for part in self.parts:
             for name in part.files.names:
                 folder, slash, _ = name.partition(b'/')

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,13 +69,13 @@ class InstanceKey(NamedTuple):
         similarity (float): Least ``similarity`` of pairs that count.
     """
 
-    column: Optional[str] = None
-    pattern: Optional[str] = None
-    duplicates: Optional[str] = None
+    column: str | None = None
+    pattern: str | None = None
+    duplicates: str | None = None
     similarity: float = 0.0
 
     @classmethod
-    def of(cls, value: Any) -> Optional[InstanceKey]:
+    def of(cls, value: Any) -> InstanceKey | None:
         """From the config's ``instance_key``.
 
         Raises:
@@ -83,7 +83,7 @@ class InstanceKey(NamedTuple):
         """
         if value is None:
             return None
-        options: Dict[str, Any] = {} if not isinstance(value, Mapping) else {
+        options: dict[str, Any] = {} if not isinstance(value, Mapping) else {
             name: part for name, part in value.items() if name != '_scope_'}
         chosen = [name for name in ('column', 'pattern', 'duplicates') if options.get(name)]
         if len(chosen) != 1 or set(options) - set(cls._fields) or (
@@ -101,7 +101,7 @@ class InstanceKey(NamedTuple):
         return cls(**options)
 
 
-def keys_by_pattern(names: Iterable[bytes], pattern: str) -> Tuple[np.ndarray, int]:
+def keys_by_pattern(names: Iterable[bytes], pattern: str) -> tuple[np.ndarray, int]:
     """Hash of each name's key, and how many names do not match: each of them is its own class.
 
     Args:
@@ -135,12 +135,12 @@ class Pairs(NamedTuple):
         unknown (list[str]): Names in the file that the data set does not have.
     """
 
-    first: List[int]
-    second: List[int]
-    unknown: List[str]
+    first: list[int]
+    second: list[int]
+    unknown: list[str]
 
 
-def read_pairs(file: Union[str, Path], similarity: float, places: Mapping[bytes, int]) -> Pairs:
+def read_pairs(file: str | Path, similarity: float, places: Mapping[bytes, int]) -> Pairs:
     """Pairs of images that ``neighbours`` found.
 
     Args:
@@ -185,7 +185,7 @@ def join(same: np.ndarray, first: Iterable[int], second: Iterable[int]) -> np.nd
         np.ndarray: (N,) int64, equal for images of one class.
     """
     _, same = np.unique(same, return_inverse=True)
-    parent: Dict[int, int] = {}
+    parent: dict[int, int] = {}
 
     def root(number: int) -> int:
         while parent.get(number, number) != number:

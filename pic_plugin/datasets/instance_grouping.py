@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, List, NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.dist import is_main_process
@@ -35,12 +35,12 @@ class Grouping(NamedTuple):
         notes (list[str]): What is to be said of it, a sentence each.
     """
 
-    classes: Optional[InstanceClasses]
+    classes: InstanceClasses | None
     identities: np.ndarray
-    notes: List[str]
+    notes: list[str]
 
 
-def group_images(table: ImageTable, key: Optional[InstanceKey], duplicates: Optional[str],
+def group_images(table: ImageTable, key: InstanceKey | None, duplicates: str | None,
                  store: IndexStore) -> Grouping:
     """Number the instance classes of a data set.
 
@@ -53,7 +53,7 @@ def group_images(table: ImageTable, key: Optional[InstanceKey], duplicates: Opti
     Raises:
         ValueError: If the key or the copies cannot be had from these places.
     """
-    notes: List[str] = []
+    notes: list[str] = []
     # By these images are known for good, and those with one of them are one class.
     identities = tell_apart(
         [PartNames(part.files.arrays['hash'], part.label, part.named) for part in table.parts])
@@ -91,7 +91,7 @@ def group_images(table: ImageTable, key: Optional[InstanceKey], duplicates: Opti
     return Grouping(classes, np.asarray(identities)[classes.firsts], notes)
 
 
-def _keys_by_pattern(table: ImageTable, pattern: str, notes: List[str]) -> np.ndarray:
+def _keys_by_pattern(table: ImageTable, pattern: str, notes: list[str]) -> np.ndarray:
     found = [keys_by_pattern(part.files.names, pattern) for part in table.parts]
     missed = sum(number for _, number in found)
     if missed == table.num_images:
@@ -105,9 +105,9 @@ def _keys_by_pattern(table: ImageTable, pattern: str, notes: List[str]) -> np.nd
 
 
 def _join_pairs(table: ImageTable, same: np.ndarray, key: InstanceKey,
-                notes: List[str]) -> np.ndarray:
+                notes: list[str]) -> np.ndarray:
     assert key.duplicates is not None, 'checked by the caller'
-    places: Dict[bytes, int] = {}
+    places: dict[bytes, int] = {}
     for image, (name, path) in enumerate(table.names()):
         # Tools name files of a folder by the path below it, those of a config by all of it.
         places.setdefault(name, image)
@@ -123,8 +123,8 @@ def _join_pairs(table: ImageTable, same: np.ndarray, key: InstanceKey,
     return join(same, pairs.first, pairs.second)
 
 
-def _copies(table: ImageTable, wanted: Optional[str], store: IndexStore,
-            notes: List[str]) -> Optional[np.ndarray]:
+def _copies(table: ImageTable, wanted: str | None, store: IndexStore,
+            notes: list[str]) -> np.ndarray | None:
     """(N,) first image with the same bytes; None if they were not looked for."""
     kinds = {part.kind for part in table.parts}
     if wanted == 'merge' and kinds & {'lmdb', 'rows', 'remote'}:

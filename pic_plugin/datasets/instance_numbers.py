@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Sequence
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 import mmengine.dataset
 import numpy as np
@@ -32,10 +32,10 @@ class GiveInstanceId:
             they follow ``offset``.
     """
 
-    def __init__(self, offset: int, table: Optional[np.ndarray] = None) -> None:
+    def __init__(self, offset: int, table: np.ndarray | None = None) -> None:
         self.offset, self.table = offset, table
 
-    def __call__(self, results: dict) -> Optional[dict]:
+    def __call__(self, results: dict) -> dict | None:
         """Set ``sample_idx``, or return None for an image that is none of the training's.
 
         The latter comes where a data set replaces a broken image by any other one, of which a
@@ -63,9 +63,9 @@ class Instances(NamedTuple):
     """
 
     num_instances: int
-    ids: Optional[np.ndarray]
-    leaves: List[Any]
-    firsts: List[Tuple[np.ndarray, np.ndarray]]
+    ids: np.ndarray | None
+    leaves: list[Any]
+    firsts: list[tuple[np.ndarray, np.ndarray]]
     renumbered: bool
 
 
@@ -90,7 +90,7 @@ def number_instances(dataset: Any) -> Instances:
     if len(dataset) == 0:
         raise ValueError('the training data set is empty: check data_root, data_prefix and the '
                          'extensions of the images.')
-    leaves: List[Any] = []
+    leaves: list[Any] = []
     layout = _layout(dataset, leaves)
     if layout is None:
         result = _number_plain(dataset)
@@ -113,7 +113,7 @@ def _number_plain(dataset: Any) -> Instances:
     return _number([dataset], np.zeros(len(dataset), np.int32), places)
 
 
-def _layout(dataset: Any, leaves: List[Any]) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+def _layout(dataset: Any, leaves: list[Any]) -> tuple[np.ndarray, np.ndarray] | None:
     """(len,) number of the innermost data set, and place in it; None if it is innermost itself."""
     if isinstance(dataset, torch.utils.data.ConcatDataset):
         parts = [_places(part, leaves) for part in dataset.datasets]
@@ -135,7 +135,7 @@ def _layout(dataset: Any, leaves: List[Any]) -> Optional[Tuple[np.ndarray, np.nd
     return None
 
 
-def _places(dataset: Any, leaves: List[Any]) -> Tuple[np.ndarray, np.ndarray]:
+def _places(dataset: Any, leaves: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     layout = _layout(dataset, leaves)
     if layout is not None:
         return layout
@@ -165,7 +165,7 @@ def _probe(dataset: Any) -> None:
                 'sample_idx=i.')
 
 
-def _number(leaves: List[Any], leaf: np.ndarray, place: np.ndarray) -> Instances:
+def _number(leaves: list[Any], leaf: np.ndarray, place: np.ndarray) -> Instances:
     lengths = [len(one) for one in leaves]
     ends = np.cumsum(lengths)
     offsets = ends - lengths
@@ -200,7 +200,7 @@ def _number(leaves: List[Any], leaf: np.ndarray, place: np.ndarray) -> Instances
     return Instances(len(values), table[images], leaves, firsts, renumbered)
 
 
-def _same_items(dataset: Any) -> Optional[np.ndarray]:
+def _same_items(dataset: Any) -> np.ndarray | None:
     """(len,) int64, equal for places that show one image; None if all differ, as usual."""
     if hasattr(dataset, 'instance_of_items'):
         items = dataset.instance_of_items()
@@ -217,7 +217,7 @@ def _same_items(dataset: Any) -> Optional[np.ndarray]:
 def _same_files(leaves: Sequence[Any], lengths: Sequence[int]) -> np.ndarray:
     """(N,) int64 first image of all innermost data sets that is the same file."""
     first = np.arange(sum(lengths))
-    where: Dict[int, int] = {}
+    where: dict[int, int] = {}
     number = 0
     for leaf, length in zip(leaves, lengths):
         infos = (leaf.get_data_info(i) for i in range(length)) if hasattr(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 # Start of frame: baseline, progressive and the rest, without DHT, JPG and DAC in between.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -20,7 +20,7 @@ class JpegHeader(NamedTuple):
     orientation: int
 
 
-def read_jpeg_header(content: bytes) -> Optional[JpegHeader]:
+def read_jpeg_header(content: bytes) -> JpegHeader | None:
     """Read the segments before the image data; nothing is decoded.
 
     Args:

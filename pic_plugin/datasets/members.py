@@ -14,7 +14,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Dict, Optional, Tuple
+from typing import Any
 
 from mmengine import fileio
 from mmengine.fileio import BaseStorageBackend, register_backend
@@ -57,7 +57,7 @@ def member_path(kind: str, archive: str, name: str, *numbers: int) -> str:
     return f'{PREFIX}://{archive}!/{name}?{tail}'
 
 
-def split_member_path(path: str) -> Tuple[str, str, str, Tuple[int, ...]]:
+def split_member_path(path: str) -> tuple[str, str, str, tuple[int, ...]]:
     """Kind, archive, name and numbers of a member's path."""
     body, _, tail = path[len(PREFIX) + 3:].rpartition('?')
     kind, length, *numbers = tail.split('+')
@@ -129,7 +129,7 @@ def _read_rows(archive: str, name: str, row: int) -> bytes:
     return row_bytes(opened(archive, open_rows), column, row)
 
 
-READERS: Dict[str, Callable[..., bytes]] = dict(
+READERS: dict[str, Callable[..., bytes]] = dict(
     tar=_read_tar, zip=_read_zip, lmdb=_read_lmdb, rows=_read_rows)
 
 
@@ -151,7 +151,7 @@ class MemberBackend(BaseStorageBackend):
         return self.get(filepath).decode(encoding)
 
 
-def read_bytes(results: dict, backend_args: Optional[dict] = None) -> bytes:
+def read_bytes(results: dict, backend_args: dict | None = None) -> bytes:
     """The encoded picture of a data info.
 
     Args:

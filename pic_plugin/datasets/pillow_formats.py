@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from typing import Optional
 
 import numpy as np
 
@@ -16,7 +15,7 @@ def is_heif(content: bytes) -> bool:
         b'heic', b'heix', b'heim', b'heis', b'hevc', b'mif1', b'msf1', b'avif', b'avis')
 
 
-def decode_heif(content: bytes) -> Optional[np.ndarray]:
+def decode_heif(content: bytes) -> np.ndarray | None:
     """Decode a picture of the HEIF family, turned upright.
 
     Args:

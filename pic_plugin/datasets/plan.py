@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, List
+from typing import Any
 
 from mmengine.dist import is_main_process
 from mmpretrain.datasets import CustomDataset
@@ -13,7 +13,7 @@ from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.datasets.walk import walk
 
 
-def describe_data(dataset: Any) -> List[str]:
+def describe_data(dataset: Any) -> list[str]:
     """Lines on what was read, what was left out and what is one class.
 
     Args:
@@ -39,7 +39,7 @@ def describe_data(dataset: Any) -> List[str]:
     return lines
 
 
-def _describe_folder(dataset: CustomDataset) -> List[str]:
+def _describe_folder(dataset: CustomDataset) -> list[str]:
     """What mmpretrain's data set of a folder leaves out without a word, and what it takes in."""
     folder = dataset.img_prefix.rstrip('/')
     if not os.path.isdir(folder):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Union
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ from pic_plugin.datasets.cifar10_archive import CLASSES, Split, read_cifar10
 IMAGES_PER_UPDATE = 500
 
 
-def prepare_cifar10(source: Union[str, Path], out: Union[str, Path],
+def prepare_cifar10(source: str | Path, out: str | Path,
                     batch_size: int = 10000) -> bool:
     """Write both splits below ``out``, or find them there.
 

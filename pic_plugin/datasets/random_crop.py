@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Sequence, Tuple, Union
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -38,9 +39,9 @@ class CropRecipe:
         ValueError: If a setting is out of range.
     """
 
-    size: Union[int, Sequence[int]]
-    scale: Tuple[float, float] = (0.2, 1.0)
-    ratio: Tuple[float, float] = (3 / 4, 4 / 3)
+    size: int | Sequence[int]
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
     num_views: int = 1
 
     def __post_init__(self) -> None:
@@ -79,7 +80,7 @@ def draw_box(height: int, width: int, recipe: CropRecipe) -> Box:
     return Box((height - h) // 2, (width - w) // 2, h, w)
 
 
-def reduction_for(boxes: Sequence[Box], sizes: Sequence[Tuple[int, int]]) -> int:
+def reduction_for(boxes: Sequence[Box], sizes: Sequence[tuple[int, int]]) -> int:
     """How many times smaller an image may be decoded for all crops to be no smaller than wanted.
 
     Returns:
@@ -92,8 +93,8 @@ def reduction_for(boxes: Sequence[Box], sizes: Sequence[Tuple[int, int]]) -> int
     return 1
 
 
-def crop_and_resize(pixels: np.ndarray, box: Box, full_size: Tuple[int, int],
-                    size: Tuple[int, int]) -> np.ndarray:
+def crop_and_resize(pixels: np.ndarray, box: Box, full_size: tuple[int, int],
+                    size: tuple[int, int]) -> np.ndarray:
     """Cut out a crop and scale it.
 
     Bilinear, with the filter widened where the image shrinks, as Pillow does and torchvision with
@@ -133,7 +134,7 @@ def shrink_to(pixels: np.ndarray, short_edge: int) -> np.ndarray:
     return shrunk if shrunk.ndim == 3 else shrunk[..., None]
 
 
-def _scaled(start: int, length: int, full: int, now: int) -> Tuple[int, int]:
+def _scaled(start: int, length: int, full: int, now: int) -> tuple[int, int]:
     """Start and end of an interval in an image of side ``now`` in place of ``full``."""
     if now == full:
         return start, start + length

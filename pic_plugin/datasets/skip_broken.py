@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any, List, Tuple
+from typing import Any
 
 from mmengine.logging import print_log
 
@@ -26,11 +26,11 @@ class SkipBroken:
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
 
-    def __call__(self, indices: Sequence[int]) -> List[Any]:
+    def __call__(self, indices: Sequence[int]) -> list[Any]:
         """The samples of a batch, by torch's ``__getitems__`` protocol."""
         return [self._load(*self._part(int(index))) for index in indices]
 
-    def _part(self, index: int) -> Tuple[Any, int]:
+    def _part(self, index: int) -> tuple[Any, int]:
         """The data set that a sample is of, and its place there."""
         ends = getattr(self.dataset, 'cumulative_sizes', None)  # of a ConcatDataset
         if ends is None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import operator
-from typing import Any, Dict, Iterator, List, Optional, Sized, Tuple
+from collections.abc import Iterator, Sized
+from typing import Any
 
 import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
@@ -114,9 +115,9 @@ class SlidingWindowSampler(Sampler[int]):
 
     def __init__(self,
                  dataset: Sized,
-                 window_size: Optional[int] = None,
-                 stride: Optional[int] = None,
-                 seed: Optional[int] = None,
+                 window_size: int | None = None,
+                 stride: int | None = None,
+                 seed: int | None = None,
                  reshuffle: bool = True,
                  round_up: bool = True,
                  endless: bool = False) -> None:
@@ -198,7 +199,7 @@ class SlidingWindowSampler(Sampler[int]):
         self.window_size, self.stride = self._resolve(self._given_window, self._given_stride,
                                                       num_images)
 
-    def state_dict(self) -> Dict[str, int]:
+    def state_dict(self) -> dict[str, int]:
         """What the stream depends on, to save with a checkpoint.
 
         Returns:
@@ -207,7 +208,7 @@ class SlidingWindowSampler(Sampler[int]):
         return dict(seed=_to_integer('seed', self.seed), window_size=self.window_size,
                     stride=self.stride)
 
-    def load_state_dict(self, state: Dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue a stream; takes effect at the next ``iter()``.
 
         Numbers that the config gives keep their meaning. Where it gives none, they are the saved
@@ -251,8 +252,8 @@ class SlidingWindowSampler(Sampler[int]):
         positions = np.arange(start, stop, dtype=np.uint64)
         return self._images_at(_to_integer('seed', self.seed), positions).astype(np.int64)
 
-    def _resolve(self, window_size: Optional[int], stride: Optional[int],
-                 global_batch: int = 1) -> Tuple[int, int]:
+    def _resolve(self, window_size: int | None, stride: int | None,
+                 global_batch: int = 1) -> tuple[int, int]:
         if window_size is None:
             window_size = default_window(self.num_images, global_batch)
         if stride is None:
@@ -269,7 +270,7 @@ class SlidingWindowSampler(Sampler[int]):
         first = start + offset + (self.rank - start - offset) % self.world_size
         return range(first, start + length, self.world_size)
 
-    def _make_chunks(self, seed: int, positions: range) -> Iterator[List[int]]:
+    def _make_chunks(self, seed: int, positions: range) -> Iterator[list[int]]:
         for begin in range(0, len(positions), CHUNK):
             part = positions[begin:begin + CHUNK]
             part_array = np.arange(part.start, part.stop, part.step, dtype=np.uint64)
@@ -299,7 +300,7 @@ def _to_integer(name: str, value: Any) -> int:
     return operator.index(value)
 
 
-def _to_integer_or_none(name: str, value: Any) -> Optional[int]:
+def _to_integer_or_none(name: str, value: Any) -> int | None:
     return None if value is None else _to_integer(name, value)
 
 

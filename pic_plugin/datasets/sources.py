@@ -6,7 +6,7 @@ import glob
 import os
 import time
 from collections.abc import Sequence
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, NamedTuple, Union
 
 import numpy as np
 from mmengine import fileio
@@ -30,10 +30,10 @@ class ReadOptions(NamedTuple):
 
     endings: Sequence[str]
     with_label: bool = False
-    path_column: Optional[str] = None
-    label_column: Optional[str] = None
-    key_column: Optional[str] = None
-    backend_args: Optional[Dict[str, Any]] = None
+    path_column: str | None = None
+    label_column: str | None = None
+    key_column: str | None = None
+    backend_args: dict[str, Any] | None = None
 
 
 class Part(NamedTuple):
@@ -69,7 +69,7 @@ class Part(NamedTuple):
         return member_path(self.kind, self.root, name, *numbers)
 
 
-def expand(root: str) -> List[str]:
+def expand(root: str) -> list[str]:
     """Places that a pattern with ``*``, ``?`` or ``[...]`` matches; others as they are.
 
     Raises:
@@ -84,7 +84,7 @@ def expand(root: str) -> List[str]:
     return found
 
 
-def open_place(root: str, label: Optional[str], options: ReadOptions, store: IndexStore) -> Part:
+def open_place(root: str, label: str | None, options: ReadOptions, store: IndexStore) -> Part:
     """The images of a folder, an archive or a store.
 
     Args:
@@ -196,7 +196,7 @@ def _index_folder(root: str, endings: Sequence[str]) -> FileIndex:
                              found.report))
 
 
-def _folders_are_as_they_were(root: str, meta: Dict[str, Any]) -> bool:
+def _folders_are_as_they_were(root: str, meta: dict[str, Any]) -> bool:
     try:
         return all(changed < meta['began'] - UNSURE_NS
                    and os.stat(os.path.join(root, below)).st_mtime_ns == changed
@@ -211,7 +211,7 @@ def _list_remote(root: str, options: ReadOptions) -> FileIndex:
     if not hasattr(backend, 'list_dir_or_file'):
         raise ValueError(f'the storage back-end {type(backend).__name__} cannot list {root}: give '
                          'the images as a list, ann_file="...txt".')
-    names: List[bytes] = []
+    names: list[bytes] = []
     for name in backend.list_dir_or_file(root, list_dir=False, recursive=True):
         encoded = os.fsencode(name)
         within = next(filter(None, map(why_hidden, encoded.split(b'/')[:-1])), None)
@@ -220,17 +220,17 @@ def _list_remote(root: str, options: ReadOptions) -> FileIndex:
     return FileIndex(NameList.of(sorted(names)), {}, {}, report)
 
 
-def nested(roots: Sequence[str]) -> Optional[Tuple[str, str]]:
+def nested(roots: Sequence[str]) -> tuple[str, str] | None:
     """A folder of several, and one that is it or lies in it; None if there is no such pair."""
     real = sorted((os.path.join(os.path.realpath(root), ''), root) for root in roots)
     return next(((one[1], other[1]) for one, other in zip(real, real[1:])
                  if other[0].startswith(one[0])), None)
 
 
-Roots = Union[str, Sequence[str], Dict[str, str]]
+Roots = Union[str, Sequence[str], dict[str, str]]
 
 
-def named_roots(roots: Roots) -> List[Tuple[Optional[str], str]]:
+def named_roots(roots: Roots) -> list[tuple[str | None, str]]:
     """Name (or None) and place of each ``data_root``."""
     if isinstance(roots, (str, os.PathLike)):
         return [(None, place) for place in expand(os.fspath(roots))] if roots else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any, Dict, Optional
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +84,7 @@ def open_rows(path: str) -> Any:
     return rows
 
 
-def index_rows(path: str, label_column: Optional[str], key_column: Optional[str]) -> FileIndex:
+def index_rows(path: str, label_column: str | None, key_column: str | None) -> FileIndex:
     """The rows of a Hugging Face data set; an image is named by its column and row.
 
     Raises:
@@ -101,7 +101,7 @@ def index_rows(path: str, label_column: Optional[str], key_column: Optional[str]
         if wanted is not None and wanted not in rows.column_names:
             raise ValueError(f'{printable(path)} has the columns {rows.column_names}, and none is '
                              f'{wanted!r}.')
-    arrays: Dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     classes = None
     if label_column is not None:
         arrays['label'] = np.array(rows.data.column(label_column).to_pylist(),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, List, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class StreamIndex(int):
         self.draws = draws
         return self
 
-    def __reduce__(self) -> Tuple[type, Tuple[int, int]]:
+    def __reduce__(self) -> tuple[type, tuple[int, int]]:
         # A data loader pickles indices on their way to its workers.
         return StreamIndex, (int(self), self.draws)
 
@@ -66,7 +66,7 @@ class SeededSamples:
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
 
-    def __call__(self, indices: Sequence[int]) -> List[Any]:
+    def __call__(self, indices: Sequence[int]) -> list[Any]:
         """The samples of a batch."""
         if get_worker_info() is not None:
             return [self._sample(index) for index in indices]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import zlib
-from typing import Any, Optional
+from typing import Any
 
 import cv2
 import mmcv
@@ -127,7 +127,7 @@ class LoadImageOrSkip(LoadImageFromFile):
                  color_type: str = 'color',
                  imdecode_backend: str = 'cv2',
                  *,
-                 backend_args: Optional[dict] = None) -> None:
+                 backend_args: dict | None = None) -> None:
         super().__init__(to_float32, color_type, imdecode_backend, backend_args=backend_args)
         if imdecode_backend not in _DECODERS:
             raise ValueError(f'imdecode_backend {imdecode_backend!r} is not supported: choose one '
@@ -144,7 +144,7 @@ class LoadImageOrSkip(LoadImageFromFile):
         """Loads skipped so far, in this process and in every loader worker."""
         return self._skipped.value
 
-    def transform(self, results: dict) -> Optional[dict]:
+    def transform(self, results: dict) -> dict | None:
         """Load the image, or return None if it is broken."""
         path = results['img_path']
         try:

@@ -2,8 +2,9 @@
 """Which pixel values of a data set count as black and white, measured on a sample."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import List, NamedTuple, Sequence, Tuple, Union
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,14 +24,14 @@ class Measured(NamedTuple):
         unreadable (list[str]): Files that were not, with the reason.
     """
 
-    value_range: Tuple[float, float]
-    extremes: Tuple[float, float]
-    depths: List[str]
+    value_range: tuple[float, float]
+    extremes: tuple[float, float]
+    depths: list[str]
     num_images: int
-    unreadable: List[str]
+    unreadable: list[str]
 
 
-def measure_value_range(files: Sequence[Union[str, Path]], channels: int = 3,
+def measure_value_range(files: Sequence[str | Path], channels: int = 3,
                         num_images: int = 64, share: float = 0.001) -> Measured:
     """Read files spread evenly over a list and look at their pixels, each image with equal weight.
 

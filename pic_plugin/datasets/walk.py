@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Dict, List, NamedTuple, Optional, Set, Tuple, Union
+from typing import NamedTuple
 
 from pic_plugin.datasets.endings import PLAIN, ending_of, why_not_read
 from pic_plugin.datasets.file_names import NameList, printable
@@ -31,10 +31,10 @@ class Found(NamedTuple):
 
     names: NameList
     report: FileReport
-    folders: Dict[str, int]
+    folders: dict[str, int]
 
 
-def why_hidden(name: bytes) -> Optional[str]:
+def why_hidden(name: bytes) -> str | None:
     """Why a folder or file of this name is left out; None if it is not."""
     if name.startswith(b'.'):
         return 'hidden'
@@ -42,7 +42,7 @@ def why_hidden(name: bytes) -> Optional[str]:
 
 
 def sort_out(name: bytes, endings: Iterable[str], report: FileReport,
-             within: Optional[str] = None) -> bool:
+             within: str | None = None) -> bool:
     """Whether a file is one of the pictures; the report is told.
 
     Args:
@@ -68,7 +68,7 @@ def sort_out(name: bytes, endings: Iterable[str], report: FileReport,
     return False
 
 
-def walk(folder: Union[str, os.PathLike], endings: Iterable[str]) -> Found:
+def walk(folder: str | os.PathLike, endings: Iterable[str]) -> Found:
     """All pictures in a folder and below it, links to folders followed.
 
     Each real folder is read once, by its own path if it lies below ``folder``, else by that of the
@@ -87,9 +87,9 @@ def walk(folder: Union[str, os.PathLike], endings: Iterable[str]) -> Found:
         raise FileNotFoundError(f'there is no folder {printable(folder)}.')
     root, endings = os.fsencode(folder), frozenset(endings)
     report, names, folders = FileReport(), [], {}
-    visited: Set[Tuple[int, int]] = set()
-    todo: List[Tuple[bytes, Optional[str]]] = [(b'', None)]
-    links: List[bytes] = []  # after all real folders
+    visited: set[tuple[int, int]] = set()
+    todo: list[tuple[bytes, str | None]] = [(b'', None)]
+    links: list[bytes] = []  # after all real folders
     while todo or links:
         if not todo:
             links.sort(reverse=True)

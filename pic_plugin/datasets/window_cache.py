@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class CachedImage(NamedTuple):
     """Pixels (H, W, C), and height and width that the image had before it was made smaller."""
 
     pixels: np.ndarray
-    full_size: Tuple[int, int]
+    full_size: tuple[int, int]
 
 
 class WindowCache:
@@ -61,7 +61,7 @@ class WindowCache:
     """
 
     def __init__(self, max_bytes: int, window_size: int, passes: int = 8,
-                 folder: Optional[os.PathLike] = None, image_bytes: int = 32_768) -> None:
+                 folder: os.PathLike | None = None, image_bytes: int = 32_768) -> None:
         if min(max_bytes, window_size, passes, image_bytes) < 1:
             raise ValueError('max_bytes, window_size, passes and image_bytes must be at least 1, '
                              f'not {max_bytes}, {window_size}, {passes} and {image_bytes}.')
@@ -87,7 +87,7 @@ class WindowCache:
     def __deepcopy__(self, memo: dict) -> WindowCache:
         return self  # mmengine's subsets copy their pipeline
 
-    def get(self, key: int) -> Optional[CachedImage]:
+    def get(self, key: int) -> CachedImage | None:
         """The image with an id, or None. The pixels are a copy."""
         self._state['clock'] += 1
         for slot in self._slots(key):
@@ -144,7 +144,7 @@ class WindowCache:
         """Images held now, those included whose time is over."""
         return int((self._entries['key'] >= 0).sum())
 
-    def _reserve(self, key: int, num_bytes: int) -> Optional[int]:
+    def _reserve(self, key: int, num_bytes: int) -> int | None:
         """A slot and a stretch of the ring, or None; under the lock."""
         slots = list(self._slots(key))
         if any(self._entries['key'][slot] == key for slot in slots):
@@ -166,7 +166,7 @@ class WindowCache:
         state['head'] = start + num_bytes
         return slot
 
-    def _place(self, num_bytes: int) -> Optional[int]:
+    def _place(self, num_bytes: int) -> int | None:
         """Start of a free stretch of the ring, which pixels never wrap around in."""
         head, tail = int(self._state['head']), int(self._state['tail'])
         if self._state['count'] == 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Optional
 
 import torch
 from mmengine.config import Config
@@ -35,7 +34,7 @@ def config_folders(package: Path = PACKAGE) -> list[Path]:
     return [folder.resolve() for folder in folders if folder.is_dir()][:1]
 
 
-def find_config(name: str, folders: Optional[list[Path]] = None, kind: str = 'config') -> Path:
+def find_config(name: str, folders: list[Path] | None = None, kind: str = 'config') -> Path:
     """Find a config by path, or one of ours by its file name, with or without ``.py``.
 
     Args:

@@ -12,7 +12,7 @@ import inspect
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -27,7 +27,7 @@ RUNNER_KEYS = {*inspect.signature(Runner.__init__).parameters, 'runner_type', 'c
                } - {'self', 'cfg'}
 
 
-def set_names(file: Path, cfg: Config, values: Dict[str, Any]) -> Config:
+def set_names(file: Path, cfg: Config, values: dict[str, Any]) -> Config:
     """Read a config again with other values for variables of its file.
 
     Args:
@@ -60,7 +60,7 @@ def assigned_names(file: Path) -> set:
     return {name for one in _chain(file) for name, _ in _assignments(_parse(one))}
 
 
-def _chain(file: Path) -> List[Path]:
+def _chain(file: Path) -> list[Path]:
     """A config file and the files it inherits from, as far as they are given by path."""
     return [file, *(found for base in _bases(_parse(file)) if '::' not in base
                     for found in _chain(file.parent / base))]
@@ -78,7 +78,7 @@ def _parse(file: Path) -> ast.Module:
             return ast.Module(body=[], type_ignores=[])
 
 
-def _assignments(tree: ast.Module) -> Iterator[Tuple[str, ast.Assign]]:
+def _assignments(tree: ast.Module) -> Iterator[tuple[str, ast.Assign]]:
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             target = node.targets[0]
@@ -86,7 +86,7 @@ def _assignments(tree: ast.Module) -> Iterator[Tuple[str, ast.Assign]]:
                 yield target.id, node
 
 
-def _bases(tree: ast.Module) -> List[str]:
+def _bases(tree: ast.Module) -> list[str]:
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and (
                 node.targets[0].id == BASE):
@@ -95,12 +95,12 @@ def _bases(tree: ast.Module) -> List[str]:
     return []
 
 
-def _read_with(file: Path, values: Dict[str, Any]) -> Config:
+def _read_with(file: Path, values: dict[str, Any]) -> Config:
     with tempfile.TemporaryDirectory() as folder:
         return Config.fromfile(_copy_with(file, values, Path(folder)))
 
 
-def _copy_with(file: Path, values: Dict[str, Any], folder: Path) -> Path:
+def _copy_with(file: Path, values: dict[str, Any], folder: Path) -> Path:
     """Write a config, and what it inherits from, with other values; the path of the copy."""
     tree = _parse(file)
     for name, node in _assignments(tree):
@@ -120,7 +120,7 @@ def _copy_with(file: Path, values: Dict[str, Any], folder: Path) -> Path:
     return copy
 
 
-def _without(cfg: Config, name: str) -> Dict[str, Any]:
+def _without(cfg: Config, name: str) -> dict[str, Any]:
     return {key: value for key, value in cfg.to_dict().items() if key != name}
 
 
@@ -141,7 +141,7 @@ def _paths(value: Any, path: str = '') -> Iterator[str]:
     return (path for path, _ in _items(value, path))
 
 
-def _items(value: Any, path: str = '') -> Iterator[Tuple[str, Any]]:
+def _items(value: Any, path: str = '') -> Iterator[tuple[str, Any]]:
     children = value.items() if isinstance(value, dict) else (
         enumerate(value) if isinstance(value, (list, tuple)) else ())
     for key, child in children:

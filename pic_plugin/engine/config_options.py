@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Set
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
@@ -35,7 +35,7 @@ _TAKEN = {
 _REGISTRIES = [value for name, value in vars(registry).items() if name.isupper()]
 
 
-def apply_options(file: Path, cfg: Config, options: Dict[str, Any]) -> Config:
+def apply_options(file: Path, cfg: Config, options: dict[str, Any]) -> Config:
     """Change a config by the options of a command line.
 
     Args:
@@ -76,7 +76,7 @@ def apply_options(file: Path, cfg: Config, options: Dict[str, Any]) -> Config:
 
 def _place_of(cfg: Config, name: str) -> str:
     """Where the Runner finds the value of a variable."""
-    def search(value: Any, path: str) -> Optional[str]:
+    def search(value: Any, path: str) -> str | None:
         children = value.items() if isinstance(value, dict) else (
             enumerate(value) if isinstance(value, list) else ())
         for key, child in children:
@@ -93,7 +93,7 @@ def _place_of(cfg: Config, name: str) -> str:
 
 def _check_key(key: str, before: Any, after: Any) -> None:
     """Refuse a key that was not there and that nothing would look at."""
-    path: List[str] = []
+    path: list[str] = []
     for part in key.split('.'):
         if isinstance(after, dict) and (not isinstance(before, dict) or part not in before):
             known = _allowed('.'.join(path), after)
@@ -115,7 +115,7 @@ def _child(value: Any, part: str) -> Any:
     return value.get(part) if isinstance(value, dict) else None
 
 
-def _allowed(place: str, node: Dict[str, Any]) -> Optional[Set[str]]:
+def _allowed(place: str, node: dict[str, Any]) -> set[str] | None:
     """Names that a dict of a config may have; None where anything may be."""
     if not place:
         return RUNNER_KEYS
@@ -146,7 +146,7 @@ def _get(one: Any, kind: str) -> Any:
         return None
 
 
-def arguments_of(target: Any) -> Optional[Set[str]]:
+def arguments_of(target: Any) -> set[str] | None:
     """Names that a class or function takes by keyword, with what config entries bring besides.
 
     Returns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from typing import Dict, Optional, TypeVar, Union
+from typing import TypeVar
 
 import torch.distributed as dist
 from mmengine.device import get_device
@@ -27,7 +27,7 @@ class CPURunner(Runner):
     ``--cfg-options runner_type=CPURunner``.
     """
 
-    def setup_env(self, env_cfg: Dict) -> None:
+    def setup_env(self, env_cfg: dict) -> None:
         """Join the processes through gloo, then do as the Runner does."""
         if self._on_cpus() and not dist.is_initialized():
             dist.init_process_group('gloo')
@@ -35,8 +35,8 @@ class CPURunner(Runner):
             atexit.register(_leave)
         super().setup_env(env_cfg)
 
-    def wrap_model(self, model_wrapper_cfg: Optional[Dict],
-                   model: nn.Module) -> Union[nn.parallel.DistributedDataParallel, nn.Module]:
+    def wrap_model(self, model_wrapper_cfg: dict | None,
+                   model: nn.Module) -> nn.parallel.DistributedDataParallel | nn.Module:
         """Wrap without device numbers; BN, of each process for itself, in the place of SyncBN."""
         if self._on_cpus():
             self.logger.warning('CPUs have no SyncBN: BN statistics are those of each process.')
@@ -50,11 +50,11 @@ class CPURunner(Runner):
         """Train, and end when all processes have."""
         return self._together(super().train())
 
-    def val(self) -> Dict[str, float]:
+    def val(self) -> dict[str, float]:
         """Validate, and end when all processes have."""
         return self._together(super().val())
 
-    def test(self) -> Dict[str, float]:
+    def test(self) -> dict[str, float]:
         """Test, and end when all processes have."""
         return self._together(super().test())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, List, Tuple
+from typing import Any
 
 import mmengine.dist as dist
 import numpy as np
@@ -52,13 +52,13 @@ def _marks_references(part: Any) -> bool:
     return any(isinstance(transform, MarkReference) for transform in transforms)
 
 
-def _classes_in_one(references: List[Any], queries: List[Any], most: int = MAX_LABELS) -> str:
+def _classes_in_one(references: list[Any], queries: list[Any], most: int = MAX_LABELS) -> str:
     """A sentence on classes that only one of the splits has images of; '' if there are none.
 
     Of a data set of more than ``most`` images so many are looked at, evenly from all; classes that
     seem to be missing in it are not named.
     """
-    labels: Tuple[set, set] = (set(), set())
+    labels: tuple[set, set] = (set(), set())
     is_whole = [True, True]
     for number, parts in enumerate((references, queries)):
         for part in parts:
@@ -103,7 +103,7 @@ def explained_classes(tool: str, runner: Runner) -> Iterator[None]:
         raise
 
 
-def _different_classes(parts: List[Any]) -> str:
+def _different_classes(parts: list[Any]) -> str:
     first = list(parts[0].metainfo.get('classes') or [])
     for part in parts[1:]:
         own = list(part.metainfo.get('classes') or [])

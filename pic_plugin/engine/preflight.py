@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, List, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from pic_plugin.models.augment.host_operations import doubled_operations
 from pic_plugin.models.pic_head import PICHead, instance_ids
 
 
-def check_dataset_ids(dataset: Any, num_instances: Optional[int]) -> int:
+def check_dataset_ids(dataset: Any, num_instances: int | None) -> int:
     """Make sure that each image of the training data set has one id, and no two the same.
 
     Data sets that join or repeat others are numbered through.
@@ -90,7 +90,7 @@ def check_first_batch(data_batch: Any, head: PICHead, model: nn.Module) -> None:
     head.bank.check_ids(ids)
 
 
-def loader_notices(runner: Runner) -> List[str]:
+def loader_notices(runner: Runner) -> list[str]:
     """What about the data loader will surprise."""
     check_batches(runner.train_dataloader)
     notices = augmentation_notices(runner)
@@ -115,7 +115,7 @@ def loader_notices(runner: Runner) -> List[str]:
     return notices
 
 
-def augmentation_notices(runner: Runner) -> List[str]:
+def augmentation_notices(runner: Runner) -> list[str]:
     """Whether host and device both augment."""
     preprocessor = getattr(find_model(runner.model), 'data_preprocessor', None)
     if not isinstance(preprocessor, AugmentPreprocessor):
@@ -149,7 +149,7 @@ def check_channels(views: Sequence[torch.Tensor], model: nn.Module) -> None:
                 f'{first.in_channels} of DecodeRandomCrop.')
 
 
-def checkpoint_notices(runner: Runner) -> List[str]:
+def checkpoint_notices(runner: Runner) -> list[str]:
     """What about the saving of checkpoints will surprise."""
     notices = []
     seeds_samples = getattr(runner.train_dataloader.sampler, 'seeds_samples', False)
@@ -174,7 +174,7 @@ def checkpoint_notices(runner: Runner) -> List[str]:
     return notices
 
 
-def training_notices(runner: Runner) -> List[str]:
+def training_notices(runner: Runner) -> list[str]:
     """What about the training that is about to begin, or to go on, will surprise."""
     single = leave_out_single_images(runner)
     return schedule_length_notices(runner) + ([] if single is None else [single])

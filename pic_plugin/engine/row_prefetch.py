@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class RowPrefetcher:
         self.ids = number_instances(loader.dataset).ids
         self.batch_size = images_of_a_step(loader)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix='row-prefetch')
-        self._pending: Optional[Future] = None
+        self._pending: Future | None = None
         self._done_until = 0  # position in the stream
 
     @staticmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, List, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -27,7 +27,7 @@ class Rates(NamedTuple):
     end: float
 
 
-def scheduled_rates(runner: Runner) -> Optional[Rates]:
+def scheduled_rates(runner: Runner) -> Rates | None:
     """Simulate the schedules of the config, in at most :data:`MAX_STEPS` steps.
 
     An epoch of many iterations is simulated with fewer, which moves the result by less than what a
@@ -64,7 +64,7 @@ def scheduled_rates(runner: Runner) -> Optional[Rates]:
         return _simulate(cfgs, rate, epochs, steps, length)
 
 
-def _simulate(cfgs: List[dict], rate: float, epochs: int, steps: int, length: int) -> Rates:
+def _simulate(cfgs: list[dict], rate: float, epochs: int, steps: int, length: int) -> Rates:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
     schedulers = []
     for one in cfgs:
@@ -89,7 +89,7 @@ def _simulate(cfgs: List[dict], rate: float, epochs: int, steps: int, length: in
     return Rates(peak, end)
 
 
-def schedule_length_notices(runner: Runner) -> List[str]:
+def schedule_length_notices(runner: Runner) -> list[str]:
     """Schedules that end after the training does, or long before.
 
     Returns:
@@ -122,7 +122,7 @@ def schedule_length_notices(runner: Runner) -> List[str]:
     return notices
 
 
-def _end_of(scheduler: Any, total: int) -> Optional[int]:
+def _end_of(scheduler: Any, total: int) -> int | None:
     """Steps after which a schedule changes nothing; None if that cannot be said."""
     if hasattr(scheduler, 'T_max'):  # mmengine's default of `end` is that of the training
         return int(scheduler.begin + scheduler.T_max)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Iterable, List, Union
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ def clip_grad_norm_over_shards(shard: nn.Parameter) -> Any:
         returns that norm. All processes call it together.
     """
 
-    def clip(parameters: Union[Tensor, Iterable[Tensor]], max_norm: float,
+    def clip(parameters: Tensor | Iterable[Tensor], max_norm: float,
              norm_type: float = 2.0, error_if_nonfinite: bool = False, **_: Any) -> Tensor:
         given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
         own = [one.grad for one in given if one is shard and one.grad is not None]
@@ -66,7 +67,7 @@ def _norm_of(grad: Tensor, norm_type: float) -> Tensor:
     return torch.linalg.vector_norm(grad, norm_type, dtype=wide)
 
 
-def _norm(norms: List[Tensor], norm_type: float, like: Tensor) -> Tensor:
+def _norm(norms: list[Tensor], norm_type: float, like: Tensor) -> Tensor:
     """Norm of everything that the norms were taken of; 0 of nothing."""
     if not norms:
         return torch.zeros((), device=like.device)

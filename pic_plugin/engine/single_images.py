@@ -2,7 +2,7 @@
 """Last batches of one image, with which BatchNorm cannot train."""
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import Any
 
 from mmengine.dist import get_world_size
 from mmengine.runner import Runner
@@ -11,7 +11,7 @@ from torch import nn
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-def leave_out_single_images(runner: Runner) -> Optional[str]:
+def leave_out_single_images(runner: Runner) -> str | None:
     """Let a training pass over a last batch of one image, if the network has BatchNorm.
 
     The variance of one value is none, so that torch raises where a layer gets one value for each
@@ -35,7 +35,7 @@ def leave_out_single_images(runner: Runner) -> Optional[str]:
                          'data_root and data_prefix.')
     train_step = runner.model.train_step
 
-    def train_step_of_several(data: Dict[str, Any], optim_wrapper: Any) -> Dict[str, Any]:
+    def train_step_of_several(data: dict[str, Any], optim_wrapper: Any) -> dict[str, Any]:
         if len(data['data_samples']) == 1:
             return {}
         return train_step(data, optim_wrapper)

@@ -2,7 +2,8 @@
 """Where a training is in the sampler's stream: saved with checkpoints, gone on from exactly."""
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, Optional, Tuple
+from collections.abc import Iterator
+from typing import Any
 
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
@@ -32,9 +33,9 @@ class StreamPosition:
 
     def __init__(self, runner: Runner) -> None:
         sampler = runner.train_dataloader.sampler
-        self.sampler: Optional[SlidingWindowSampler] = (
+        self.sampler: SlidingWindowSampler | None = (
             sampler if isinstance(sampler, SlidingWindowSampler) else None)
-        self._restored: Optional[Dict[str, int]] = None
+        self._restored: dict[str, int] | None = None
         self._epoch = self._first_iter = self._first_offset = self._batch = 0
         if self.sampler is None:
             return
@@ -47,20 +48,20 @@ class StreamPosition:
         # The workers of an iteration-based loop have started with it.
         self._stale = window_size != self.sampler.window_size
 
-    def save(self, checkpoint: Dict[str, Any]) -> None:
+    def save(self, checkpoint: dict[str, Any]) -> None:
         """Say in a checkpoint where it was saved, by its own count of epochs and iterations."""
         if self.sampler is not None:
             checkpoint[KEY] = dict(self.sampler.state_dict(),
                                    offset=self._offset(checkpoint['meta']))
 
-    def _offset(self, meta: Dict[str, Any]) -> int:
+    def _offset(self, meta: dict[str, Any]) -> int:
         """Positions done in the epoch that is under way, or of an endless stream."""
         assert self.sampler is not None
         if not self.sampler.endless and meta['epoch'] != self._epoch:
             return 0
         return self._first_offset + (meta['iter'] - self._first_iter) * self._batch
 
-    def load(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
+    def load(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Take from a checkpoint that is being resumed what :meth:`restore` will need.
 
         Raises:
@@ -143,7 +144,7 @@ class EndlessIterator:
         return next(self._iterator)
 
 
-def epoch_and_batch(runner: Runner, batch_idx: int) -> Tuple[int, int]:
+def epoch_and_batch(runner: Runner, batch_idx: int) -> tuple[int, int]:
     """Epoch, and batch in it, by the sampler's count, that the batch at hand is."""
     if isinstance(runner.train_loop, EpochBasedTrainLoop):
         return runner.epoch, batch_idx

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional
+from typing import Any
 
 import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
@@ -38,8 +39,8 @@ class PICOptimWrapper(OptimWrapperDict):
 
     def update_params(self,
                       loss: torch.Tensor,
-                      step_kwargs: Optional[Dict] = None,
-                      zero_kwargs: Optional[Dict] = None) -> None:
+                      step_kwargs: dict | None = None,
+                      zero_kwargs: dict | None = None) -> None:
         """One backward pass and, when enough gradients have been accumulated, both steps."""
         network = self[NETWORK]
         network.backward(network.scale_loss(loss))
@@ -117,7 +118,7 @@ class PICOptimWrapperConstructor:
             scales losses in a way of its own.
     """
 
-    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: Optional[dict] = None) -> None:
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         cfg = copy.deepcopy(dict(optim_wrapper_cfg))
         if 'class_weights_optimizer' not in cfg:
             raise ValueError(

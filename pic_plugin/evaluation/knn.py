@@ -13,7 +13,7 @@ processes, other than by the rounding of the similarities themselves.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Callable, Optional, Union
+from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -54,14 +54,14 @@ def normalise(features: Tensor) -> Tensor:
 
 
 def knn_predict(queries: Tensor,
-                references: Union[Tensor, Sequence[Tensor]],
+                references: Tensor | Sequence[Tensor],
                 labels: Tensor,
                 topk: Sequence[int] = (20, 200),
                 temperature: float = 0.07,
                 max_bytes: int = 512 * 2**20,
-                positions: Optional[Tensor] = None,
-                device: Union[torch.device, str, None] = None,
-                merge: Optional[Callable[[Tensor], Tensor]] = None) -> Tensor:
+                positions: Tensor | None = None,
+                device: torch.device | str | None = None,
+                merge: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Label that the k nearest references of each query vote for.
 
     Equal similarities: the reference at the smaller position is the nearer one. Equal votes: the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple
 
 import torch
 from mmengine import dist
@@ -103,12 +103,12 @@ class KNNMetric(BaseMetric):
     default_prefix = 'knn'
 
     def __init__(self,
-                 topk: Union[int, Sequence[int]] = (20, 200),
+                 topk: int | Sequence[int] = (20, 200),
                  temperature: float = 0.07,
                  feat_key: str = 'feat',
                  max_memory_mb: int = 512,
                  collect_device: str = 'cpu',
-                 prefix: Optional[str] = 'knn') -> None:
+                 prefix: str | None = 'knn') -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.topk = (topk, ) if isinstance(topk, int) else tuple(topk)
         if not self.topk or any(not isinstance(k, int) or k < 1 for k in self.topk):
@@ -124,8 +124,8 @@ class KNNMetric(BaseMetric):
         self.max_memory_mb = max_memory_mb
         self.results: list[_Part] = []
         self._device = torch.device('cpu')
-        self._size: Optional[int] = None
-        self._block: Optional[_Part] = None
+        self._size: int | None = None
+        self._block: _Part | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep the features, labels and origins of a batch.
@@ -303,7 +303,7 @@ def _own_queries(results: list, order: _Order, own: slice) -> Tensor:
                       for part, mask in zip(results, masks)])
 
 
-def _order(joint: Tensor, sizes: list[int], size: Optional[int]) -> _Order:
+def _order(joint: Tensor, sizes: list[int], size: int | None) -> _Order:
     """Which rows count, and in which order.
 
     Rows are ordered by data set index or, where that is unknown, as mmengine's samplers deal

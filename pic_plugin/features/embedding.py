@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Callable, List, NamedTuple, Optional, Union
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ class LoadedBackbone(nn.Module):
         return pooled(self.backbone(images))
 
 
-def load_backbone(checkpoint: Union[str, Path], normalise: bool = False,
+def load_backbone(checkpoint: str | Path, normalise: bool = False,
                   device: str = 'cpu') -> LoadedBackbone:
     """A backbone out of a checkpoint, ready to give features.
 
@@ -102,7 +102,7 @@ def load_backbone(checkpoint: Union[str, Path], normalise: bool = False,
     return _loaded(open_network(file), file, normalise).to(device)
 
 
-def untrained_twin(checkpoint: Union[str, Path], normalise: bool = False, device: str = 'cpu',
+def untrained_twin(checkpoint: str | Path, normalise: bool = False, device: str = 'cpu',
                    seed: int = 0) -> LoadedBackbone:
     """The same network with the weights that it would start from, to compare with.
 
@@ -146,7 +146,7 @@ class Embedding(NamedTuple):
     """
 
     features: np.ndarray
-    names: List[str]
+    names: list[str]
 
 
 class _ListedImages(Images):
@@ -175,12 +175,12 @@ class _ListedImages(Images):
         return self.reader.fit(pixels[:, :, ::-1] if channels == 3 else pixels)
 
 
-def embed(images: Union[str, Path, Sequence[Any], np.ndarray],
-          checkpoint: Union[str, Path, LoadedBackbone],
-          out: Optional[Union[str, Path]] = None,
-          side: Optional[int] = None,
+def embed(images: str | Path | Sequence[Any] | np.ndarray,
+          checkpoint: str | Path | LoadedBackbone,
+          out: str | Path | None = None,
+          side: int | None = None,
           batch_size: int = 64,
-          device: Optional[str] = None,
+          device: str | None = None,
           progress: bool = True) -> Embedding:
     """Features of pictures, for search, clustering and removing doubles.
 
@@ -225,8 +225,8 @@ def embed(images: Union[str, Path, Sequence[Any], np.ndarray],
     if not len(given):
         raise ValueError('there are no images: the list is empty.')
     where = next(backbone.parameters()).device
-    parts: List[np.ndarray] = []
-    names: List[str] = []
+    parts: list[np.ndarray] = []
+    names: list[str] = []
     count = _counter(len(given)) if progress and sys.stderr.isatty() else None
     for indices, pictures in given.batches(range(len(given)), side or backbone.image_size,
                                            batch_size):

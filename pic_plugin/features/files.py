@@ -6,7 +6,6 @@ import csv
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Union
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from pic_plugin.files import replacing, write_atomically
 ENDINGS = ('.npy', '.npz', '.csv', '.parquet')
 
 
-def check_writable(out: Union[str, Path]) -> None:
+def check_writable(out: str | Path) -> None:
     """Refuse before an hour of computing what cannot be written after it.
 
     Raises:
@@ -30,7 +29,7 @@ def check_writable(out: Union[str, Path]) -> None:
                                   'or .csv.', name='pyarrow')
 
 
-def write_features(features: np.ndarray, names: Sequence[str], out: Union[str, Path]) -> None:
+def write_features(features: np.ndarray, names: Sequence[str], out: str | Path) -> None:
     """Write a file, whole or not at all.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any
 
 from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint
 from pic_plugin.features.embedding import LoadedBackbone, load_backbone
@@ -18,8 +18,8 @@ SGD_RATE, ADAMW_RATE, HEAD_FACTOR, BATCH = 0.01, 1e-4, 10, 32
 CONFIG = 'finetune.py'
 
 
-def write_finetuning(checkpoint: Union[str, Path], labels: Union[str, Path],
-                     out: Union[str, Path], epochs: int = 20, batch_size: int = BATCH,
+def write_finetuning(checkpoint: str | Path, labels: str | Path,
+                     out: str | Path, epochs: int = 20, batch_size: int = BATCH,
                      random: bool = False) -> Path:
     """Write the config, and the weights and lists that it names.
 
@@ -75,8 +75,8 @@ def write_finetuning(checkpoint: Union[str, Path], labels: Union[str, Path],
 
 
 def _model(loaded: LoadedBackbone, backbone: Backbone, num_classes: int,
-           weights: Optional[Path]) -> dict:
-    cfg: Dict[str, Any] = dict(backbone.cfg)
+           weights: Path | None) -> dict:
+    cfg: dict[str, Any] = dict(backbone.cfg)
     if weights is not None:
         cfg['init_cfg'] = dict(type='Pretrained', checkpoint=str(weights), prefix='backbone.')
     return dict(
@@ -91,15 +91,15 @@ def _model(loaded: LoadedBackbone, backbone: Backbone, num_classes: int,
 
 
 def _loaders(folder: Path, labelled: Labelled, loaded: LoadedBackbone,
-             batch_size: int) -> Tuple[dict, dict]:
+             batch_size: int) -> tuple[dict, dict]:
     """The train_dataloader and the val_dataloader, whose lists are written."""
     size, reader = loaded.image_size, loaded.reader
-    depth: Dict[str, Any] = {} if reader.channels == 3 else dict(channels=reader.channels)
+    depth: dict[str, Any] = {} if reader.channels == 3 else dict(channels=reader.channels)
     if reader.own_depth:
         depth['depth'] = 'own'
     elif reader.value_range is not None:
         depth['value_range'] = reader.value_range
-    loaders: List[dict] = []
+    loaders: list[dict] = []
     for name, rows, pipeline in (
             ('train', labelled.references,
              [dict(type='DecodeRandomCrop', size=size, scale=(0.2, 1.0), **depth),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from pathlib import Path
-from typing import Optional, Union
 
 import numpy as np
 import torch
@@ -30,8 +29,8 @@ def check_onnx() -> None:
                                   f'`pip install {" ".join(NEEDED)}`.', name=missing[0])
 
 
-def export_onnx(backbone: LoadedBackbone, out: Union[str, Path],
-                side: Optional[int] = None) -> float:
+def export_onnx(backbone: LoadedBackbone, out: str | Path,
+                side: int | None = None) -> float:
     """Write an ONNX file whose batch may have any size, and compare.
 
     Args:

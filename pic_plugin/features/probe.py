@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, NamedTuple
 
 import torch
 from mmengine.device import get_device
@@ -31,7 +31,7 @@ class Probe(NamedTuple):
         bias (Tensor): (classes,).
     """
 
-    classes: List[str]
+    classes: list[str]
     num_train: int
     num_test: int
     linear: float
@@ -40,7 +40,7 @@ class Probe(NamedTuple):
     bias: Tensor
 
 
-def probe(backbone: LoadedBackbone, labelled: Labelled, side: Optional[int] = None,
+def probe(backbone: LoadedBackbone, labelled: Labelled, side: int | None = None,
           batch_size: int = 64) -> Probe:
     """Fit to one half of the labelled pictures and try on the other.
 
@@ -63,16 +63,16 @@ def probe(backbone: LoadedBackbone, labelled: Labelled, side: Optional[int] = No
                  (bias - plain @ mean).float())
 
 
-def _features(backbone: LoadedBackbone, pairs: List[Tuple[str, int]], side: Optional[int],
-              batch_size: int) -> Tuple[Tensor, Tensor]:
+def _features(backbone: LoadedBackbone, pairs: list[tuple[str, int]], side: int | None,
+              batch_size: int) -> tuple[Tensor, Tensor]:
     found = embed([file for file, _ in pairs], backbone, side=side, batch_size=batch_size)
-    labels: Dict[str, int] = dict(pairs)
+    labels: dict[str, int] = dict(pairs)
     return torch.from_numpy(found.features), torch.tensor([labels[name] for name in found.names])
 
 
-def probe_checkpoint(checkpoint: Union[str, Path], labels: Union[str, Path],
-                     device: Optional[str] = None, side: Optional[int] = None,
-                     batch_size: int = 64, say: Callable[[str], Any] = print) -> Dict[str, Probe]:
+def probe_checkpoint(checkpoint: str | Path, labels: str | Path,
+                     device: str | None = None, side: int | None = None,
+                     batch_size: int = 64, say: Callable[[str], Any] = print) -> dict[str, Probe]:
     """Probe a trained network and the same one with random weights.
 
     Returns:

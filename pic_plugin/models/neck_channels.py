@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any
 
 import torch
 from mmpretrain.registry import MODELS
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 SIDE = 64  # pixels of the image that a backbone of any size is asked with
 
 
-def with_in_channels(backbone: Union[Dict[str, Any], nn.Module],
-                     neck: Union[Dict[str, Any], nn.Module]
-                     ) -> Tuple[Union[Dict[str, Any], nn.Module], Union[Dict[str, Any], nn.Module]]:
+def with_in_channels(backbone: dict[str, Any] | nn.Module,
+                     neck: dict[str, Any] | nn.Module
+                     ) -> tuple[dict[str, Any] | nn.Module, dict[str, Any] | nn.Module]:
     """Take a neck's ``in_channels`` from the backbone, where its config leaves them open.
 
     Args:
@@ -81,7 +81,7 @@ def _ask(backbone: nn.Module) -> Tensor:
             module.training = mode
 
 
-def _difference(neck: nn.Module, features: Any) -> Optional[str]:
+def _difference(neck: nn.Module, features: Any) -> str | None:
     """What a neck expects and what it gets, if they differ."""
     last = _last(features)
     if not isinstance(last, Tensor):

@@ -2,7 +2,7 @@
 """PIC: every training image is its own class."""
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Union
+from typing import Any
 
 import torch
 from mmpretrain.models import BaseSelfSupervisor
@@ -43,13 +43,13 @@ class PIC(BaseSelfSupervisor):
     """
 
     def __init__(self,
-                 backbone: Union[dict, nn.Module],
-                 neck: Union[dict, nn.Module],
-                 head: Union[dict, nn.Module],
+                 backbone: dict | nn.Module,
+                 neck: dict | nn.Module,
+                 head: dict | nn.Module,
                  num_update_views: int = 1,
-                 pretrained: Optional[str] = None,
-                 data_preprocessor: Optional[Union[dict, nn.Module]] = None,
-                 init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
+                 pretrained: str | None = None,
+                 data_preprocessor: dict | nn.Module | None = None,
+                 init_cfg: dict | list[dict] | None = None) -> None:
         if not isinstance(num_update_views, int) or num_update_views < 1:
             raise ValueError('num_update_views must be an integer of at least 1, not '
                              f'{num_update_views!r}: class weights that no view trains stay noise.')
@@ -74,16 +74,16 @@ class PIC(BaseSelfSupervisor):
             self._ddp_params_and_buffers_to_ignore = ['head.weight']
 
     def forward(self,
-                inputs: Union[Tensor, List[Tensor]],
-                data_samples: Optional[List[DataSample]] = None,
+                inputs: Tensor | list[Tensor],
+                data_samples: list[DataSample] | None = None,
                 mode: str = 'tensor') -> Any:
         """Features ('tensor'), losses ('loss') or samples with pooled features ('predict')."""
         if mode == 'predict':
             return self.predict(inputs, data_samples)
         return super().forward(inputs, data_samples, mode)
 
-    def loss(self, inputs: Union[Tensor, List[Tensor]],
-             data_samples: List[DataSample]) -> Dict[str, Tensor]:
+    def loss(self, inputs: Tensor | list[Tensor],
+             data_samples: list[DataSample]) -> dict[str, Tensor]:
         """Mean loss of the views.
 
         Args:
@@ -114,8 +114,8 @@ class PIC(BaseSelfSupervisor):
         return dict(outputs[0], loss=loss)
 
     @torch.no_grad()
-    def predict(self, inputs: Union[Tensor, List[Tensor]],
-                data_samples: Optional[List[DataSample]] = None) -> List[DataSample]:
+    def predict(self, inputs: Tensor | list[Tensor],
+                data_samples: list[DataSample] | None = None) -> list[DataSample]:
         """Pooled backbone features, for evaluation.
 
         Args:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,16 +74,16 @@ class PICHead(BaseModule):
 
     def __init__(self,
                  feat_dim: int = 128,
-                 num_instances: Optional[int] = None,
-                 num_negatives: Optional[int] = 65536,
-                 loss: Optional[dict] = None,
+                 num_instances: int | None = None,
+                 num_negatives: int | None = 65536,
+                 loss: dict | None = None,
                  correct_weights: bool = True,
-                 storage: Optional[dict] = None,
+                 storage: dict | None = None,
                  pending_rows: int = 0,
                  sharded: bool = False,
                  refresh_returning: float = 0.0,
-                 returning_after: Optional[int] = None,
-                 init_cfg: Optional[dict] = None) -> None:
+                 returning_after: int | None = None,
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         for name, value, least in (('feat_dim', feat_dim, 1), ('num_instances', num_instances, 1),
                                    ('num_negatives', num_negatives, 1),
@@ -104,8 +105,8 @@ class PICHead(BaseModule):
         self.storage = _check_storage(storage or dict(type='memory'))
         self.loss_module = MODELS.build(loss or dict(type='CosineSoftmaxLoss', temperature=0.2))
         self.weight = nn.Parameter(torch.zeros(self.slots.num_rows, feat_dim))
-        self._sampled: Optional[SampledClassWeights] = None
-        self._checked: Optional[Tuple[Sequence[Any], GlobalBatch]] = None
+        self._sampled: SampledClassWeights | None = None
+        self._checked: tuple[Sequence[Any], GlobalBatch] | None = None
 
     @property
     def is_full(self) -> bool:
@@ -139,7 +140,7 @@ class PICHead(BaseModule):
             raise AttributeError(NO_BANK)
         return super().__getattr__(name)
 
-    def __getstate__(self) -> Dict[str, Any]:
+    def __getstate__(self) -> dict[str, Any]:
         # A copy, such as that of averaged weights, is only looked at: it has no bank of its own.
         return dict(self.__dict__, _sampled=None, _checked=None)
 
@@ -163,7 +164,7 @@ class PICHead(BaseModule):
         """(A,) int64, ids of the classes in the softmax, in the order of its rows."""
         return self._attached().active_ids
 
-    def class_weights(self, ids: Union[Tensor, np.ndarray, Sequence[int]]) -> Tensor:
+    def class_weights(self, ids: Tensor | np.ndarray | Sequence[int]) -> Tensor:
         """Rows as dense training would hold them after the last optimizer step.
 
         With several processes all of them have to call this together, with the same ids.
@@ -179,8 +180,8 @@ class PICHead(BaseModule):
         """
         return self._attached().rows(ids)
 
-    def loss(self, feats: Union[Tensor, Tuple[Tensor, ...]], data_samples: List[Any],
-             train_weights: bool = True) -> Dict[str, Tensor]:
+    def loss(self, feats: Tensor | tuple[Tensor, ...], data_samples: list[Any],
+             train_weights: bool = True) -> dict[str, Tensor]:
         """Loss of one view.
 
         Args:
@@ -211,7 +212,7 @@ class PICHead(BaseModule):
         class_weights = sampled.active if train_weights else sampled.active.detach()  # (A, d)
         targets = sampled.targets if batch is sampled.batch else to_device(
             sampled.bank.targets(batch).numpy(), features.device)
-        inputs: List[Any] = [features, class_weights, targets]
+        inputs: list[Any] = [features, class_weights, targets]
         if sampled.bank.slots.is_sharded:
             inputs.append(Shards(sampled.bank.slots.processes, batch.sizes))
         if hasattr(self.loss_module, 'with_accuracy'):

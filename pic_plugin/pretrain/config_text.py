@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 from pic_plugin.pretrain.plan import Plan
 from pic_plugin.pretrain.rules import text_of
@@ -37,27 +37,27 @@ class Sources(NamedTuple):
 
     root: str
     list_file: str
-    references: Optional[str] = None
-    queries: Optional[str] = None
+    references: str | None = None
+    queries: str | None = None
     num_references: int = 0
-    value_range: Optional[Tuple[float, float]] = None
-    start: Optional[Start] = None
-    start_file: Optional[str] = None
+    value_range: tuple[float, float] | None = None
+    start: Start | None = None
+    start_file: str | None = None
 
 
-def train_dataset(sources: Sources, pipeline: List[dict]) -> dict:
+def train_dataset(sources: Sources, pipeline: list[dict]) -> dict:
     """Data set of pictures without labels."""
     return dict(type='ImageFiles', data_root=sources.root, ann_file=sources.list_file,
                 with_label=False, pipeline=pipeline)
 
 
-def labelled_dataset(list_file: str, pipeline: List[dict]) -> dict:
+def labelled_dataset(list_file: str, pipeline: list[dict]) -> dict:
     """Data set of labelled pictures."""
     return dict(type='ImageFiles', data_root='/', ann_file=list_file, with_label=True,
                 pipeline=pipeline)
 
 
-def train_pipeline(image_size: int, sources: Sources) -> List[dict]:
+def train_pipeline(image_size: int, sources: Sources) -> list[dict]:
     """What the loader does; the rest of the paper's augmentation is the preprocessor's."""
     return [dict(type='DecodeRandomCrop', size=image_size, scale=(0.2, 1.0), **_depth(sources)),
             dict(type='PackInputs', meta_keys=('sample_idx', ))]
@@ -67,12 +67,12 @@ def _depth(sources: Sources) -> dict:
     return {} if sources.value_range is None else dict(value_range=sources.value_range)
 
 
-def preprocessor(plan: Plan, start: Optional[Start] = None) -> dict:
+def preprocessor(plan: Plan, start: Start | None = None) -> dict:
     """Augmentation and normalisation on the device; blur only where pixels are left after it."""
     mean, std = MEAN, STD
     if start is not None and start.mean is not None and start.std is not None:
         mean, std = start.mean, start.std
-    cfg: Dict[str, Any] = dict(type='AugmentPreprocessor', mean=mean, std=std,
+    cfg: dict[str, Any] = dict(type='AugmentPreprocessor', mean=mean, std=std,
                                to_rgb=start is None or start.to_rgb,
                                channels_last=plan.memory_format == 'channels_last')
     if plan.image_size <= BLURRED:
@@ -80,7 +80,7 @@ def preprocessor(plan: Plan, start: Optional[Start] = None) -> dict:
     return cfg
 
 
-def evaluation_pipeline(image_size: int, sources: Sources, reference: bool) -> List[dict]:
+def evaluation_pipeline(image_size: int, sources: Sources, reference: bool) -> list[dict]:
     """The middle square of a labelled picture."""
     return [
         dict(type='DecodeImage', **_depth(sources)),
@@ -110,7 +110,7 @@ def model(plan: Plan, sources: Sources) -> dict:
     else:
         neck = dict(type='MoCoV2Neck', in_channels=channels, hid_channels=hidden,
                     out_channels=128, with_avg_pool=plan.backbone.is_map)
-    head: Dict[str, Any] = dict(
+    head: dict[str, Any] = dict(
         type='PICHead', feat_dim=128, num_negatives=plan.num_negatives,
         loss=dict(type='CosineSoftmaxLoss', temperature=plan.temperature))
     if sources.start is not None:
@@ -155,13 +155,13 @@ def optim_wrapper(plan: Plan) -> dict:
     return wrapper
 
 
-def schedule(plan: Plan) -> List[dict]:
+def schedule(plan: Plan) -> list[dict]:
     """Linear warm-up over a twentieth, then a cosine; a short run ends at a third of its peak."""
     low = plan.rate / 3 if plan.is_short else 1e-6
     if plan.num_epochs is None:
         end = plan.num_steps
         warm = max(1, end // 20)
-        unit: Dict[str, Any] = dict(by_epoch=False)
+        unit: dict[str, Any] = dict(by_epoch=False)
     else:
         end = plan.num_epochs
         warm = end / 20 if end < 40 else end // 20  # type: ignore[assignment]
@@ -175,7 +175,7 @@ def schedule(plan: Plan) -> List[dict]:
             dict(type='CosineAnnealingLR', eta_min=low, begin=warm, end=end, **unit)]
 
 
-def loops(plan: Plan, interval: int) -> Dict[str, Any]:
+def loops(plan: Plan, interval: int) -> dict[str, Any]:
     """train_cfg and default_hooks: by passes, or by steps where there is less than one."""
     if plan.num_epochs is None:
         every = max(1, plan.num_steps // 5)

@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from mmengine.runner import Runner
 
@@ -89,7 +89,7 @@ def export(checkpoint: Path, out: Path, say: Say) -> Path:
     return file
 
 
-def usage(file: Path, code: Sequence[str] = ()) -> List[str]:
+def usage(file: Path, code: Sequence[str] = ()) -> list[str]:
     """The lines of Python that use the backbone.
 
     Args:
@@ -108,7 +108,7 @@ def usage(file: Path, code: Sequence[str] = ()) -> List[str]:
     return lines
 
 
-def verdicts(work_dir: Path, cfg: Any, untrained: Dict[str, float],
+def verdicts(work_dir: Path, cfg: Any, untrained: dict[str, float],
              say: Say) -> None:
     """Say what the logged numbers mean, and which page of the documentation helps."""
     try:
@@ -119,7 +119,7 @@ def verdicts(work_dir: Path, cfg: Any, untrained: Dict[str, float],
         say(f'{one.name} ({one.level}): {one.text} See docs/{one.page}')
 
 
-def report(work_dir: Path, pictures: Optional[str], device: str, say: Say,
+def report(work_dir: Path, pictures: str | None, device: str, say: Say,
            saliency_images: int = 6, num_images: int = 400) -> None:
     """Make the page about the run; what prevents it is said, and ends nothing."""
     again = f'`python -m pic_plugin.tools.report {shlex.quote(str(work_dir))}`'

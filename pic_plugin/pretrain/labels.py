@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -24,13 +24,13 @@ class Labelled(NamedTuple):
         num_broken (int): Pictures that were left out because they cannot be read.
     """
 
-    classes: List[str]
-    references: List[Tuple[str, int]]
-    queries: List[Tuple[str, int]]
+    classes: list[str]
+    references: list[tuple[str, int]]
+    queries: list[tuple[str, int]]
     num_broken: int
 
 
-def read_labels(source: Union[str, Path], most: Optional[int] = MOST) -> Labelled:
+def read_labels(source: str | Path, most: int | None = MOST) -> Labelled:
     """Read labels.
 
     Args:
@@ -48,15 +48,15 @@ def read_labels(source: Union[str, Path], most: Optional[int] = MOST) -> Labelle
     if not path.exists():
         raise FileNotFoundError(f'there are no labels {source}.')
     pairs = _from_folder(path) if path.is_dir() else _from_csv(path)
-    by_class: Dict[str, List[str]] = {}
+    by_class: dict[str, list[str]] = {}
     for file, label in pairs:
         by_class.setdefault(label, []).append(file)
     if len(by_class) < 2:
         raise ValueError(f'{source} has fewer than two classes: give a folder with a folder of '
                          'pictures for each class, or a CSV of path,label.')
     share = None if most is None else max(2, most // len(by_class))
-    references: List[Tuple[str, int]] = []
-    queries: List[Tuple[str, int]] = []
+    references: list[tuple[str, int]] = []
+    queries: list[tuple[str, int]] = []
     broken = 0
     for number, name in enumerate(sorted(by_class)):
         chosen = by_class[name][:share]
@@ -70,7 +70,7 @@ def read_labels(source: Union[str, Path], most: Optional[int] = MOST) -> Labelle
     return Labelled(sorted(by_class), references, queries, broken)
 
 
-def _from_folder(path: Path) -> List[Tuple[str, str]]:
+def _from_folder(path: Path) -> list[tuple[str, str]]:
     found = find_pictures([path])
     loose = [name for name in found.files if os.sep not in name]
     if loose:
@@ -79,7 +79,7 @@ def _from_folder(path: Path) -> List[Tuple[str, str]]:
     return [(os.path.join(found.root, name), name.split(os.sep)[0]) for name in found.files]
 
 
-def _from_csv(path: Path) -> List[Tuple[str, str]]:
+def _from_csv(path: Path) -> list[tuple[str, str]]:
     with open(path, newline='', encoding='utf-8-sig') as stream:
         rows = [row for row in csv.reader(stream) if row]
     if any(len(row) < 2 for row in rows):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple
 
 import torch
 
@@ -36,7 +36,7 @@ class Machine(NamedTuple):
     bfloat16: bool = False
 
 
-def find_machine(out: Union[str, Path], device: Optional[str] = None,
+def find_machine(out: str | Path, device: str | None = None,
                  num_processes: int = 1) -> Machine:
     """Look at the machine.
 

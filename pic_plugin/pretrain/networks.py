@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -44,17 +44,17 @@ class Backbone(NamedTuple):
     """
 
     name: str
-    cfg: Dict[str, Any]
+    cfg: dict[str, Any]
     channels: int
     is_map: bool
     is_transformer: bool
     num_parameters: int
 
 
-def known_backbones() -> Dict[str, Dict[str, Any]]:
+def known_backbones() -> dict[str, dict[str, Any]]:
     """Configs of mmpretrain's backbones by usual name: resnet50, swin-tiny, convnext-tiny ..."""
     import mmpretrain.models.backbones as backbones
-    known: Dict[str, Dict[str, Any]] = {name: dict(cfg) for name, cfg in NARROW.items()}
+    known: dict[str, dict[str, Any]] = {name: dict(cfg) for name, cfg in NARROW.items()}
     for kind in backbones.__all__:
         if kind in NO_CLASSIFIERS:
             continue
@@ -86,7 +86,7 @@ def _join(usual: str, arch: Any) -> str:
     return f'{usual}{text}' if plain else f'{usual}-{text}'
 
 
-def usual_name(cfg: Dict[str, Any]) -> str:
+def usual_name(cfg: dict[str, Any]) -> str:
     """Name for people of a backbone by its config: that of :func:`known_backbones`, or its type."""
     cfg = dict(cfg, type=str(cfg['type']).split('.')[-1])
     fits = [(len(known), name) for name, known in known_backbones().items()
@@ -98,7 +98,7 @@ def _plain(name: str) -> str:
     return re.sub(r'[^a-z0-9]', '', name.lower())
 
 
-def find_backbone(name: str) -> Dict[str, Any]:
+def find_backbone(name: str) -> dict[str, Any]:
     """Config of a backbone by name: of :func:`known_backbones`, or a model of mmpretrain.
 
     Args:
@@ -129,7 +129,7 @@ def find_backbone(name: str) -> Dict[str, Any]:
     raise ValueError(f'there is no backbone {name}: the nearest names are {", ".join(names)}.')
 
 
-def look_at(name: str, side: int, cfg: Optional[Dict[str, Any]] = None) -> Backbone:
+def look_at(name: str, side: int, cfg: dict[str, Any] | None = None) -> Backbone:
     """Build a backbone, give it an image, and say what comes out.
 
     Args:
@@ -179,9 +179,9 @@ def look_at(name: str, side: int, cfg: Optional[Dict[str, Any]] = None) -> Backb
                     sum(one.numel() for one in network.parameters()))
 
 
-def _all_parameters(cls: Any) -> List[str]:
+def _all_parameters(cls: Any) -> list[str]:
     """Names of arguments of a class and its bases: many hand **kwargs on."""
-    names: List[str] = []
+    names: list[str] = []
     for base in inspect.getmro(cls):
         if '__init__' in vars(base):
             parameters = inspect.signature(vars(base)['__init__']).parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Dict, NamedTuple, Optional
+from typing import NamedTuple
 
 from pic_plugin.pretrain import rules
 from pic_plugin.pretrain.networks import Backbone
@@ -43,16 +43,16 @@ class Plan(NamedTuple):
     batch_size: int
     window: int
     stride: int
-    images_seen: Optional[int]
+    images_seen: int | None
     rate: float
     optimizer: str
-    num_negatives: Optional[int]
+    num_negatives: int | None
     temperature: float
     storage: str
     num_workers: int
     precision: str
     memory_format: str
-    choices: Dict[str, Choice]
+    choices: dict[str, Choice]
 
     @property
     def global_batch(self) -> int:
@@ -65,7 +65,7 @@ class Plan(NamedTuple):
         return max(1, -(-self.num_images // self.num_processes) // self.batch_size)
 
     @property
-    def num_epochs(self) -> Optional[int]:
+    def num_epochs(self) -> int | None:
         """Whole passes; None where the training is shorter than one, and counted in steps."""
         if self.images_seen is None or self.images_seen < self.num_images:
             return None
@@ -85,7 +85,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, network: Choice,
-              images_per_second: Optional[float] = None) -> Plan:
+              images_per_second: float | None = None) -> Plan:
     """Choose everything.
 
     Args:
@@ -114,7 +114,7 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
     workers = rules.choose_workers(machine)
     precision = rules.choose_precision(machine)
     memory_format = rules.choose_memory_format(machine, backbone.is_transformer)
-    choices: Dict[str, Choice] = {
+    choices: dict[str, Choice] = {
         'images': Choice(num_images, 'each is a class of its own'),
         'backbone': network,
         'image size': size,

@@ -2,7 +2,7 @@
 """Before a pre-training: look at the pictures, choose every value, and write the config."""
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Callable, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -41,12 +41,12 @@ class Options(NamedTuple):
         report (bool): Make a report at the end.
     """
 
-    folders: Tuple[str, ...]
+    folders: tuple[str, ...]
     wishes: Wishes = Wishes()
-    out: Optional[str] = None
-    labels: Optional[str] = None
-    logs: Tuple[str, ...] = ()
-    device: Optional[str] = None
+    out: str | None = None
+    labels: str | None = None
+    logs: tuple[str, ...] = ()
+    device: str | None = None
     resume: bool = False
     dry_run: bool = False
     report: bool = True
@@ -116,7 +116,7 @@ def prepare(options: Options, say: Say, num_processes: int = 1) -> Prepared:
 
 
 def settle(facts: Facts, wishes: Wishes, sources: Sources, device: str,
-           say: Say) -> Tuple[Plan, Speed]:
+           say: Say) -> tuple[Plan, Speed]:
     """Choose and measure, with half the batch as long as the memory does not suffice.
 
     Returns:
@@ -203,7 +203,7 @@ def _prepare_resume(options: Options, work: WorkFolder, say: Say, num_processes:
     return Prepared(str(work.path), machine.device, True)
 
 
-def _check_same(options: Options, state: Dict[str, Any], work: WorkFolder) -> None:
+def _check_same(options: Options, state: dict[str, Any], work: WorkFolder) -> None:
     """The options that a run began with may be given again, and no others."""
     began = {**state.get('wishes', {}), 'labels': state.get('labels'), 'log': state.get('logs', [])}
     given = {**options.wishes._asdict(), 'labels': options.labels, 'log': list(options.logs)}

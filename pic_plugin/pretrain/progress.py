@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -65,7 +65,7 @@ class ProgressHook(Hook):
         self._loading += self.clock() - self._mark
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
-                         outputs: Optional[Dict[str, Any]] = None) -> None:
+                         outputs: dict[str, Any] | None = None) -> None:
         """Print, if it is time."""
         now = self._mark = self.clock()
         elapsed = now - self._begin
@@ -89,7 +89,7 @@ class ProgressHook(Hook):
         self._restart_from(done, now)
 
     def after_val_epoch(self, runner: Runner,
-                        metrics: Optional[Dict[str, float]] = None) -> None:
+                        metrics: dict[str, float] | None = None) -> None:
         """Print what an evaluation gave; its time is not the training's."""
         if metrics and is_main_process():
             self.say('labels: ' + ', '.join(f'{name} {value:.1f} %'

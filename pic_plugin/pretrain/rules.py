@@ -7,7 +7,7 @@ and at ten million, on one core and on eight GPUs.
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 from pic_plugin.datasets.sliding_window_sampler import default_stride, default_window
 from pic_plugin.pretrain.machine import Machine
@@ -19,7 +19,7 @@ AUTHORS_RATE, AUTHORS_BATCH, AUTHORS_NEGATIVES = 0.03, 256, 65536
 # steps of 5,000 images; theirs is for a million steps.
 SHORT_STEPS, LONG_STEPS, SHORT_FACTOR = 2_000, 200_000, 8.0
 # Of the rate, for a network that has been trained: docs/continue.md has the tries.
-GOING_ON = 0.1
+GOING_ON = 0.3
 CPU_IMAGES, CPU_WHY = 300_000, 'enough for a first try on a CPU'
 # Bytes of a stored row: weight and momentum as float32, and the step it left at.
 ROW_BYTES = 8 * FEAT_DIM + 8
@@ -60,13 +60,13 @@ class Wishes(NamedTuple):
         start (str | None): Network that was trained before, from which this training goes on.
     """
 
-    backbone: Optional[str] = None
-    image_size: Optional[int] = None
-    epochs: Optional[int] = None
-    images_seen: Optional[int] = None
-    budget: Optional[float] = None
-    batch_size: Optional[int] = None
-    start: Optional[str] = None
+    backbone: str | None = None
+    image_size: int | None = None
+    epochs: int | None = None
+    images_seen: int | None = None
+    budget: float | None = None
+    batch_size: int | None = None
+    start: str | None = None
 
 
 def check_wishes(wishes: Wishes) -> None:
@@ -162,7 +162,7 @@ def _power_of_two_below(number: int) -> int:
     return 2**max(0, number.bit_length() - 1)
 
 
-def window_and_stride(num_images: int, global_batch: int) -> Tuple[int, int]:
+def window_and_stride(num_images: int, global_batch: int) -> tuple[int, int]:
     """Images of the sliding window, and by how many it moves.
 
     What the sampler takes by itself where a config says nothing: a tenth of the images as in the
@@ -185,7 +185,7 @@ def choose_window(num_images: int, global_batch: int) -> Choice:
 
 
 def choose_images_seen(facts: Facts, wishes: Wishes,
-                       images_per_second: Optional[float] = None) -> Choice:
+                       images_per_second: float | None = None) -> Choice:
     """Length of the training in images; None while a budget waits for a measured speed."""
     num_images = facts.num_images
     if wishes.epochs is not None:
@@ -218,7 +218,7 @@ def _passes(number: int) -> str:
     return '1 pass' if number == 1 else f'{number:,} passes'
 
 
-def choose_rate(optimizer: str, global_batch: int, num_steps: Optional[int],
+def choose_rate(optimizer: str, global_batch: int, num_steps: int | None,
                 goes_on: bool = False) -> Choice:
     """Learning rate at its peak."""
     if goes_on:
@@ -236,7 +236,7 @@ def choose_rate(optimizer: str, global_batch: int, num_steps: Optional[int],
     return Choice(_digits(rate), reason)
 
 
-def _short_factor(num_steps: Optional[int]) -> float:
+def _short_factor(num_steps: int | None) -> float:
     """8 up to 2,000 steps, 1 from 200,000 on, between them a straight line over the logarithm."""
     if num_steps is None:
         return SHORT_FACTOR
@@ -270,7 +270,7 @@ def choose_temperature(is_short: bool) -> Choice:
     return Choice(0.2, "the authors'")
 
 
-def choose_storage(facts: Facts, num_negatives: Optional[int]) -> Choice:
+def choose_storage(facts: Facts, num_negatives: int | None) -> Choice:
     """Where the class weights outside the softmax are: 'device', 'memory', 'disk', 'disk-half'.
 
     Raises:
@@ -324,7 +324,7 @@ def choose_memory_format(machine: Machine, is_transformer: bool) -> Choice:
     return Choice('contiguous', 'channels_last serves convolutions on GPUs')
 
 
-def explain(choices: Dict[str, Choice]) -> str:
+def explain(choices: dict[str, Choice]) -> str:
     """Lines for people: name, value, reason."""
     rows = [(name, text_of(name, choice.value), choice.reason)
             for name, choice in choices.items()]

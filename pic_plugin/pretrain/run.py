@@ -8,7 +8,7 @@ import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, Optional, Union
+from typing import Any
 
 import mmengine.device.utils as device_utils
 import torch
@@ -60,7 +60,7 @@ def train(prepared: Prepared, options: Options, say: Say, launcher: str = 'none'
     cfg.work_dir = prepared.work
     cfg.launcher = launcher
     cfg.resume = prepared.resume
-    runner: Optional[QuietRunner] = None
+    runner: QuietRunner | None = None
     try:
         runner = QuietRunner.from_cfg(cfg)
         runner.register_hook(ProgressHook(say))
@@ -102,7 +102,7 @@ def train_in_memory(prepared: Prepared, options: Options, say: Say,
         _plan_smaller(prepared, options, state, say)
 
 
-def _plan_smaller(prepared: Prepared, options: Options, state: Dict[str, Any], say: Say) -> None:
+def _plan_smaller(prepared: Prepared, options: Options, state: dict[str, Any], say: Say) -> None:
     """Write the config again, for half the batch."""
     work = WorkFolder(prepared.work)
     batch = int(state['batch_size'])
@@ -144,7 +144,7 @@ def is_disk_full(error: BaseException) -> bool:
             or 'PytorchStreamWriter failed' in str(error) or 'No space left' in str(error))
 
 
-def command_line(folders: Sequence[str], work: Union[str, Path]) -> str:
+def command_line(folders: Sequence[str], work: str | Path) -> str:
     """How to go on with a run."""
     return 'python -m pic_plugin.tools.pretrain ' + ' '.join(
         map(shlex.quote, [*map(str, folders), '--out', str(work), '--resume']))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Union
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -37,10 +37,10 @@ class Start(NamedTuple):
     """
 
     source: str
-    cfg: Dict[str, Any]
+    cfg: dict[str, Any]
     weights: StateDict
-    mean: Optional[List[float]]
-    std: Optional[List[float]]
+    mean: list[float] | None
+    std: list[float] | None
     to_rgb: bool
 
 
@@ -67,14 +67,14 @@ def read_start(source: str) -> Start:
                  bool(preprocessor.get('to_rgb', preprocessor.get('bgr_to_rgb', True))))
 
 
-def _of_file(file: Path) -> tuple[Dict[str, Any], StateDict, Settings]:
+def _of_file(file: Path) -> tuple[dict[str, Any], StateDict, Settings]:
     network = open_network(file)
     settings = network.settings
     assert settings.backbone is not None, 'it was built'
     return settings.backbone, network.backbone.state_dict(), settings
 
 
-def _of_model(name: str) -> tuple[Dict[str, Any], StateDict, Settings]:
+def _of_model(name: str) -> tuple[dict[str, Any], StateDict, Settings]:
     """A model of mmpretrain's index."""
     from mmpretrain.apis.model import ModelHub
     try:
@@ -94,7 +94,7 @@ def _of_model(name: str) -> tuple[Dict[str, Any], StateDict, Settings]:
     return cfg, backbone_of(weights_of(content, info.weights), info.weights), settings
 
 
-def write_start(start: Start, cfg: Dict[str, Any], folder: Union[str, Path]) -> Path:
+def write_start(start: Start, cfg: dict[str, Any], folder: str | Path) -> Path:
     """Write the weights for a network of the plan's size of images.
 
     Args:

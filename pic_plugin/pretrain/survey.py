@@ -8,7 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -43,22 +43,22 @@ class Survey(NamedTuple):
         pixels (Measured | None): Values of pictures of more than 8 bits; None if all have 8.
     """
 
-    folders: Tuple[str, ...]
+    folders: tuple[str, ...]
     root: str
-    files: List[str]
-    by_ending: Dict[str, int]
-    left_out: Dict[str, int]
-    sides: Tuple[int, int, int]
+    files: list[str]
+    by_ending: dict[str, int]
+    left_out: dict[str, int]
+    sides: tuple[int, int, int]
     num_sampled: int
-    broken: Dict[str, str]
-    modes: Dict[str, int]
+    broken: dict[str, str]
+    modes: dict[str, int]
     copies: int
     near: int
-    notices: Tuple[str, ...]
-    pixels: Optional[Measured] = None
+    notices: tuple[str, ...]
+    pixels: Measured | None = None
 
 
-def survey_folders(folders: Sequence[Union[str, Path]], num_sampled: int = NUM_SAMPLED) -> Survey:
+def survey_folders(folders: Sequence[str | Path], num_sampled: int = NUM_SAMPLED) -> Survey:
     """Look at folders.
 
     Args:
@@ -93,7 +93,7 @@ def survey_folders(folders: Sequence[Union[str, Path]], num_sampled: int = NUM_S
         _measure_depth(found, chosen, names))
 
 
-def _measure_depth(found: Found, chosen: Sequence[int], names: str) -> Optional[Measured]:
+def _measure_depth(found: Found, chosen: Sequence[int], names: str) -> Measured | None:
     """Values of pictures of more than 8 bits; None if all have 8."""
     files = [os.path.join(found.root, found.files[index]) for index in chosen]
     may_be_deep = [file for file in files if os.path.splitext(file)[1].lower() in DEEP]
@@ -110,19 +110,19 @@ def _measure_depth(found: Found, chosen: Sequence[int], names: str) -> Optional[
     return measured
 
 
-def _evenly(count: int, wanted: int) -> List[int]:
+def _evenly(count: int, wanted: int) -> list[int]:
     if count <= wanted:
         return list(range(count))
     return [number * count // wanted for number in range(wanted)]
 
 
 def _open_sample(found: Found, chosen: Iterable[int]
-                 ) -> Tuple[List[int], Counter, Dict[str, str], List[np.ndarray]]:
+                 ) -> tuple[list[int], Counter, dict[str, str], list[np.ndarray]]:
     """Shorter sides, modes, reasons of broken ones by name, and (8, 9) grey thumbnails."""
-    sides: List[int] = []
+    sides: list[int] = []
     modes: Counter = Counter()
-    broken: Dict[str, str] = {}
-    thumbnails: List[np.ndarray] = []
+    broken: dict[str, str] = {}
+    thumbnails: list[np.ndarray] = []
     for index in chosen:
         name = found.files[index]
         try:
@@ -146,7 +146,7 @@ def _open_sample(found: Found, chosen: Iterable[int]
 
 def _count_copies(found: Found) -> int:
     """Pictures with the bytes of another one: by size first, which costs no reading."""
-    by_size: Dict[int, List[str]] = {}
+    by_size: dict[int, list[str]] = {}
     for name, size in zip(found.files, found.sizes):
         by_size.setdefault(size, []).append(name)
     suspects = [name for names in by_size.values() if len(names) > 1 for name in names]

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Set, Tuple, Union
+from typing import NamedTuple
 
 from pic_plugin.datasets.endings import readable_endings
 from pic_plugin.datasets.walk import walk
@@ -24,23 +24,23 @@ class Found(NamedTuple):
         notices (tuple[str, ...]): What should be said.
     """
 
-    folders: Tuple[str, ...]
+    folders: tuple[str, ...]
     root: str
-    files: List[str]
-    sizes: List[int]
-    left_out: Dict[str, int]
-    notices: Tuple[str, ...]
+    files: list[str]
+    sizes: list[int]
+    left_out: dict[str, int]
+    notices: tuple[str, ...]
 
 
-def find_pictures(folders: Sequence[Union[str, Path]]) -> Found:
+def find_pictures(folders: Sequence[str | Path]) -> Found:
     """Find all pictures; see :func:`pic_plugin.datasets.walk.walk`.
 
     Raises:
         FileNotFoundError: If a folder is not there.
         ValueError: If it is no folder, or may not be read.
     """
-    given: List[str] = []
-    notices: List[str] = []
+    given: list[str] = []
+    notices: list[str] = []
     for folder in map(str, folders):
         path = os.path.abspath(os.path.expanduser(folder))
         if not os.path.exists(path):
@@ -52,7 +52,7 @@ def find_pictures(folders: Sequence[Union[str, Path]]) -> Found:
                              '(chmod -R u+rX).')
         given.append(path)
     real = [os.path.realpath(path) for path in given]
-    kept: List[str] = []
+    kept: list[str] = []
     for place, path in enumerate(given):
         inside = [other for other in range(len(given)) if other != place
                   and (real[place].startswith(real[other] + os.sep)
@@ -64,9 +64,9 @@ def find_pictures(folders: Sequence[Union[str, Path]]) -> Found:
             kept.append(path)
     root = kept[0] if len(kept) == 1 else os.path.commonpath(kept)
     left_out: Counter = Counter()
-    seen: Set[str] = set()
-    files: List[str] = []
-    sizes: List[int] = []
+    seen: set[str] = set()
+    files: list[str] = []
+    sizes: list[int] = []
     for folder in kept:
         found = walk(folder, readable_endings())
         left_out.update(found.report.left_out)

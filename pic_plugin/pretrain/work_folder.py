@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 from pic_plugin.files import write_atomically, write_json
 
@@ -27,7 +27,7 @@ class WorkFolder:
         self.state = self.path / STATE
         self.pictures = self.path / PICTURES
 
-    def read_state(self) -> Dict[str, Any]:
+    def read_state(self) -> dict[str, Any]:
         """What an earlier ``pretrain`` wrote about its data; empty if there was none."""
         if not self.state.is_file():
             return {}
@@ -70,7 +70,7 @@ class WorkFolder:
             raise ValueError(f'{self.path} holds a training of these pictures: add --resume to go '
                              'on with it, or choose another --out.')
 
-    def write(self, config: str, state: Dict[str, Any]) -> None:
+    def write(self, config: str, state: dict[str, Any]) -> None:
         """Write config and state, each whole or not at all."""
         write_atomically(self.config, config)
         write_json(self.state, state)
@@ -82,7 +82,7 @@ class WorkFolder:
         return file
 
 
-def fingerprint(files: List[str]) -> str:
+def fingerprint(files: list[str]) -> str:
     """Digits that tell one list of pictures from another."""
     digest = hashlib.sha256()
     for name in files:
@@ -90,7 +90,7 @@ def fingerprint(files: List[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def default_out(folders: Tuple[str, ...]) -> Path:
+def default_out(folders: tuple[str, ...]) -> Path:
     """Work folder where none is given: named after the pictures' folder."""
     first = os.path.basename(os.path.abspath(os.path.expanduser(folders[0]))) or 'pictures'
     more = f'_and_{len(folders) - 1}' if len(folders) > 1 else ''

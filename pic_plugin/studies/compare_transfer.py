@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Optional
 
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
@@ -101,7 +100,7 @@ def compare(config: Path, checkpoint: str, seeds: Sequence[int], folder: Path,
     return table(results)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """One training: config, checkpoint, initialisation, seed, folder and changes."""
     parser = argparse.ArgumentParser()
     for name, kind in (('config', str), ('checkpoint', str), ('init', str), ('seed', int),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict
+from typing import TYPE_CHECKING, Any
 
 from pic_plugin.analysis.style import subplots, write_figure
 from pic_plugin.files import write_atomically, write_csv
@@ -23,7 +23,7 @@ MEASURES = dict(
     other_image_mean='overlap with the region in another image')
 HEADS = dict(overlap='networks', series='checkpoint', balance='network')
 # {seed: {table: {row: {column: value}}}}
-Numbers = Dict[str, Dict[str, Dict[str, float]]]
+Numbers = dict[str, dict[str, dict[str, float]]]
 
 
 def read_seed(folder: Path) -> Numbers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 
 class Summary(NamedTuple):
@@ -17,11 +17,11 @@ class Summary(NamedTuple):
     """
 
     mean: float
-    std: Optional[float]
+    std: float | None
     seeds: int
 
 
-def summarise(values: Sequence[float]) -> Optional[Summary]:
+def summarise(values: Sequence[float]) -> Summary | None:
     """Mean and sample standard deviation; None if there are no values."""
     if not values:
         return None

@@ -16,7 +16,6 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from pic_plugin.command_line import explained_errors
 from pic_plugin.studies.ablation.execute import run_grids
@@ -24,7 +23,7 @@ from pic_plugin.studies.ablation.grid import read_grid
 from pic_plugin.studies.ablation.report import report
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog='ablation', description='Grids of trainings and their tables.', allow_abbrev=False)
@@ -49,7 +48,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     args = parse_args(argv)
     with explained_errors('ablation'):

@@ -17,16 +17,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, Optional
 
 #: Stage -> its share of the time, in the order in which they run.
-STAGES: Dict[str, float] = dict(
+STAGES: dict[str, float] = dict(
     smoke=0.06, lanes=0.04, search_small=0.17, results_small=0.09, results_large=0.09,
     measures=0.02, full=0.36, parts=0.07, results_clothing=0.08, search_rivals=0.05,
     results_rivals=0.02, search_large=0.08, results_large_tuned=0.07)
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog='ahead', description=__doc__.split('\n')[0],
                                      allow_abbrev=False)
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     pool = LinearPool(args.workers or max((os.cpu_count() or 1) - 2, 1))
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     torch.backends.cudnn.allow_tf32 = True  # convolutions; cosines and neighbours stay float32
-    loaded: Dict[str, Images] = {}
+    loaded: dict[str, Images] = {}
 
     def images(name: str) -> Images:
         if name not in loaded:
@@ -90,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
     print(f'done after {time.monotonic() - begun:.1f} s', flush=True)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     args = parse_args(argv)
     if args.command == 'run':

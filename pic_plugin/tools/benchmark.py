@@ -26,7 +26,6 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from pic_plugin.bank.row_codec import DTYPES
 from pic_plugin.command_line import require_positive
@@ -35,7 +34,7 @@ from pic_plugin.studies.benchmark.run import KINDS, run
 COMMANDS = ('training', 'pipeline', 'augment')
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog='benchmark', description=__doc__.splitlines()[0])
     for kind, default, meaning in (
@@ -93,7 +92,7 @@ def run_command(name: str, argv: Sequence[str]) -> None:
     study.run(parser.parse_args(argv))
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in COMMANDS:

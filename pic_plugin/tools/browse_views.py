@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from pic_plugin.analysis.views import draw_views, views_figure
 from pic_plugin.command_line import add_runner_arguments, explained_errors, read_runner_config
 from pic_plugin.engine.config_file import build_runner, complete_dataloaders
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(
         prog='browse_views', description='Draw augmented views as the network gets them.',

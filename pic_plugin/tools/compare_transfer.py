@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from pic_plugin.command_line import explained_errors
 from pic_plugin.engine.config_file import check_checkpoint, find_config
 from pic_plugin.studies.compare_transfer import compare
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(
         prog='compare_transfer', description='Train from PIC weights and from random ones.')

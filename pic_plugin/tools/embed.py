@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Optional
 
 from pic_plugin.command_line import explained_errors
 from pic_plugin.features import embed
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(prog='embed', description='Features of pictures.',
                                      allow_abbrev=False)

@@ -11,7 +11,6 @@ embedding.html, which shows the picture under the pointer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
 
 from pic_plugin.analysis.embedding import CLUSTERS, METHODS
 from pic_plugin.analysis.feature_map import write_map
@@ -29,7 +28,7 @@ from pic_plugin.command_line import (
 TOOL = 'embedding'
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = analysis_parser(TOOL, 'Map of features in two dimensions.')
     parser.add_argument('--method', choices=METHODS, default='tsne', help='default: %(default)s')

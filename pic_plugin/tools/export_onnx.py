@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Optional
 
 from pic_plugin.command_line import explained_errors
 from pic_plugin.features.embedding import load_backbone
 from pic_plugin.features.onnx import check_onnx, export_onnx
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(prog='export_onnx', allow_abbrev=False,
                                      description='Backbone as an ONNX file.')

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from pic_plugin.command_line import explained_errors
 from pic_plugin.engine.checkpoint.foreign_checkpoint import (
@@ -40,7 +39,7 @@ USE = {
 }
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(
         prog='extract_backbone', description='Take the backbone out of a PIC checkpoint.')

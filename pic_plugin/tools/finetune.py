@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Optional
 
 from mmengine.config import Config
 
@@ -21,7 +20,7 @@ from pic_plugin.engine.config_file import build_runner
 from pic_plugin.features.finetune import BATCH, write_finetuning
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(prog='finetune', allow_abbrev=False,
                                      description='Train a classifier from a pre-trained backbone.')

@@ -19,7 +19,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from pic_plugin.command_line import explained_errors
 from pic_plugin.evaluation.imagenet_subset import (
@@ -31,7 +30,7 @@ from pic_plugin.evaluation.imagenet_subset import (
 from pic_plugin.files import write_atomically
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(
         prog='imagenet_subset', description='Labelled part of ImageNet.', allow_abbrev=False)

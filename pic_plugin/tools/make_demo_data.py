@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from pic_plugin.command_line import explained_errors
 from pic_plugin.datasets.cifar10_archive import CLASSES
@@ -18,7 +17,7 @@ from pic_plugin.datasets.image_grid import DATA_DIR
 from pic_plugin.datasets.make_demo_data import PER_CLASS, make_grid, write_webp
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(
         prog='make_demo_data', description='Make the demo pictures from prepared CIFAR-10.')

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from pic_plugin.analysis.features import extract
 from pic_plugin.analysis.inputs import open_inputs
@@ -35,7 +34,7 @@ from pic_plugin.command_line import (
 TOOL = 'neighbours'
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = analysis_parser(TOOL, 'Nearest pictures and duplicates.')
     parser.add_argument('--class-weights', action='store_true',

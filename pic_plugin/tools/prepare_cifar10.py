@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Optional
 
 from pic_plugin.command_line import explained_errors
 from pic_plugin.datasets.cifar10_archive import WHERE_TO_GET
 from pic_plugin.datasets.prepare_cifar10 import prepare_cifar10
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(
         prog='prepare_cifar10', description='Write CIFAR-10 as folders of PNGs by class.')

@@ -16,7 +16,7 @@ import signal
 import warnings
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -42,7 +42,7 @@ def seconds_of(text: str) -> float:
     return float(match[1]) * unit
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog=TOOL, allow_abbrev=False,
@@ -91,14 +91,14 @@ def say(line: str) -> None:
         print(line, flush=True)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     args = parse_args(argv)
     # mmcv, mmengine and torchvision warn of each other.
     warnings.filterwarnings('ignore', module='mmcv|mmengine|mmpretrain|torchvision')
     options = options_of(args)
     launcher = 'pytorch' if int(os.environ.get('WORLD_SIZE', '1')) > 1 else 'none'
-    prepared: Optional[Prepared] = None
+    prepared: Prepared | None = None
     try:
         prepared = prepare_together(options, launcher)
         if options.dry_run:
@@ -145,7 +145,7 @@ def prepare_together(options: Options, launcher: str) -> Prepared:
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']) % torch.cuda.device_count())
     dist.init_process_group('nccl' if on_gpu else 'gloo', timeout=PATIENCE)
     outcome: list[Any] = [None]
-    error: Optional[BaseException] = None
+    error: BaseException | None = None
     if dist.get_rank() == 0:
         try:
             outcome = [prepare(options, say, world)]

@@ -19,7 +19,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from pic_plugin.analysis.live_server import serve
 from pic_plugin.analysis.report import Options, write_report
@@ -29,7 +28,7 @@ from pic_plugin.command_line import add_picture_arguments, explained_errors
 TOOL = 'report'
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(
         prog=TOOL, description='One HTML file about a run.', allow_abbrev=False)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from pic_plugin.analysis.inputs import network_name, open_inputs
 from pic_plugin.analysis.network import open_network
@@ -40,7 +39,7 @@ from pic_plugin.engine.config_file import read_config
 TOOL = 'saliency'
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = analysis_parser(
         TOOL, 'Occlusion saliency of a network, and its overlap with another.', several=True,

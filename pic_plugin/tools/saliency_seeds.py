@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from pic_plugin.analysis.style import require
 from pic_plugin.command_line import explained_errors
@@ -22,7 +21,7 @@ from pic_plugin.studies.saliency_seeds import summarise_seeds
 TOOL = 'saliency_seeds'
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(
         prog=TOOL, description='Table and figure of the saliency study over seeds.',

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Optional
 
 import mmengine
 from mmengine.config import Config
@@ -29,7 +28,7 @@ from pic_plugin.engine.evaluation_checks import check_evaluation, explained_clas
 from pic_plugin.transfer.fit import check_fits
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog='test', description='Evaluate a checkpoint.', allow_abbrev=False)
@@ -64,7 +63,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     return cfg
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     args = parse_args(argv)
     with explained_errors('test'):

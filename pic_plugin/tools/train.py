@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Optional
 
 from mmengine.config import Config
 
@@ -28,7 +27,7 @@ from pic_plugin.engine.evaluation_checks import explained_classes
 from pic_plugin.engine.train_loader import build_train_loader
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog='train', description='Train with a config.', allow_abbrev=False)
@@ -97,7 +96,7 @@ def save_on_interrupt(cfg: Config) -> None:
         cfg.custom_hooks = [*hooks, dict(type='SaveOnInterruptHook')]
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     args = parse_args(argv)
     with explained_errors('train'):

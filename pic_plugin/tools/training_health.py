@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from pic_plugin.analysis.health_figure import draw_health
 from pic_plugin.analysis.scalars import read_run
@@ -23,7 +22,7 @@ from pic_plugin.files import write_csv
 TOOL = 'training_health'
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(prog=TOOL, description='Curves of runs.', allow_abbrev=False)
     parser.add_argument('work_dirs', nargs='+', type=Path, help='work folders of trainings')

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from pic_plugin.analysis.inputs import open_inputs
 from pic_plugin.analysis.network import open_network
@@ -28,7 +27,7 @@ from pic_plugin.studies.two_objects import PairedImages, compare_balance
 TOOL = 'two_objects'
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = analysis_parser(TOOL, 'Saliency of pictures of two objects.', 'files, or `random`',
                              several=True)

@@ -11,14 +11,13 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 from pic_plugin.datasets.endings import readable_endings
 from pic_plugin.datasets.value_range import measure_value_range
 from pic_plugin.datasets.walk import walk
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(prog='value_range', description=__doc__.splitlines()[0])
     parser.add_argument('folder', type=Path, help='with images, in it or in folders below')

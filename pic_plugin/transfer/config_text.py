@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-from typing import Any, Optional
+from typing import Any
 
 
-def value_in_config(text: str, name: str) -> Optional[Any]:
+def value_in_config(text: str, name: str) -> Any | None:
     """A variable of a config that was written by ``Config.pretty_text``.
 
     Reading it with ``Config.fromstring`` would execute what a downloaded file says.
@@ -34,7 +34,7 @@ class _DictCalls(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        keys: list[Optional[ast.expr]] = []
+        keys: list[ast.expr | None] = []
         values: list[ast.expr] = []
         for argument in node.args[:1]:
             if isinstance(argument, ast.Dict):

@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 import torch
 from mmpretrain.registry import MODELS
@@ -209,7 +209,7 @@ def _describe(cfg: dict[str, Any]) -> str:
     return f'{cfg["type"]}({arguments})'
 
 
-def write_with_hash(content: dict, out: Union[str, Path]) -> Path:
+def write_with_hash(content: dict, out: str | Path) -> Path:
     """Write ``NAME-xxxxxxxx.pth``, x being the first 8 digits of the file's SHA-256.
 
     The same content gives the same name: nothing in the file depends on when or where it is

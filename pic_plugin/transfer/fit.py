@@ -2,8 +2,6 @@
 """Check that a checkpoint holds all that a network is evaluated with."""
 from __future__ import annotations
 
-from typing import Optional
-
 from mmpretrain.models import BaseSelfSupervisor
 from torch import Tensor, nn
 
@@ -57,5 +55,5 @@ def check_fits(model: nn.Module, path: str) -> None:
         'was trained with.')
 
 
-def _shape(value: Optional[Tensor]) -> str:
+def _shape(value: Tensor | None) -> str:
     return 'absent' if value is None else f'shape {tuple(value.shape)}'

@@ -17,7 +17,7 @@ import os
 import socket
 import struct
 from types import SimpleNamespace
-from typing import Any, Dict, List
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from pic_plugin.communication import SENT, ring_bytes
 from pic_plugin.models import PICHead
 
 MB = 1e6
-SGD: Dict[str, Any] = dict(lr=0.03, momentum=0.9, weight_decay=1e-4)
+SGD: dict[str, Any] = dict(lr=0.03, momentum=0.9, weight_decay=1e-4)
 PARTS = ('ids', 'rows', 'features', 'softmax', 'gradient')
 BYTES_SENT = 200  # of Linux's struct tcp_info: tcpi_bytes_sent
 
@@ -45,12 +45,12 @@ class Model(nn.Module):
         if self.head.slots.is_sharded:
             self._ddp_params_and_buffers_to_ignore = ['head.weight']
 
-    def forward(self, images: Tensor, ids: List[int]) -> Tensor:
+    def forward(self, images: Tensor, ids: list[int]) -> Tensor:
         return self.head.loss(self.network(images),
                               [SimpleNamespace(sample_idx=i) for i in ids])['loss']
 
 
-def train(args: argparse.Namespace, sharded: bool) -> Dict[str, float]:
+def train(args: argparse.Namespace, sharded: bool) -> dict[str, float]:
     """In one of several processes: bytes sent a step, by purpose and on all sockets."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(0)
@@ -102,7 +102,7 @@ def bytes_sent() -> int:
 
 
 def computed(sharded: bool, world_size: int, num_negatives: int, batch_size: int,
-             feat_dim: int) -> Dict[str, float]:
+             feat_dim: int) -> dict[str, float]:
     """Bytes that each process sends a step, from the sizes alone."""
     others, everyone = world_size - 1, batch_size * world_size
     row = 2 * feat_dim * 4  # class weight and momentum
@@ -134,7 +134,7 @@ def worker(pipe: Any, rank: int, world_size: int, port: int, args: argparse.Name
     dist.destroy_process_group()
 
 
-def measure(world_size: int, args: argparse.Namespace) -> List[Dict[str, float]]:
+def measure(world_size: int, args: argparse.Namespace) -> list[dict[str, float]]:
     """Bytes sent a step, mean over the processes: replicated, sharded."""
     context = multiprocessing.get_context('spawn')
     with socket.socket() as probe:
@@ -155,7 +155,7 @@ def measure(world_size: int, args: argparse.Namespace) -> List[Dict[str, float]]
              for name in (*PARTS, 'all sockets')} for mode in (0, 1)]
 
 
-def line(world_size: int, sharded: bool, how: str, parts: Dict[str, float]) -> str:
+def line(world_size: int, sharded: bool, how: str, parts: dict[str, float]) -> str:
     total = sum(parts[name] for name in PARTS)
     sockets = f'{parts["all sockets"] / MB:12.3f}' if 'all sockets' in parts else ' ' * 12
     return (f'{world_size:9} {"sharded" if sharded else "replicated":10} {how:8} '

@@ -6,7 +6,7 @@ than 30 million parameters are replaced by a thinner one, so that the file runs 
 """
 from __future__ import annotations
 
-from typing import Any, Dict, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ class Family(NamedTuple):
             (B, C).
     """
 
-    options: Dict[str, Any]
+    options: dict[str, Any]
     side: int
     channels: int
     is_map: bool = True

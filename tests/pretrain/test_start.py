@@ -137,7 +137,7 @@ def test_pretrain_goes_on(tmp_path, work_dir, quick, monkeypatch):
     pretrain.main([*command, '--epochs', '1'])
     text = '\n'.join(said)
     assert f'with the weights of {tmp_path / "start here.pth"}' in text
-    assert 'times 0.1 to keep what the network knows' in text
+    assert 'times 0.3 to keep what the network knows' in text
     cfg = Config.fromfile(work_dir / 'pretrain.py')
     assert cfg.model.backbone.init_cfg.checkpoint == str(work_dir / FILE)
     assert cfg.model.head.refresh_returning == 1.0

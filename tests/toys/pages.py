@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Languages of blocks that a reader may copy and run.
@@ -27,26 +28,26 @@ class Block(NamedTuple):
     page: Path
     line: int
     language: str
-    marks: List[str]
+    marks: list[str]
     text: str
 
     @property
     def where(self) -> str:
         return f'{self.page.relative_to(ROOT)}:{self.line}'
 
-    def mark(self, kind: str) -> Optional[str]:
+    def mark(self, kind: str) -> str | None:
         """What follows ``kind: `` in the comment that has it."""
         return next((mark[len(kind) + 2:].strip() for mark in self.marks
                      if mark.startswith(f'{kind}: ')), None)
 
     @property
-    def commands(self) -> List[str]:
+    def commands(self) -> list[str]:
         """Lines of a shell block, with those that a backslash continues joined."""
         lines = re.sub(r'\\\n\s*', '', self.text).splitlines()
         return [line.split('  #')[0].strip() for line in lines if line.strip()]
 
 
-def pages() -> List[Path]:
+def pages() -> list[Path]:
     """All pages: the README and what the site is made of."""
     built = ROOT / 'docs' / '_build'
     return [ROOT / 'README.md', *(path for path in sorted((ROOT / 'docs').rglob('*.md'))
@@ -78,7 +79,7 @@ def blocks_of(page: Path) -> Iterator[Block]:
         i = end + 1
 
 
-def all_blocks() -> List[Block]:
+def all_blocks() -> list[Block]:
     """The fenced blocks of all pages."""
     return [block for page in pages() for block in blocks_of(page)]
 

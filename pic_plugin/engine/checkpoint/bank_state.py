@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ class _Range(NamedTuple):
         return type(value) is int and self.low <= value <= self.high
 
 
-_INTEGERS: Dict[str, _Range] = dict(
+_INTEGERS: dict[str, _Range] = dict(
     num_instances=_Range(1, 2**62),
     num_negatives=_Range(1, 2**62, True),
     num_slots=_Range(0, 2**62),
@@ -93,7 +93,7 @@ def check_bank_state(state: Any) -> None:
         _check_active_set(state['active_set'], state)
 
 
-def check_bank_header(path: Path, header: Dict[str, Any], state: dict) -> None:
+def check_bank_header(path: Path, header: dict[str, Any], state: dict) -> None:
     """Refuse a bank file that is not the one that its name and the checkpoint say.
 
     Raises:
@@ -106,7 +106,7 @@ def check_bank_header(path: Path, header: Dict[str, Any], state: dict) -> None:
                             'that was saved with this one beside it, under its own name.')
 
 
-def check_same_run(state: dict, identity: Dict[str, Any]) -> None:
+def check_same_run(state: dict, identity: dict[str, Any]) -> None:
     """Refuse the bank of a run that was set up in another way.
 
     Args:
@@ -139,7 +139,7 @@ def _check_active_set(arrays: Any, state: dict) -> None:
     num_slots, num_negatives = state['num_slots'], state['num_negatives']
     if not isinstance(arrays, dict) or set(arrays) != set(ACTIVE_SET_ARRAYS):
         raise ValueError('its active set is incomplete')
-    kinds: Dict[str, Tuple[torch.dtype, Any]] = dict(
+    kinds: dict[str, tuple[torch.dtype, Any]] = dict(
         ids=(torch.int64, num_slots), stamps=(torch.int64, num_slots),
         active=(torch.bool, num_slots), free=(torch.int64, None))
     for name, (dtype, length) in kinds.items():

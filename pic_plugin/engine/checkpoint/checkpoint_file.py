@@ -7,7 +7,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import torch
 from mmengine.runner import Runner
@@ -22,7 +22,7 @@ from pic_plugin.engine.runner_private import (
 from pic_plugin.files import write_atomically
 
 
-def check_checkpoint_file(path: Union[str, Path]) -> None:
+def check_checkpoint_file(path: str | Path) -> None:
     """Refuse a checkpoint that is damaged, or that could run code when it is loaded.
 
     torch writes checksums and does not look at them when it loads: a bit that a disk has lost would
@@ -51,7 +51,7 @@ def check_checkpoint_file(path: Union[str, Path]) -> None:
     refuse_code(path)
 
 
-def refuse_code(path: Union[str, Path]) -> None:
+def refuse_code(path: str | Path) -> None:
     """Refuse a checkpoint that could run code when mmengine loads it.
 
     Args:

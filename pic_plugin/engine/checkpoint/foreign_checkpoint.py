@@ -6,13 +6,13 @@ import logging
 import pickle
 import types
 from pathlib import Path
-from typing import Any, Dict, Optional, Union
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-StateDict = Dict[str, Tensor]
+StateDict = dict[str, Tensor]
 # Put in front of a model's own names by DistributedDataParallel, torch.compile, and by averages of
 # the weights that are stored as a model of their own.
 WRAPPERS = ('module.', '_orig_mod.', 'model.')
@@ -78,7 +78,7 @@ def _load(file: Any, **options: Any) -> Any:
     return _TensorsOnly(file, **options).load()
 
 
-def read_checkpoint(path: Union[str, Path]) -> dict:
+def read_checkpoint(path: str | Path) -> dict:
     """Read a checkpoint on the CPU; no code in it is run.
 
     What torch's ``weights_only`` refuses (mmengine's histories, the ``argparse.Namespace`` of the
@@ -120,7 +120,7 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
     return content
 
 
-def find_checkpoint(checkpoint: Union[str, Path]) -> Path:
+def find_checkpoint(checkpoint: str | Path) -> Path:
     """The file itself, or the newest of a work folder.
 
     Raises:
@@ -140,7 +140,7 @@ def find_checkpoint(checkpoint: Union[str, Path]) -> Path:
     return files[-1][1]
 
 
-def state_dict_of(content: dict, path: Union[str, Path]) -> StateDict:
+def state_dict_of(content: dict, path: str | Path) -> StateDict:
     """The weights in the content of a file.
 
     Args:
@@ -162,7 +162,7 @@ def state_dict_of(content: dict, path: Union[str, Path]) -> StateDict:
     raise ValueError(f'{path} holds no weights; its entries are {", ".join(map(str, content))}.')
 
 
-def weights_of(content: dict, path: Union[str, Path]) -> StateDict:
+def weights_of(content: dict, path: str | Path) -> StateDict:
     """The weights in the content of a file, trained and averaged ones by their names.
 
     mmengine's ``EMAHook`` puts the averages in the place of the trained weights and those into an
@@ -190,7 +190,7 @@ def weights_of(content: dict, path: Union[str, Path]) -> StateDict:
             **{name: value for name, value in state.items() if name not in plain}, **plain}
 
 
-def say_which(content: dict, path: Union[str, Path], averaged: bool, advice: str = '') -> None:
+def say_which(content: dict, path: str | Path, averaged: bool, advice: str = '') -> None:
     """Log which weights are taken, of a file that has trained and averaged ones.
 
     Args:
@@ -205,7 +205,7 @@ def say_which(content: dict, path: Union[str, Path], averaged: bool, advice: str
                   level=logging.INFO)
 
 
-def check_finite(state: StateDict, path: Union[str, Path]) -> None:
+def check_finite(state: StateDict, path: str | Path) -> None:
     """Refuse the weights of a training that diverged: all features would be NaN.
 
     Args:
@@ -245,7 +245,7 @@ def split_wrappers(name: str) -> tuple[str, str, bool]:
         rest = rest[len(prefix):]
 
 
-def unwrap(state: StateDict, ema: Optional[bool] = None) -> StateDict:
+def unwrap(state: StateDict, ema: bool | None = None) -> StateDict:
     """Names without wrappers.
 
     Args:
@@ -266,7 +266,7 @@ def unwrap(state: StateDict, ema: Optional[bool] = None) -> StateDict:
     return averaged if ema else plain
 
 
-def backbone_of(state: StateDict, path: Union[str, Path], ema: Optional[bool] = None) -> StateDict:
+def backbone_of(state: StateDict, path: str | Path, ema: bool | None = None) -> StateDict:
     """Weights of the backbone, without any prefix.
 
     Args:
@@ -303,7 +303,7 @@ def backbone_of(state: StateDict, path: Union[str, Path], ema: Optional[bool] = 
                      f'{beginnings}). Give a checkpoint of PIC pre-training, epoch_N.pth.')
 
 
-def resnet_depth(names: StateDict) -> Optional[int]:
+def resnet_depth(names: StateDict) -> int | None:
     """Depth of a ResNet by the names of its weights, or None if they are not a ResNet's."""
     blocks = tuple(
         len({name.split('.')[1] for name in names if name.startswith(f'layer{stage}.')})

@@ -2,7 +2,7 @@
 """The head's rows inside a checkpoint: class weights and what the optimizer keeps for them."""
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ class HeadRows:
         """(S, d) class weights in the softmax."""
         return checkpoint['state_dict'][self.name]
 
-    def all_states(self, checkpoint: dict) -> Dict[int, Dict[str, Any]]:
+    def all_states(self, checkpoint: dict) -> dict[int, dict[str, Any]]:
         """What the optimizer of the head keeps, by the places of parameters; {} if not saved."""
         saved = checkpoint.get('optimizer') or {}
         # With several optimizers there is a dict for each; PICOptimWrapperConstructor names them.
@@ -42,7 +42,7 @@ class HeadRows:
                 return part['state']
         return {}
 
-    def states(self, checkpoint: dict) -> List[Tuple[Dict[str, Any], str]]:
+    def states(self, checkpoint: dict) -> list[tuple[dict[str, Any], str]]:
         """Where the optimizer's (S, d) tensors are: containers and keys."""
         state = self.all_states(checkpoint).get(self.place, {})
         shape = self.weight(checkpoint).shape

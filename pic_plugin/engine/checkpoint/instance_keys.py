@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from pic_plugin.datasets.instance_numbers import number_instances
 NUM_NAMED = 5  # places that an error names
 
 
-def instance_keys(dataset: Any, field: Optional[str]) -> Optional[np.ndarray]:
+def instance_keys(dataset: Any, field: str | None) -> np.ndarray | None:
     """A number for each instance class that stays when images are added, moved or reordered.
 
     Args:
@@ -40,7 +40,7 @@ def instance_keys(dataset: Any, field: Optional[str]) -> Optional[np.ndarray]:
     return keys
 
 
-def _leaf_keys(leaf: Any, field: str, places: np.ndarray) -> Optional[np.ndarray]:
+def _leaf_keys(leaf: Any, field: str, places: np.ndarray) -> np.ndarray | None:
     if not len(places):
         return np.zeros(0, dtype=np.int64)
     if field == 'img_path' and hasattr(leaf, 'instance_identities'):
@@ -59,8 +59,8 @@ def _label(leaf: Any) -> str:
     return next(iter(_roots(leaf)), '')
 
 
-def match_instances(saved: Optional[np.ndarray], num_saved: int, current: Optional[np.ndarray],
-                    num_current: int) -> Optional[np.ndarray]:
+def match_instances(saved: np.ndarray | None, num_saved: int, current: np.ndarray | None,
+                    num_current: int) -> np.ndarray | None:
     """Where the images of a saved run are in the data set now.
 
     Args:

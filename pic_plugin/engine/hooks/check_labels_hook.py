@@ -2,7 +2,7 @@
 """Stops a supervised training or test whose labels do not fit the classifier, at its beginning."""
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from mmengine.hooks import Hook
@@ -78,7 +78,7 @@ def _check_labels(dataset: Any, num_classes: int) -> None:
             'range): mend the file or the folders, or set model.head.num_classes.')
 
 
-def _label(info: dict) -> Optional[int]:
+def _label(info: dict) -> int | None:
     label = info.get('gt_label')
     return None if label is None else int(label)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, Dict, Optional
+from typing import Any
 
 import torch
 from mmengine.hooks import Hook
@@ -83,7 +83,7 @@ class CheckPretrainedHook(Hook):
             if not resumes(runner):
                 self._check_load_from(runner, model)
             return
-        unused: Optional[set] = None
+        unused: set | None = None
         wrong, total = [], 0
         for name in self.modules:
             weights = self._weights(runner, name)
@@ -126,11 +126,11 @@ class CheckPretrainedHook(Hook):
                 f'be random. To start from pre-training, give `--cfg-options {OPTION}={file}` in '
                 'the place of load_from.')
 
-    def _init_cfg(self, runner: Any, name: str) -> Dict[str, Any]:
+    def _init_cfg(self, runner: Any, name: str) -> dict[str, Any]:
         cfg = attrgetter(name)(_unwrapped(runner)).init_cfg
         return cfg if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained' else {}
 
-    def _weights(self, runner: Any, name: str) -> Optional[StateDict]:
+    def _weights(self, runner: Any, name: str) -> StateDict | None:
         """Names and weights that mmengine takes from the module's file, if it has one."""
         cfg = self._init_cfg(runner, name)
         file = cfg.get('checkpoint')
@@ -168,12 +168,12 @@ def _unwrapped(runner: Any) -> nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def _same(own: torch.Tensor, saved: Optional[torch.Tensor]) -> bool:
+def _same(own: torch.Tensor, saved: torch.Tensor | None) -> bool:
     return (saved is not None and own.shape == saved.shape
             and torch.equal(own.cpu(), saved.to(own.dtype)))
 
 
-def _difference(name: str, own: torch.Tensor, saved: Optional[torch.Tensor]) -> str:
+def _difference(name: str, own: torch.Tensor, saved: torch.Tensor | None) -> str:
     if saved is None:
         return f'{name} is in the network and not in the file'
     if own.shape != saved.shape:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,8 +52,8 @@ class CompareWithUntrainedHook(Hook):
         if interval < 1:
             raise ValueError(f'interval must be at least 1 batch, not {interval}.')
         self.interval = interval
-        self._untrained: Optional[dict[str, float]] = None
-        self._latest: Optional[dict[str, float]] = None
+        self._untrained: dict[str, float] | None = None
+        self._latest: dict[str, float] | None = None
         self._latest_iter = -1
 
     def before_train(self, runner: Runner) -> None:
@@ -73,7 +73,7 @@ class CompareWithUntrainedHook(Hook):
         runner.logger.info('Before training: ' + '  '.join(
             f'{name}: {value:.4f}' for name, value in self._untrained.items()))
 
-    def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Remember the results of the runner's own validation."""
         self._latest, self._latest_iter = _scalars(metrics or {}), iterations_done(runner)
 
@@ -107,7 +107,7 @@ class _Progress(Hook):
                        runner: Runner,
                        batch_idx: int,
                        data_batch: Any = None,
-                       outputs: Optional[Sequence] = None) -> None:
+                       outputs: Sequence | None = None) -> None:
         if self.every_n_inner_iters(batch_idx, self.interval):
             runner.logger.info(f'Evaluated {batch_idx + 1} of {len(runner.val_dataloader)} batches')
 
@@ -138,7 +138,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.number))
 
 
-def _table(untrained: Optional[dict[str, float]], trained: dict[str, float]) -> str:
+def _table(untrained: dict[str, float] | None, trained: dict[str, float]) -> str:
     """Lines of names, both values and the difference; a dash for what is not known."""
     untrained = untrained or {}
     names = list(dict.fromkeys([*untrained, *trained]))
@@ -151,5 +151,5 @@ def _table(untrained: Optional[dict[str, float]], trained: dict[str, float]) -> 
     return '\n'.join(lines)
 
 
-def _cell(value: Optional[float], sign: str = '') -> str:
+def _cell(value: float | None, sign: str = '') -> str:
     return f'{"-":>12}' if value is None else f'{value:>{sign}12.2f}'

@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, Dict, Optional, Tuple
+from typing import Any
 
 import mmengine.dist as dist
 import torch
@@ -53,7 +53,7 @@ class SaveOnInterruptHook(Hook):
     # After all that belongs to a step: schedulers, averages, and the checkpoint that may be due.
     priority = 'LOWEST'
 
-    def __init__(self, signals: Tuple[str, ...] = ('SIGINT', 'SIGTERM'),
+    def __init__(self, signals: tuple[str, ...] = ('SIGINT', 'SIGTERM'),
                  interval: int = 10) -> None:
         unknown = [name for name in signals if name not in signal.Signals.__members__]
         if unknown:
@@ -63,8 +63,8 @@ class SaveOnInterruptHook(Hook):
             raise ValueError(f'interval must be at least 1 iteration, not {interval}.')
         self.signals = tuple(signal.Signals[name] for name in signals)
         self.interval = interval
-        self._previous: Dict[int, Any] = {}
-        self._received: Optional[int] = None
+        self._previous: dict[int, Any] = {}
+        self._received: int | None = None
         self._received_at = 0.0
         self._training = False
 
@@ -86,7 +86,7 @@ class SaveOnInterruptHook(Hook):
         """From here on there is something to save."""
         self._training = True
 
-    def _note(self, number: int, frame: Optional[FrameType]) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         if self._received is None:
             self._received, self._received_at = number, time.monotonic()
             if os.getpid() != self._process:
@@ -108,13 +108,13 @@ class SaveOnInterruptHook(Hook):
         self._previous = {}
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
-                         outputs: Optional[dict] = None) -> None:
+                         outputs: dict | None = None) -> None:
         """Save and stop, if a signal has come."""
         if dist.get_world_size() > 1 and (runner.iter + 1) % self.interval:
             return
         self._stop_if_asked(runner, dict(epoch=runner.epoch, iter=runner.iter + 1))
 
-    def after_val_epoch(self, runner: Runner, metrics: Optional[Dict[str, float]] = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Save and stop, if a signal has come during a validation within the training."""
         if self._training:
             self._stop_if_asked(runner, dict(epoch=runner.epoch, iter=runner.iter))
@@ -124,7 +124,7 @@ class SaveOnInterruptHook(Hook):
         self._training = False
         self._listen_no_more()
 
-    def _stop_if_asked(self, runner: Runner, meta: Dict[str, int]) -> None:
+    def _stop_if_asked(self, runner: Runner, meta: dict[str, int]) -> None:
         number = _largest(self._received or 0)
         if not number:
             return

@@ -14,7 +14,7 @@ float images, and nothing is rounded between them; torchvision on uint8 truncate
 """
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -118,7 +118,7 @@ def change_colours_in_two_sweeps(images: Tensor, colours: Colours) -> Tensor:
     return _chain(images, colours, mean)
 
 
-def _chain(images: Tensor, colours: Colours, mean: Optional[Tensor]) -> Tensor:
+def _chain(images: Tensor, colours: Colours, mean: Tensor | None) -> Tensor:
     """All operations; without a given mean (B, 1, 1, 1) each tone takes that of what it is given.
     """
     is_rgb = images.shape[1] == 3

@@ -2,7 +2,8 @@
 """Augmentation that a loader's pipeline does already, and the device would do once more."""
 from __future__ import annotations
 
-from typing import Any, Iterator, List, Set
+from collections.abc import Iterator
+from typing import Any
 
 from pic_plugin.models.augment.recipe import ViewRecipe
 
@@ -17,7 +18,7 @@ _WRAPPERS = {'TorchVisonTransformWrapper', 'TorchVisionTransformWrapper'}
 _PARTS = ('transforms', 'transform', 'pipelines', 'pipeline', 'datasets', 'dataset')
 
 
-def doubled_operations(dataset: Any, recipes: List[ViewRecipe]) -> List[str]:
+def doubled_operations(dataset: Any, recipes: list[ViewRecipe]) -> list[str]:
     """Which operations both the pipeline of a data set and the device's recipes have.
 
     Args:
@@ -33,7 +34,7 @@ def doubled_operations(dataset: Any, recipes: List[ViewRecipe]) -> List[str]:
             and any(getattr(recipe, operation) for recipe in recipes)]
 
 
-def _names(node: Any, seen: Set[int]) -> Iterator[str]:
+def _names(node: Any, seen: set[int]) -> Iterator[str]:
     """Class names of a pipeline's transforms, those inside of others included."""
     if id(node) in seen or isinstance(node, (str, bytes, dict)):
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, List, Optional, Tuple, Union
+from typing import Any, Callable
 
 import torch
 from mmengine.logging import print_log
@@ -65,12 +65,12 @@ class AugmentPreprocessor(BaseDataPreprocessor):
     std: Tensor
 
     def __init__(self,
-                 mean: Optional[Sequence[float]] = None,
-                 std: Optional[Sequence[float]] = None,
+                 mean: Sequence[float] | None = None,
+                 std: Sequence[float] | None = None,
                  to_rgb: bool = False,
                  channels_last: bool = False,
-                 views: Union[Mapping, Sequence[Mapping], None] = None,
-                 value_range: Optional[Tuple[float, float]] = None,
+                 views: Mapping | Sequence[Mapping] | None = None,
+                 value_range: tuple[float, float] | None = None,
                  compile: bool = False,
                  non_blocking: bool = True) -> None:
         super().__init__(non_blocking)
@@ -194,7 +194,7 @@ class AugmentPreprocessor(BaseDataPreprocessor):
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else (
             images)
 
-    def _recipes_of(self, views: List[Tensor]) -> List[ViewRecipe]:
+    def _recipes_of(self, views: list[Tensor]) -> list[ViewRecipe]:
         """The recipe of each view."""
         recipes = self.recipes * len(views) if self.any_number else self.recipes
         if len(recipes) != len(views):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Optional, Tuple, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class ColourJitter:
 class Blur:
     """Gaussian blur with sigma (pixels) uniform between two values."""
 
-    sigma: Tuple[float, float] = (0.1, 2.0)
+    sigma: tuple[float, float] = (0.1, 2.0)
     prob: float = 0.5
 
 
@@ -63,11 +63,11 @@ class ViewRecipe:
     """
 
     # Of the types that __post_init__ makes of what configs hold.
-    size: Optional[Tuple[int, ...]] = None
+    size: tuple[int, ...] | None = None
     num_views: int = 1
-    jitter: Optional[ColourJitter] = ColourJitter()
+    jitter: ColourJitter | None = ColourJitter()
     grey: float = 0.2
-    blur: Optional[Blur] = Blur()
+    blur: Blur | None = Blur()
     flip: float = 0.5
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class ViewRecipe:
                 raise ValueError(f'{name} is a probability, 0 to 1, not {value!r}.')
 
     @classmethod
-    def from_config(cls, config: Union[Mapping, ViewRecipe]) -> ViewRecipe:
+    def from_config(cls, config: Mapping | ViewRecipe) -> ViewRecipe:
         """Build one from an entry of ``views``."""
         recipe = _build(cls, config, 'views')
         if recipe is None:
@@ -127,7 +127,7 @@ class Draws(NamedTuple):
     """
 
     flip: Tensor
-    colours: Optional[Colours]
+    colours: Colours | None
     blurred: Tensor
     sigmas: Tensor
     radius: int
@@ -180,7 +180,7 @@ def draw(recipe: ViewRecipe, num_images: int, device: torch.device,
     return Draws(flip_ > 0, colours, blurred_.long(), sigmas_, kernel_radius(high))
 
 
-def _draw_colours(recipe: ViewRecipe, uniform: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def _draw_colours(recipe: ViewRecipe, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients (3, B, S) of the tones, and turns (B,) of the hue: see :class:`Colours`."""
     num_images = len(uniform)
     tones = np.zeros((3, num_images, NUM_TONES), dtype=np.float32)

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Optional
 
 from mmengine.config import Config
 
@@ -23,8 +22,8 @@ from pic_plugin.studies.ablation.training import CONFIG, RESULT
 LOG = 'output.log'
 
 
-def run_grids(grids: Sequence[Grid], folder: Path, jobs: int, data_root: Optional[str] = None,
-              tables: Optional[Path] = None) -> list[Training]:
+def run_grids(grids: Sequence[Grid], folder: Path, jobs: int, data_root: str | None = None,
+              tables: Path | None = None) -> list[Training]:
     """Do what is left of several grids; SIGTERM ends it as Ctrl-C does.
 
     Args:
@@ -52,7 +51,7 @@ def run_grids(grids: Sequence[Grid], folder: Path, jobs: int, data_root: Optiona
 
 
 def run_all(trainings: Sequence[Training], folder: Path, jobs: int = 1,
-            data_root: Optional[str] = None, known: Collection[str] = ()) -> list[Training]:
+            data_root: str | None = None, known: Collection[str] = ()) -> list[Training]:
     """Do the trainings that have no result yet; those that were interrupted go on.
 
     Args:
@@ -83,14 +82,14 @@ def run_all(trainings: Sequence[Training], folder: Path, jobs: int = 1,
         return _in_processes(left, folder, jobs)
 
 
-def prepare(training: Training, folder: Path, data_root: Optional[str]) -> None:
+def prepare(training: Training, folder: Path, data_root: str | None) -> None:
     """Write a training's config into its folder."""
     cfg = with_data_root(training.cfg, data_root)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / CONFIG, cfg.pretty_text)
 
 
-def with_data_root(cfg: Config, data_root: Optional[str]) -> Config:
+def with_data_root(cfg: Config, data_root: str | None) -> Config:
     """A copy with the folder of the images, where the config has ``data_root=None``.
 
     Raises:

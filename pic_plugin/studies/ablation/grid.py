@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from mmengine.config import Config, ConfigDict
 
@@ -68,8 +68,8 @@ class Grid(NamedTuple):
     figure: dict
 
 
-def read_grid(name: str, seeds: Optional[Sequence[int]] = None,
-              images: Optional[int] = None) -> Grid:
+def read_grid(name: str, seeds: Sequence[int] | None = None,
+              images: int | None = None) -> Grid:
     """Read a grid file, a Python file in mmengine's form.
 
     It has ``title``, ``caption``, ``seeds``, ``metrics``, ``figure`` and ``factors``: a dict of
@@ -141,7 +141,7 @@ def _combinations(factors: dict) -> list[dict[str, str]]:
 
 
 def _training(file: Path, content: dict, labels: dict[str, str], seed: int,
-              images: Optional[int]) -> Training:
+              images: int | None) -> Training:
     changes: dict[str, Any] = dict(content.get('options', {}))
     for factor, level in labels.items():
         changes.update(content['factors'][factor][level])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from pic_plugin.files import csv_text, write_atomically
 from pic_plugin.studies.ablation.figure import draw
@@ -19,7 +19,7 @@ from pic_plugin.studies.ablation.table import (
 )
 
 
-def report(grid: Grid, work_dir: Path, out: Path, page: Optional[Path]) -> None:
+def report(grid: Grid, work_dir: Path, out: Path, page: Path | None) -> None:
     """Write CSV, table and figure of one grid, and fill in the page.
 
     Raises:

@@ -7,7 +7,7 @@ import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from pic_plugin.studies.ablation.grid import Grid
 from pic_plugin.studies.ablation.training import RESULT
@@ -20,7 +20,7 @@ TRAINING = 'training'
 
 
 def read_results(grid: Grid, folder: Path,
-                 earlier: Optional[Mapping[str, dict[str, Any]]] = None) -> list[dict[str, Any]]:
+                 earlier: Mapping[str, dict[str, Any]] | None = None) -> list[dict[str, Any]]:
     """One dict for each training that is done: factors, ``seed``, ``training``, and its result.
 
     Args:

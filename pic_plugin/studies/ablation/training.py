@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -64,7 +64,7 @@ class _Meter(Hook):
         self._clock = time.process_time()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
-                         outputs: Optional[dict] = None) -> None:
+                         outputs: dict | None = None) -> None:
         """Count images."""
         assert data_batch is not None
         self.counts['images'] += len(data_batch['data_samples'])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -52,7 +52,7 @@ class WindowPhaseHook(Hook):
             self.values = [list(part) for part in runner.message_hub.get_info(KEY)]
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
-                         outputs: Optional[dict] = None) -> None:
+                         outputs: dict | None = None) -> None:
         """Measure at the end of each quarter."""
         steps = runner.iter + 1
         quarter = self.period // QUARTERS

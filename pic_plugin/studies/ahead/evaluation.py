@@ -2,7 +2,7 @@
 """kNN accuracy on the device, in one go: what evaluation.knn gives, for small sets."""
 from __future__ import annotations
 
-from typing import Dict, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def knn_accuracies(features: Tensor, labels: Tensor, references: Tensor, reference_labels: Tensor,
-                   topk: Sequence[int] = (20, 200), temperature: float = 0.07) -> Dict[str, float]:
+                   topk: Sequence[int] = (20, 200), temperature: float = 0.07) -> dict[str, float]:
     """Accuracy of the weighted vote of the nearest references.
 
     Args:

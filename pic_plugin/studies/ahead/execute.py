@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable
 
 import torch
 
@@ -20,7 +21,7 @@ from .training import Training
 ROUND_STEPS = 8  # of one training before the next one's turn
 POOL_REFERENCES = 20000  # more take a core minutes, and the device a second
 
-Labelled = Tuple[str, Setting]
+Labelled = tuple[str, Setting]
 
 
 class Results:
@@ -50,7 +51,7 @@ class LinearPool:
 
     def __init__(self, workers: int) -> None:
         self.pool = multiprocessing.get_context('fork').Pool(workers)
-        self.pending: List[Any] = []
+        self.pending: list[Any] = []
 
     def submit(self, arrays: tuple, done: Callable[[float], None]) -> None:
         """Have an accuracy computed, and call ``done`` with it."""
@@ -92,8 +93,8 @@ class Executor:
                         for _ in range(lanes)]
 
     def run(self, stage: str, source: Iterator[Labelled], seconds: float, lanes: int = 0,
-            linear: bool = True, splits: Tuple[str, ...] = ('test', ), course: int = 0,
-            report: Optional[Callable[[str, Setting, Dict[str, Any]], None]] = None) -> int:
+            linear: bool = True, splits: tuple[str, ...] = ('test', ), course: int = 0,
+            report: Callable[[str, Setting, dict[str, Any]], None] | None = None) -> int:
         """Run trainings until there are none left or the time is up.
 
         Args:
@@ -112,8 +113,8 @@ class Executor:
         """
         end = min(time.monotonic() + seconds, self.deadline)
         free = list(self.streams[:lanes or None])
-        active: List[Tuple[str, Training, Any, float]] = []
-        pace: List[float] = []  # seconds for a pass of those that ended
+        active: list[tuple[str, Training, Any, float]] = []
+        pace: list[float] = []  # seconds for a pass of those that ended
         ended, source_open = 0, True
         while True:
             while free and source_open and time.monotonic() < end:
@@ -154,7 +155,7 @@ class Executor:
                 if report is not None:
                     report(label, training.setting, result)
 
-    def _neighbours(self, training: Training, splits: Tuple[str, ...]) -> Tuple[dict, list]:
+    def _neighbours(self, training: Training, splits: tuple[str, ...]) -> tuple[dict, list]:
         images = training.images
         count = images.references
         stream = torch.cuda.stream(training.stream)
@@ -170,8 +171,8 @@ class Executor:
                         features, labels, references, images.train_labels[:count]).items()})
         return values, parts
 
-    def _evaluate(self, stage: str, label: str, training: Training, splits: Tuple[str, ...],
-                  linear: bool, begun: float) -> Dict[str, Any]:
+    def _evaluate(self, stage: str, label: str, training: Training, splits: tuple[str, ...],
+                  linear: bool, begun: float) -> dict[str, Any]:
         values, parts = self._neighbours(training, splits)
         result = dict(training.finish(), **values)
         seconds = time.monotonic() - begun

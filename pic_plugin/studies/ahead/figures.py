@@ -2,19 +2,20 @@
 """Figures of the study."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable
 
 import numpy as np
 
 from .spread import Group, group_runs, pooled_deviation, values_of
 
-_STYLE: Dict[Any, Any] = {'svg.hashsalt': 'ahead', 'svg.fonttype': 'path', 'font.size': 9,
+_STYLE: dict[Any, Any] = {'svg.hashsalt': 'ahead', 'svg.fonttype': 'path', 'font.size': 9,
           'axes.spines.top': False, 'axes.spines.right': False}
 _KINDS = dict(cifar10='images of CIFAR-10', clothing='photos of clothes')
 
 
-def draw_all(records: List[Dict[str, Any]], out: Path, stages: Sequence[str]) -> None:
+def draw_all(records: list[dict[str, Any]], out: Path, stages: Sequence[str]) -> None:
     """Draw what there are results for: results.svg, full.svg and why.svg.
 
     Args:
@@ -25,7 +26,7 @@ def draw_all(records: List[Dict[str, Any]], out: Path, stages: Sequence[str]) ->
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
-    figures: Dict[str, Callable[[], Any]] = dict(
+    figures: dict[str, Callable[[], Any]] = dict(
         results=lambda: _results(group_runs(records, stages), plt),
         full=lambda: _full(records, plt), why=lambda: _why(records, plt))
     with plt.rc_context(_STYLE):
@@ -36,7 +37,7 @@ def draw_all(records: List[Dict[str, Any]], out: Path, stages: Sequence[str]) ->
                 plt.close(figure)
 
 
-def _results(groups: Dict[Group, List[Dict[str, Any]]], plt: Any) -> Any:
+def _results(groups: dict[Group, list[dict[str, Any]]], plt: Any) -> Any:
     """kNN and linear accuracy over passes, a column for each data set and number of images."""
     scales = sorted({key[:2] for key in groups})
     if not scales:
@@ -67,7 +68,7 @@ def _results(groups: Dict[Group, List[Dict[str, Any]]], plt: Any) -> Any:
     return figure
 
 
-def _full(records: List[Dict[str, Any]], plt: Any) -> Any:
+def _full(records: list[dict[str, Any]], plt: Any) -> Any:
     """kNN on the way, all of CIFAR-10."""
     records = [one for one in records if one['stage'] == 'full']
     if not records:
@@ -84,7 +85,7 @@ def _full(records: List[Dict[str, Any]], plt: Any) -> Any:
     return figure
 
 
-def _why(records: List[Dict[str, Any]], plt: Any) -> Any:
+def _why(records: list[dict[str, Any]], plt: Any) -> Any:
     """Cosine over absence, and loss and turn by visit."""
     measured = {one['name']: one['measures'] for one in records if one.get('measures')}
     if not measured:

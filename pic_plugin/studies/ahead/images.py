@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, Sequence
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class Images:
 
     train: Tensor
     train_labels: Tensor
-    splits: Dict[str, tuple]
+    splits: dict[str, tuple]
     references: int
     size: int
     mean: Tensor

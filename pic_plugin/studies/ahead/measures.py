@@ -5,7 +5,7 @@ Every visit of a training is recorded on the device; the means are taken at its 
 """
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ class Recorder:
             'cosine', 'target_cosine', 'loss', 'turn', 'gradient', 'length')}
         self.mass = torch.zeros(setting.steps, len(EDGES) + 1, device=device)
         self.edges = torch.tensor(EDGES, device=device)
-        self.probes: List[Dict[str, Any]] = []
+        self.probes: list[dict[str, Any]] = []
 
     @torch.no_grad()
     def record(self, objective: Pic, step: Step, grad: Tensor) -> None:
@@ -81,7 +81,7 @@ class Recorder:
         means = _by_class(age[visited], cosine.cpu().numpy()[visited])
         self.probes.append(dict(step=number, never=int((~visited).sum()), cosine_by_age=means))
 
-    def summary(self) -> Dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Means by absence, by visit and by time, as plain numbers."""
         setting = self.setting
         stride = max(round(setting.window_size / setting.visits), 1) if setting.window_size else 0
@@ -94,7 +94,7 @@ class Recorder:
         tables = {name: table.cpu().numpy() for name, table in self.tables.items()}
         late = np.arange(setting.steps) >= setting.steps // 2  # the first half sees images anew
         seen = (absence <= setting.steps) & late[:, None]
-        result: Dict[str, Any] = dict(edges=list(EDGES), probes=self.probes)
+        result: dict[str, Any] = dict(edges=list(EDGES), probes=self.probes)
         result['cosine_by_absence'] = _by_class(absence[seen], tables['cosine'][seen])
         result['by_visit'] = [
             dict(visit=number, count=int(here.sum()),
@@ -111,7 +111,7 @@ class Recorder:
         return result
 
 
-def _by_class(keys: np.ndarray, values: np.ndarray) -> List[Dict[str, float]]:
+def _by_class(keys: np.ndarray, values: np.ndarray) -> list[dict[str, float]]:
     """Mean and count of values for each class of absence that occurs."""
     which = np.searchsorted(np.array(EDGES), keys)
     return [dict(up_to=float(EDGES[number]) if number < len(EDGES) else -1.0,

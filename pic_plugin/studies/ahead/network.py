@@ -2,7 +2,7 @@
 """ResNet-18 for small images, projections, and parameters that lie in one piece."""
 from __future__ import annotations
 
-from typing import List, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,7 @@ class ResNet18(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width),
                                   nn.ReLU(inplace=True))
-        blocks: List[nn.Module] = []
+        blocks: list[nn.Module] = []
         channels = width
         for stride, factor in zip(strides, (1, 2, 4, 8)):
             blocks += [Block(channels, width * factor, stride),
@@ -60,7 +60,7 @@ class ResNet18(nn.Module):
 def projection(channels: int, hidden: int, out_channels: int, layers: int = 2,
                last_norm: bool = False) -> nn.Sequential:
     """Linear layers with BatchNorm and ReLU between them."""
-    parts: List[nn.Module] = []
+    parts: list[nn.Module] = []
     for _ in range(layers - 1):
         parts += [nn.Linear(channels, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
         channels = hidden

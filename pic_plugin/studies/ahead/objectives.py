@@ -8,7 +8,7 @@ waits for the device or chooses its shapes by values, so a step can be recorded 
 from __future__ import annotations
 
 import copy
-from typing import Dict, List, NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,11 +52,11 @@ class Objective:
 
     def __init__(self, net: ResNet18, setting: Setting) -> None:
         self.net, self.setting = net, setting
-        self.modules: List[nn.Module] = []
-        self.weight: Optional[Tensor] = None
-        self.buffers: List[Tensor] = []
-        self.weight_optimizer: Optional[Optimizer] = None
-        self.weight_states: List[Tensor] = []
+        self.modules: list[nn.Module] = []
+        self.weight: Tensor | None = None
+        self.buffers: list[Tensor] = []
+        self.weight_optimizer: Optimizer | None = None
+        self.weight_states: list[Tensor] = []
 
     def to(self, device: torch.device) -> Objective:
         """Move everything to a device, before :meth:`prepare`."""
@@ -115,7 +115,7 @@ class Pic(Objective):
         # PIC's authors start class weights at N(0, 0.01²).
         self.weight = torch.randn(setting.images + 1, setting.dim) * 0.01
         self.last_position = torch.full((setting.images, ), -1, dtype=torch.int64)
-        self.seen: Dict[str, Tensor] = {}  # of this step, for measures
+        self.seen: dict[str, Tensor] = {}  # of this step, for measures
 
     def prepare(self, parameters: FlatParameters) -> None:
         super().prepare(parameters)

@@ -5,8 +5,6 @@ torch.optim reads both on the host, which a recorded graph of operations (CUDA g
 """
 from __future__ import annotations
 
-from typing import List
-
 import torch
 from torch import Tensor
 
@@ -31,7 +29,7 @@ class Optimizer:
                  weight_decay: float) -> None:
         self.values, self.kind, self.lr = values, kind, lr
         self.momentum, self.weight_decay = momentum, weight_decay
-        self.states: List[Tensor] = [torch.zeros_like(values)
+        self.states: list[Tensor] = [torch.zeros_like(values)
                                      for _ in range(1 if kind == 'sgd' else 2)]
 
     @torch.no_grad()

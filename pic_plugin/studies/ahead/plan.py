@@ -6,8 +6,9 @@ import dataclasses
 import json
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any
 
 import torch
 
@@ -64,18 +65,18 @@ class Plan:
     """
 
     def __init__(self, executor: Executor, scale: Scale, out: Path,
-                 shares: Dict[str, float]) -> None:
+                 shares: dict[str, float]) -> None:
         self.executor, self.scale, self.out, self.shares = executor, scale, out, shares
-        self.chosen: Dict[str, Dict[str, Setting]] = {}
+        self.chosen: dict[str, dict[str, Setting]] = {}
 
-    def run(self, stages: List[str]) -> None:
+    def run(self, stages: list[str]) -> None:
         """Run stages by name, in this order; one that fails does not stop those after it.
 
         Each gets its share of the time that is left, so what one does not need goes to the others.
         """
         for number, name in enumerate(stages):
             begun = time.monotonic()
-            note: Dict[str, Any] = {}
+            note: dict[str, Any] = {}
             left = self.executor.deadline - begun
             seconds = left * self.shares[name] / sum(self.shares[one] for one in stages[number:])
             if left <= 0:
@@ -112,7 +113,7 @@ class Plan:
         end = time.monotonic() + seconds
         one = Setting(negatives=0.1, refresh=1.0, images=self.scale.images[0],
                       **self.scale.changes)
-        rates: Dict[int, float] = {}
+        rates: dict[int, float] = {}
         for lanes in (4, 8, 16, 32):
             if time.monotonic() < end and lanes <= len(self.executor.streams):
                 rates[lanes] = self._rate([one] * lanes)
@@ -142,12 +143,12 @@ class Plan:
         """Search for the other rivals, with the fewer images."""
         return self._search('search_rivals', seconds, 0, RIVALS, {})
 
-    def _search(self, stage: str, seconds: float, which: int, spaces: Dict[str, Any],
-                starts: Dict[str, Setting]) -> int:
+    def _search(self, stage: str, seconds: float, which: int, spaces: dict[str, Any],
+                starts: dict[str, Setting]) -> int:
         search = Search(spaces, dict(images=self.scale.images[which],
                                      passes=self.scale.search_passes[which], **self.scale.changes),
                         self.scale.tries, starts)
-        options: Dict[str, Any] = dict(linear=False, splits=('validation', ),
+        options: dict[str, Any] = dict(linear=False, splits=('validation', ),
                                        report=search.report)
         # Two thirds of the time for tries, the rest for repeating the best.
         begun = time.monotonic()
@@ -188,7 +189,7 @@ class Plan:
         source = [(label, setting.but(seed=0)) for label, setting in settings.items()]
         return self.executor.run('results_rivals', iter(source), seconds)
 
-    def _chosen(self, stage: str) -> Dict[str, Setting]:
+    def _chosen(self, stage: str) -> dict[str, Setting]:
         """What a search chose; without one, its start."""
         if stage in self.chosen:
             return self.chosen[stage]
@@ -215,7 +216,7 @@ class Plan:
         """The chosen setting with one thing changed at a time, three seeds, the middle length."""
         best = self._chosen('search_small')['PIC, refresh'].but(
             images=self.scale.images[0], passes=self.scale.search_passes[0])
-        changes: Dict[str, Dict[str, Any]] = {
+        changes: dict[str, dict[str, Any]] = {
             'as chosen': {}, 'no refresh': dict(refresh=0.0), 'half refresh': dict(refresh=0.5),
             'full refresh': dict(refresh=1.0), 'all classes': dict(negatives=0.0),
             'K = N/20': dict(negatives=0.05), 'K = N/10': dict(negatives=0.1),
@@ -247,7 +248,7 @@ class Plan:
     def stage_full(self, seconds: float) -> int:
         """Full-width network on all images: as many passes as fit, the same for each method."""
         scale = self.scale
-        share: Dict[str, Any] = dict(
+        share: dict[str, Any] = dict(
             data='cifar10-all', images=scale.full_images, passes=scale.full_passes,
             batch=scale.full_batch, width=scale.full_width,
             hidden=2048 if scale.full_width >= 64 else 32, strides=(1, 2, 2, 2), lr=0.24, end=0.0,
@@ -275,7 +276,7 @@ class Plan:
         torch.backends.cudnn.benchmark = False
         return count
 
-    def _rate(self, settings: List[Setting], seconds: float = 1.5) -> float:
+    def _rate(self, settings: list[Setting], seconds: float = 1.5) -> float:
         """Passes a second of trainings side by side."""
         trainings = [Training(setting, self.executor.images(setting.data), stream,
                               self.executor.record)

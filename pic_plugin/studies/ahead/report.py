@@ -6,8 +6,9 @@ import csv
 import io
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 
@@ -19,13 +20,13 @@ HEADS = dict(test_knn200='kNN, k = 200', test_knn20='kNN, k = 20', test_linear='
 _IDENTITY = ('stage', 'name', 'setting')
 
 
-def read_results(folders: Sequence[Path]) -> List[Dict[str, Any]]:
+def read_results(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """Trainings that ended, the lines of each put together; a later run replaces an earlier one.
 
     Raises:
         FileNotFoundError: If a folder has no results.
     """
-    merged: Dict[Tuple[str, str, str], Dict[str, Any]] = {}
+    merged: dict[tuple[str, str, str], dict[str, Any]] = {}
     for folder in folders:
         for line in (folder / 'results.jsonl').read_text().splitlines():
             record = json.loads(line)
@@ -40,7 +41,7 @@ def read_results(folders: Sequence[Path]) -> List[Dict[str, Any]]:
     return [record for record in merged.values() if 'seconds' in record]
 
 
-def to_csv(records: List[Dict[str, Any]]) -> str:
+def to_csv(records: list[dict[str, Any]]) -> str:
     """One line for each training."""
     file = io.StringIO()
     names = ['stage', 'name', 'data', 'images', 'passes', 'seed', 'validation_knn20',
@@ -56,7 +57,7 @@ def to_csv(records: List[Dict[str, Any]]) -> str:
     return file.getvalue()
 
 
-def _mean(values: List[float]) -> str:
+def _mean(values: list[float]) -> str:
     if not values:
         return '–'
     spread = f' ± {np.std(values, ddof=1):.1f}' if len(values) > 1 else ''
@@ -68,7 +69,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return '\n'.join('| ' + ' | '.join(str(cell) for cell in line) + ' |' for line in lines)
 
 
-def results_table(records: List[Dict[str, Any]], stages: Sequence[str]) -> str:
+def results_table(records: list[dict[str, Any]], stages: Sequence[str]) -> str:
     """Mean ± standard error over runs, by images, passes and method (:mod:`.spread`)."""
     groups = group_runs(records, stages)
     order = {name: number for number, name in enumerate(dict.fromkeys(key[3] for key in groups))}
@@ -78,15 +79,15 @@ def results_table(records: List[Dict[str, Any]], stages: Sequence[str]) -> str:
     return _table(['images', 'forward passes', 'method', *HEADS.values(), 'runs'], rows)
 
 
-def differences_table(records: List[Dict[str, Any]], stages: Sequence[str]) -> str:
+def differences_table(records: list[dict[str, Any]], stages: Sequence[str]) -> str:
     """PIC with refresh minus each other method (:mod:`.spread`)."""
     rows = difference_rows(group_runs(records, stages), METRICS)
     return _table(['data', 'images', 'forward passes', 'minus', *HEADS.values()], rows)
 
 
-def parts_table(records: List[Dict[str, Any]]) -> str:
+def parts_table(records: list[dict[str, Any]]) -> str:
     """One change at a time; changes to what was chosen anyway count as runs of the first row."""
-    groups: Dict[str, List[Dict[str, Any]]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         if record['stage'] == 'parts':
             groups.setdefault(record['setting'].but(seed=0).key, []).append(record)
@@ -95,7 +96,7 @@ def parts_table(records: List[Dict[str, Any]]) -> str:
     return _table(['change', *HEADS.values(), 'runs'], rows)
 
 
-def chosen_table(records: List[Dict[str, Any]], folders: Sequence[Path]) -> str:
+def chosen_table(records: list[dict[str, Any]], folders: Sequence[Path]) -> str:
     """What each search chose, and how many tries each method had."""
     rows = []
     for stage in ('search_small', 'search_large', 'search_rivals'):
@@ -113,7 +114,7 @@ def chosen_table(records: List[Dict[str, Any]], folders: Sequence[Path]) -> str:
     return _table(['method', 'images', 'tries', 'repeats', 'chosen (else the defaults)'], rows)
 
 
-def full_table(records: List[Dict[str, Any]]) -> str:
+def full_table(records: list[dict[str, Any]]) -> str:
     """All of CIFAR-10, with the course of the neighbours' accuracy."""
     rows = []
     for record in records:
@@ -128,7 +129,7 @@ def full_table(records: List[Dict[str, Any]]) -> str:
     return _table(['method', 'forward passes', 'kNN, k = 200, on the way', *HEADS.values()], rows)
 
 
-def measures_tables(records: List[Dict[str, Any]]) -> Dict[str, str]:
+def measures_tables(records: list[dict[str, Any]]) -> dict[str, str]:
     """Means by absence and by visit, of the trainings that were measured."""
     measured = [one for one in records if one.get('measures')]
     visits = [(one['name'], row['visit'], f'{row["count"]:,}', f'{row["cosine"]:.3f}',
@@ -160,7 +161,7 @@ def measures_tables(records: List[Dict[str, Any]]) -> Dict[str, str]:
         mass=_table(['training', *names], mass))
 
 
-def speed_table(records: List[Dict[str, Any]]) -> str:
+def speed_table(records: list[dict[str, Any]]) -> str:
     """Passes an image takes and how many it gets, of the rivals."""
     rows = []
     for record in records:
@@ -175,7 +176,7 @@ def speed_table(records: List[Dict[str, Any]]) -> str:
                    'seconds, among others'], rows)
 
 
-def _small_stages(records: List[Dict[str, Any]]) -> Tuple[str, ...]:
+def _small_stages(records: list[dict[str, Any]]) -> tuple[str, ...]:
     """Stages of one table: a search that chose the same twice makes its results one group."""
     stages = ('results_small', 'results_large')
     try:
@@ -216,7 +217,7 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     page.write_text(fill(text, tables), encoding='utf-8')
 
 
-def fill(page: str, tables: Dict[str, str]) -> str:
+def fill(page: str, tables: dict[str, str]) -> str:
     """Put tables between their marks, ``<!-- table: NAME -->`` and ``<!-- end of table -->``."""
     for name, table in tables.items():
         pattern = rf'(<!-- table: {name} -->\n).*?(<!-- end of table -->)'

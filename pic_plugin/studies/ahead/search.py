@@ -7,7 +7,7 @@ are the test images and the seeds of the results.
 """
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 
@@ -18,17 +18,17 @@ CONFIRMED = 3  # settings of each method that are repeated
 REPEATS = (101, 102)
 SCORE = 'validation_knn20'
 
-_COMMON: Dict[str, tuple] = dict(
+_COMMON: dict[str, tuple] = dict(
     lr=(0.015, 0.03, 0.06, 0.12, 0.24), end=(0.0, 0.1, 0.33), batch=(64, 128, 256),
     weight_decay=(1e-4, 2.5e-4, 5e-4, 1e-3), hidden=(256, 512, 1024), layers=(2, 3))
 _TEMPERATURES = (0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5)
-_PIC: Dict[str, tuple] = dict(
+_PIC: dict[str, tuple] = dict(
     _COMMON, temperature=_TEMPERATURES, window=(0.05, 0.1, 0.2, 0.4), visits=(4, 8, 16),
     negatives=(0.0, 0.05, 0.1, 0.2, 0.4), weight_lr=(0.1, 0.3, 1.0, 3.0),
     weight_momentum=(0.0, 0.5, 0.9), weight_wd=(0.0, 1.0), smoothing=(0.0, 0.1, 0.3))
 
 #: Label -> start and the values that may be tried.
-SPACES: Dict[str, Tuple[Setting, Dict[str, tuple]]] = {
+SPACES: dict[str, tuple[Setting, dict[str, tuple]]] = {
     'PIC': (Setting('pic', negatives=0.1), _PIC),
     'PIC, refresh': (Setting('pic', negatives=0.1, refresh=1.0, weight_lr=0.3),
                      dict(_PIC, refresh=(0.5, 0.8, 1.0), away=(1.0, 2.0, 4.0))),
@@ -37,7 +37,7 @@ SPACES: Dict[str, Tuple[Setting, Dict[str, tuple]]] = {
                 dict(_COMMON, temperature=_TEMPERATURES, ema=(0.9, 0.95, 0.99, 0.995),
                      queue=(512, 1024, 2048, 4096))),
 }
-RIVALS: Dict[str, Tuple[Setting, Dict[str, tuple]]] = {
+RIVALS: dict[str, tuple[Setting, dict[str, tuple]]] = {
     'BYOL': (Setting('byol', batch=256, ema=0.98),
              dict(_COMMON, batch=(128, 256, 512), ema=(0.9, 0.95, 0.98, 0.99))),
     'SimSiam': (Setting('simsiam', layers=3), dict(_COMMON, dim=(128, 256, 512))),
@@ -63,19 +63,19 @@ class Search:
         starts (dict, optional): Label -> setting to begin with, instead of the space's.
     """
 
-    def __init__(self, spaces: Dict[str, Tuple[Setting, Dict[str, tuple]]],
-                 changes: Dict[str, Any], tries: int,
-                 starts: Optional[Dict[str, Setting]] = None) -> None:
+    def __init__(self, spaces: dict[str, tuple[Setting, dict[str, tuple]]],
+                 changes: dict[str, Any], tries: int,
+                 starts: dict[str, Setting] | None = None) -> None:
         self.spaces, self.tries = spaces, tries
         starts = starts or {}
         self.starts = {label: starts.get(label, start).but(seed=SEARCH_SEED, **changes)
                        for label, (start, _) in spaces.items()}
         self.rng = {label: np.random.default_rng(number) for number, label in enumerate(spaces)}
-        self.asked: Dict[str, List[Setting]] = {label: [] for label in spaces}
-        self.scores: Dict[str, Dict[str, List[float]]] = {label: {} for label in spaces}
-        self.confirming: Optional[List[Tuple[str, Setting]]] = None
+        self.asked: dict[str, list[Setting]] = {label: [] for label in spaces}
+        self.scores: dict[str, dict[str, list[float]]] = {label: {} for label in spaces}
+        self.confirming: list[tuple[str, Setting]] | None = None
 
-    def next_try(self) -> Optional[Tuple[str, Setting]]:
+    def next_try(self) -> tuple[str, Setting] | None:
         """A label and a setting, of the method with the fewest tries; None: enough."""
         label = min(self.asked, key=lambda name: len(self.asked[name]))
         if len(self.asked[label]) >= self.tries:
@@ -84,19 +84,19 @@ class Search:
         self.asked[label].append(setting)
         return label, setting
 
-    def report(self, label: str, setting: Setting, result: Dict[str, Any]) -> None:
+    def report(self, label: str, setting: Setting, result: dict[str, Any]) -> None:
         """Take the result of a try."""
         key = setting.but(seed=SEARCH_SEED).key
         self.scores[label].setdefault(key, []).append(float(result.get(SCORE) or 0.0))
 
-    def confirmations(self) -> List[Tuple[str, Setting]]:
+    def confirmations(self) -> list[tuple[str, Setting]]:
         """The best settings with other seeds, equally many of each method."""
         rounds = [[(label, setting.but(seed=seed)) for label in self.spaces
                    for setting in self._ranked(label)[place:place + 1]]
                   for seed in REPEATS for place in range(CONFIRMED)]
         return [one for part in rounds for one in part]
 
-    def chosen(self) -> Dict[str, Setting]:
+    def chosen(self) -> dict[str, Setting]:
         """Label -> the setting of the best mean among those that were repeated most."""
         result = {}
         for label in self.spaces:
@@ -111,10 +111,10 @@ class Search:
                 key=lambda setting: float(np.mean(scores[setting.key])))
         return result
 
-    def _distinct(self, label: str) -> List[Setting]:
+    def _distinct(self, label: str) -> list[Setting]:
         return list({setting.key: setting for setting in self.asked[label]}.values())
 
-    def _ranked(self, label: str) -> List[Setting]:
+    def _ranked(self, label: str) -> list[Setting]:
         scores = self.scores[label]
         known = [setting for setting in self._distinct(label) if setting.key in scores]
         return sorted(known, key=lambda setting: -scores[setting.key][0])

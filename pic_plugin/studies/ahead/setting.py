@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, Optional
+from typing import Any
 
 #: Forward passes that an image takes in one step, those without gradient included.
 PASSES_PER_IMAGE = dict(pic=1, diet=1, simclr=2, mocov2=2, simsiam=2, barlow=2, swav=2, byol=4)
@@ -114,7 +114,7 @@ class Setting:
         return max(round(self.window * self.images), 1) if self.window else 0
 
     @property
-    def num_negatives(self) -> Optional[int]:
+    def num_negatives(self) -> int | None:
         """K, at least the images of a step; None: all instances."""
         count = max(round(self.negatives * self.images), self.step_images)
         return count if 0 < self.negatives and count < self.images else None

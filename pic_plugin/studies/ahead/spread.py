@@ -9,24 +9,25 @@ from the others.
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, List, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 #: Data set, images, passes, method.
-Group = Tuple[str, int, int, str]
+Group = tuple[str, int, int, str]
 OURS = 'PIC, refresh'
 
 
-def group_runs(records: List[Dict[str, Any]], stages: Sequence[str]) -> \
-        Dict[Group, List[Dict[str, Any]]]:
+def group_runs(records: list[dict[str, Any]], stages: Sequence[str]) -> \
+        dict[Group, list[dict[str, Any]]]:
     """Runs of the same data, length and method.
 
     Raises:
         ValueError: If two runs of a group differ in more than the seed, so that their mean would
             be no mean of one setting.
     """
-    groups: Dict[Group, List[Dict[str, Any]]] = {}
+    groups: dict[Group, list[dict[str, Any]]] = {}
     for record in records:
         if record['stage'] in stages:
             setting = record['setting']
@@ -40,7 +41,7 @@ def group_runs(records: List[Dict[str, Any]], stages: Sequence[str]) -> \
     return groups
 
 
-def pooled_deviation(groups: Dict[Group, List[Dict[str, Any]]], data: str, metric: str) -> float:
+def pooled_deviation(groups: dict[Group, list[dict[str, Any]]], data: str, metric: str) -> float:
     """Standard deviation of runs of one setting, over all groups of a data set; nan: unknown."""
     squares, freedom = 0.0, 0
     for key, part in groups.items():
@@ -51,7 +52,7 @@ def pooled_deviation(groups: Dict[Group, List[Dict[str, Any]]], data: str, metri
     return math.sqrt(squares / freedom) if freedom else math.nan
 
 
-def values_of(part: List[Dict[str, Any]], metric: str) -> List[float]:
+def values_of(part: list[dict[str, Any]], metric: str) -> list[float]:
     """Values of the runs that have the metric."""
     return [one[metric] for one in part if metric in one]
 
@@ -62,7 +63,7 @@ def with_error(mean: float, error: float, sign: bool = False) -> str:
     return text if math.isnan(error) else f'{text} ± {error:.1f}'
 
 
-def mean_text(groups: Dict[Group, List[Dict[str, Any]]], key: Group, metric: str) -> str:
+def mean_text(groups: dict[Group, list[dict[str, Any]]], key: Group, metric: str) -> str:
     """Mean ± standard error of a group."""
     values = values_of(groups[key], metric)
     if not values:
@@ -71,14 +72,14 @@ def mean_text(groups: Dict[Group, List[Dict[str, Any]]], key: Group, metric: str
                       pooled_deviation(groups, key[0], metric) / math.sqrt(len(values)))
 
 
-def runs_text(part: List[Dict[str, Any]]) -> str:
+def runs_text(part: list[dict[str, Any]]) -> str:
     """How many runs, and of how many seeds."""
     seeds = len({one['setting'].seed for one in part})
     return f'{len(part)}' if seeds == len(part) else f'{len(part)} (seeds: {seeds})'
 
 
-def difference_rows(groups: Dict[Group, List[Dict[str, Any]]], metrics: Sequence[str]) -> \
-        List[List[str]]:
+def difference_rows(groups: dict[Group, list[dict[str, Any]]], metrics: Sequence[str]) -> \
+        list[list[str]]:
     """PIC with refresh minus each other method: rows of data, images, passes, method, metrics.
 
     A difference's standard error takes the two means as independent: seeds share the order of

@@ -8,7 +8,7 @@ in streams of their own. On a CPU the same step is simply called.
 """
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,12 +41,12 @@ class Training:
 
     refused = ''
 
-    def __init__(self, setting: Setting, images: Images, stream: Optional[Any] = None,
+    def __init__(self, setting: Setting, images: Images, stream: Any | None = None,
                  record: bool = True) -> None:
         self.setting, self.images = setting, images
         self.device = images.train.device
         self.stream, self.done = stream, 0
-        self.graph: Optional[Any] = None
+        self.graph: Any | None = None
         with self._in_stream():
             self._build()
             self._fill()
@@ -84,7 +84,7 @@ class Training:
         self.losses = torch.zeros(setting.steps, device=device)
         self.recorder = Recorder(setting, device) if setting.measure else None
 
-    def _modules(self) -> List[nn.Module]:
+    def _modules(self) -> list[nn.Module]:
         return [value for value in vars(self.objective).values() if isinstance(value, nn.Module)]
 
     def _make_tables(self) -> None:
@@ -124,7 +124,7 @@ class Training:
             self.ids, self.positions, self.returning))
         step = Step(ids, positions, returning, self.thresholds.index_select(0, number), number)
         loss = objective.loss(views, step)
-        trained: List[Tensor] = list(self.parameters.parameters)
+        trained: list[Tensor] = list(self.parameters.parameters)
         if objective.weight is not None:
             trained.append(objective.weight)
         grads = torch.autograd.grad(loss, trained)
@@ -141,7 +141,7 @@ class Training:
             self.losses.index_copy_(0, number, loss.detach()[None])
             number.add_(1)
 
-    def _state(self) -> List[Tensor]:
+    def _state(self) -> list[Tensor]:
         """Everything that a step changes."""
         state = [self.parameters.values, *self.optimizer.states, self.number, self.losses]
         state += [buffer for module in self._modules() for buffer in module.buffers()]
@@ -228,11 +228,11 @@ class Training:
         with self._in_stream():
             return self.losses[:self.done].cpu()
 
-    def finish(self) -> Dict[str, Any]:
+    def finish(self) -> dict[str, Any]:
         """What is known at the end without labels: the course of the loss, and measures."""
         losses = self.losses_so_far()
         course = [round(float(part.mean()), 4) for part in losses.chunk(8)]
-        result: Dict[str, Any] = dict(loss=course, finite=bool(torch.isfinite(losses).all()))
+        result: dict[str, Any] = dict(loss=course, finite=bool(torch.isfinite(losses).all()))
         if self.recorder is not None and self.is_done:
             with self._in_stream():
                 result['measures'] = self.recorder.summary()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from pic_plugin.models.augment import AugmentPreprocessor
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
-PARTS: Dict[str, dict] = {  # one operation at a time
+PARTS: dict[str, dict] = {  # one operation at a time
     'normalise alone': dict(jitter=None, grey=0., blur=None, flip=0.),
     'flip': dict(jitter=None, grey=0., blur=None),
     'jitter and grey': dict(blur=None, flip=0.),
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> str:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (args.batch_size, 3, args.size, args.size), dtype=torch.uint8,
                            generator=generator).to(device)
-    settings: Dict[str, dict] = {
+    settings: dict[str, dict] = {
         'whole recipe': dict(), 'whole recipe, channels_last': dict(channels_last=True)}
     if not args.no_compile:
         settings['whole recipe, compiled'] = dict(compile=True)
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> str:
     lines = [f'torch {torch.__version__}, {_name(device)}; {args.batch_size} images of '
              f'{args.size}x{args.size}, uint8 on the device, to normalised float32',
              f'{"":40}{"ms a batch":>12}{"host ms":>10}{"first, s":>10}']
-    views: Dict[str, Tensor] = {}
+    views: dict[str, Tensor] = {}
     for name, setting in settings.items():
         preprocessor = AugmentPreprocessor(MEAN, STD, to_rgb=True, **setting).to(device)
 
@@ -79,7 +79,7 @@ def _row(name: str, step: Callable[[], Any], args: argparse.Namespace,
     first = time.perf_counter() - begin
     for _ in range(args.warmup):
         step()
-    host: List[float] = []
+    host: list[float] = []
     _wait(device)
     begin = time.perf_counter()
     for _ in range(args.steps):

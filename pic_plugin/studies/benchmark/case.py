@@ -6,7 +6,7 @@ import statistics
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Deque, NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -56,12 +56,12 @@ class Case:
         if kind in ('dense', 'full'):
             self.head = DenseHead(*common)
         else:
-            path: Optional[Path] = None
+            path: Path | None = None
             if kind not in ('bank', 'adamw'):
                 path = folder / f'{kind}-{num_instances}-{self.num_negatives}.bank'
             self.head = BankHead(*common, path, dtype, sizes.betas if kind == 'adamw' else None)
         self._batches = _batches(num_instances, sizes)
-        self._coming: Deque[np.ndarray] = deque()
+        self._coming: deque[np.ndarray] = deque()
         self._generator = torch.Generator().manual_seed(SEED)
         self._held_bytes = resident_bytes() - before
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -70,9 +70,9 @@ class BankHead:
     """
 
     def __init__(self, num_instances: int, num_negatives: int, feat_dim: int,
-                 device: torch.device, path: Optional[Path] = None,
+                 device: torch.device, path: Path | None = None,
                  dtype: str = 'float32',
-                 betas: Optional[tuple[float, float]] = None) -> None:
+                 betas: tuple[float, float] | None = None) -> None:
         self.weight = nn.Parameter(torch.zeros(num_negatives, feat_dim, device=device))
         self.optimizer: torch.optim.Optimizer = (
             torch.optim.SGD([self.weight], **SGD) if betas is None else

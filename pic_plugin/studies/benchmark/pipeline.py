@@ -12,9 +12,10 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable
 
 import cv2
 import numpy as np
@@ -28,7 +29,7 @@ from pic_plugin.datasets.walk import walk
 
 PACK = dict(type='PackInputs', meta_keys=('sample_idx', ))
 # The ImageNet config of version 0.1.0, by stage.
-HOST_STAGES: Dict[str, List[dict]] = {
+HOST_STAGES: dict[str, list[dict]] = {
     'decode': [dict(type='LoadImageOrSkip')],
     'crop': [dict(type='NumpyToPIL', to_rgb=True),
              dict(type='torchvision/RandomResizedCrop', size=224, scale=(0.2, 1.0))],
@@ -105,12 +106,12 @@ def build(pipeline: Sequence[dict]) -> Compose:
         return Compose([TRANSFORMS.build(copy.deepcopy(transform)) for transform in pipeline])
 
 
-def _stages(files: Sequence[Path], rounds: int) -> List[str]:
+def _stages(files: Sequence[Path], rounds: int) -> list[str]:
     """Where the host's pipeline spends its time."""
     stages = {name: build(transforms) for name, transforms in HOST_STAGES.items()}
-    seconds: Dict[str, List[float]] = {name: [] for name in stages}
+    seconds: dict[str, list[float]] = {name: [] for name in stages}
     for _ in range(rounds):
-        samples: List[Any] = [dict(img_path=str(file), sample_idx=0) for file in files]
+        samples: list[Any] = [dict(img_path=str(file), sample_idx=0) for file in files]
         for name, stage in stages.items():
             begin = time.process_time()
             samples = [stage(sample) for sample in samples]
@@ -119,7 +120,7 @@ def _stages(files: Sequence[Path], rounds: int) -> List[str]:
     return ['augmentation on the host, ms an image: ' + ', '.join(parts)]
 
 
-def _compare(files: Sequence[Path], args: argparse.Namespace, title: str) -> List[str]:
+def _compare(files: Sequence[Path], args: argparse.Namespace, title: str) -> list[str]:
     """Whole pipelines."""
     pipelines = {'augmented on the host (0.1.0)': build(sum(HOST_STAGES.values(), []))}
     for decoder in ('cv2', 'simplejpeg'):
@@ -144,7 +145,7 @@ def _compare(files: Sequence[Path], args: argparse.Namespace, title: str) -> Lis
     return [*lines, f'cores: for {args.needed:.0f} images a second.']
 
 
-def _cached(files: Sequence[Path], args: argparse.Namespace, folder: Path) -> List[str]:
+def _cached(files: Sequence[Path], args: argparse.Namespace, folder: Path) -> list[str]:
     """With a cache of the window: the first showing of an image, and the following seven."""
     lines = [f'{"cache of decoded images":34}{"ms":>9}{"images/s":>10}{"GB for a window":>17}']
     for short_edge in (256, 375):
@@ -170,7 +171,7 @@ def _cached(files: Sequence[Path], args: argparse.Namespace, folder: Path) -> Li
     return [*lines, f'window: {WINDOW:,} images, as for ImageNet.']
 
 
-def _decoders(files: Sequence[Path], rounds: int) -> List[str]:
+def _decoders(files: Sequence[Path], rounds: int) -> list[str]:
     """Decoding alone, at full size and at a half."""
     contents = [file.read_bytes() for file in files]
     ways = _ways_to_decode()
@@ -180,7 +181,7 @@ def _decoders(files: Sequence[Path], rounds: int) -> List[str]:
         f'{name} {value:.2f}' for name, value in milliseconds.items())]
 
 
-def _ways_to_decode() -> Dict[str, Callable[[bytes], Any]]:
+def _ways_to_decode() -> dict[str, Callable[[bytes], Any]]:
     import io
 
     from PIL import Image
@@ -192,7 +193,7 @@ def _ways_to_decode() -> Dict[str, Callable[[bytes], Any]]:
             image.draft('RGB', (image.width // reduction, image.height // reduction))
         return np.asarray(image.convert('RGB'))
 
-    ways: Dict[str, Callable[[bytes], Any]] = {
+    ways: dict[str, Callable[[bytes], Any]] = {
         'OpenCV': lambda content: decoding.decode(content),
         'OpenCV 1/2': lambda content: decoding.decode(content, 3, 'cv2', lambda size: 2),
         'torchvision': lambda content: decode_jpeg(
@@ -217,9 +218,9 @@ def _each(way: Callable[[bytes], Any], contents: Sequence[bytes]) -> None:
         way(content)
 
 
-def _in_turns(ways: Dict[str, Callable[[], Any]], rounds: int, number: int) -> Dict[str, float]:
+def _in_turns(ways: dict[str, Callable[[], Any]], rounds: int, number: int) -> dict[str, float]:
     """Median milliseconds for one of ``number`` images, each way once in a round."""
-    seconds: Dict[str, List[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(rounds + 1):
         for name, way in ways.items():
             begin = time.process_time()

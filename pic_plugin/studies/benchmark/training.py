@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import traceback
 import uuid
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -35,12 +35,12 @@ class TrainingCase(NamedTuple):
 
     method: str
     channels_last: bool = False
-    num_negatives: Optional[int] = K_RECENT
+    num_negatives: int | None = K_RECENT
     compile: bool = False
-    augment: Optional[dict] = None
+    augment: dict | None = None
 
 
-CASES: Dict[str, TrainingCase] = {
+CASES: dict[str, TrainingCase] = {
     'classifier': TrainingCase('classifier'),
     'pic': TrainingCase('pic'),
     'classifier-cl': TrainingCase('classifier', True),
@@ -78,8 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> str:
     """Run the cases, printing each row as it comes, and return the whole table."""
-    results: Dict[str, dict] = {}
-    lines: List[str] = []
+    results: dict[str, dict] = {}
+    lines: list[str] = []
     for name in args.cases:
         results[name] = _measured(name, args)
         if len(results) == 1:
@@ -99,7 +99,7 @@ def config_of(case: TrainingCase, args: argparse.Namespace, work_dir: str) -> Co
     num_views = 2 if case.method in ('simclr', 'moco') else 1
     num_images = args.batch_size // num_views
     channels = 2048 if args.depth >= 50 else 512
-    model: Dict[str, Any] = dict(
+    model: dict[str, Any] = dict(
         backbone=dict(type='ResNet', depth=args.depth, norm_cfg=dict(type='BN'),
                       zero_init_residual=True),
         data_preprocessor=dict(
@@ -107,8 +107,8 @@ def config_of(case: TrainingCase, args: argparse.Namespace, work_dir: str) -> Co
             as_list=case.method != 'classifier', channels_last=case.channels_last,
             augment=case.augment),
         **_HEADS[case.method](channels))
-    sampler: Dict[str, Any] = dict(type='DefaultSampler', shuffle=True)
-    hooks: List[dict] = []
+    sampler: dict[str, Any] = dict(type='DefaultSampler', shuffle=True)
+    hooks: list[dict] = []
     if case.method == 'pic':
         num_negatives = case.num_negatives
         if num_negatives is not None:
@@ -120,7 +120,7 @@ def config_of(case: TrainingCase, args: argparse.Namespace, work_dir: str) -> Co
         hooks = [dict(type='InstanceBankHook')]
     last = args.warmup + args.steps
     optimizer = dict(type='SGD', lr=0.03, momentum=0.9, weight_decay=1e-4)
-    wrapper: Dict[str, Any] = dict(type='OptimWrapper', optimizer=optimizer)
+    wrapper: dict[str, Any] = dict(type='OptimWrapper', optimizer=optimizer)
     if on_gpu and args.dtype != 'float32':
         wrapper.update(type='AmpOptimWrapper', dtype=args.dtype, loss_scale='dynamic')
     config = Config(dict(
@@ -163,7 +163,7 @@ def measure(case: TrainingCase, args: argparse.Namespace) -> dict:
         dtype=args.dtype if on_gpu else 'float32')
 
 
-_HEADS: Dict[str, Callable[[int], Dict[str, Any]]] = {
+_HEADS: dict[str, Callable[[int], dict[str, Any]]] = {
     'classifier': lambda channels: dict(
         type='ImageClassifier', neck=dict(type='GlobalAveragePooling'),
         head=dict(type='LinearClsHead', num_classes=training_parts.NUM_CLASSES,
@@ -225,7 +225,7 @@ def _title(case: TrainingCase, args: argparse.Namespace) -> str:
     return title + (', compile' if case.compile else '')
 
 
-def _row(name: str, results: Dict[str, dict], args: argparse.Namespace) -> str:
+def _row(name: str, results: dict[str, dict], args: argparse.Namespace) -> str:
     case, result = CASES[name], results[name]
     title = f'{name:22}{_title(case, args):46}'
     if 'error' in result:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import torch
 from mmengine.hooks import Hook
@@ -32,7 +32,7 @@ class LightSample:
 class BenchmarkIds(Dataset):
     """``length`` images that are only numbers."""
 
-    metainfo: Dict[str, Any] = {}
+    metainfo: dict[str, Any] = {}
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -45,7 +45,7 @@ class BenchmarkIds(Dataset):
 
 
 @FUNCTIONS.register_module()
-def benchmark_collate(batch: List[int]) -> dict:
+def benchmark_collate(batch: list[int]) -> dict:
     """Ids as samples, and next to nothing as inputs."""
     return dict(inputs=torch.zeros(len(batch), 3, 1, 1),
                 data_samples=[LightSample(int(i)) for i in batch])
@@ -66,7 +66,7 @@ class BenchmarkImages(BaseDataPreprocessor):
     """
 
     def __init__(self, num_images: int, num_views: int, size: int, as_list: bool,
-                 channels_last: bool = False, augment: Optional[dict] = None,
+                 channels_last: bool = False, augment: dict | None = None,
                  batch_augments: None = None) -> None:
         super().__init__()
         self.as_list = as_list
@@ -110,8 +110,8 @@ class BenchmarkClock(Hook):
 
     def __init__(self, first: int, last: int) -> None:
         self.first, self.last = first, last
-        self.marks: List[float] = []
-        self.hook_seconds: List[float] = []
+        self.marks: list[float] = []
+        self.hook_seconds: list[float] = []
         self.peak_bytes = 0
 
     def before_train(self, runner: Any) -> None:

@@ -2,7 +2,8 @@
 """Scenes with known boxes and masks: small photos of objects on larger backgrounds."""
 from __future__ import annotations
 
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
