@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What to do about a verdict: sections of a page that lies in the package."""
+"""What to do about a verdict: the package has a copy of that page of the documentation."""
 from __future__ import annotations
 
 import re

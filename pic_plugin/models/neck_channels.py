@@ -70,7 +70,7 @@ def _ask(backbone: nn.Module) -> Tensor:
     try:
         backbone.eval()
         with torch.no_grad():
-            return _last(backbone(parameter.new_zeros(1, channels, height, width)))
+            return last_of(backbone(parameter.new_zeros(1, channels, height, width)))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise ValueError(
             f'neck in_channels=None: {type(backbone).__name__} cannot be asked for its channels '
@@ -83,7 +83,7 @@ def _ask(backbone: nn.Module) -> Tensor:
 
 def _difference(neck: nn.Module, features: Any) -> str | None:
     """What a neck expects and what it gets, if they differ."""
-    last = _last(features)
+    last = last_of(features)
     if not isinstance(last, Tensor):
         return None
     first = next((module for module in neck.modules()
@@ -101,5 +101,5 @@ def _difference(neck: nn.Module, features: Any) -> str | None:
     return None
 
 
-def _last(outputs: Any) -> Any:
+def last_of(outputs: Any) -> Any:
     return outputs[-1] if isinstance(outputs, (tuple, list)) else outputs

@@ -11,7 +11,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from .loss_check import LossCheck
-from .neck_channels import project, with_in_channels
+from .neck_channels import last_of, project, with_in_channels
 from .pic_head import PICHead
 from .pooling import pooled
 
@@ -101,14 +101,14 @@ class PIC(BaseSelfSupervisor):
         outputs, passed = [], {}
         for i, view in enumerate(views):
             features = self.backbone(view)
-            if isinstance(_last(features), (tuple, list)):
+            if isinstance(last_of(features), (tuple, list)):
                 features = (pooled(features), )  # necks take one feature of an image, not a pair
             projected = project(self.neck, features)  # ((B, d),)
             outputs.append(self.head.loss(projected, data_samples,
                                           train_weights=i < self.num_update_views))
             passed[f'pixels of view {i}'] = view
-            passed[f'backbone features of view {i}'] = _last(features)
-            passed[f'projected features of view {i}'] = _last(projected)
+            passed[f'backbone features of view {i}'] = last_of(features)
+            passed[f'projected features of view {i}'] = last_of(projected)
         loss = torch.stack([output['loss'] for output in outputs]).mean()
         self.loss_check.look(loss, passed, self.head.bank.step)
         return dict(outputs[0], loss=loss)
@@ -131,7 +131,3 @@ class PIC(BaseSelfSupervisor):
         for sample, feature in zip(samples, features.float()):
             sample.set_field(feature, 'feat')
         return samples
-
-
-def _last(outputs: Any) -> Any:
-    return outputs[-1] if isinstance(outputs, (tuple, list)) else outputs

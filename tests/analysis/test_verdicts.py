@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pic_plugin.analysis.scalars import Run
-from pic_plugin.analysis.verdict_help import explanation
+from pic_plugin.analysis.verdict_help import PAGE, explanation
 from pic_plugin.analysis.verdicts import (
     BAD,
     GOOD,
@@ -125,9 +125,9 @@ def test_a_loss_that_is_not_a_number():
 
 
 def test_each_has_a_section_on_its_page():
-    page = (Path(__file__).parents[2] / 'docs' / 'verdicts.md').read_text(encoding='utf-8')
+    page_text = (Path(__file__).parents[2] / 'docs' / 'verdicts.md').read_text(encoding='utf-8')
     anchors = {re.sub(r'[^a-z0-9 -]', '', line[3:].lower()).replace(' ', '-')
-               for line in page.splitlines() if line.startswith('## ')}
+               for line in page_text.splitlines() if line.startswith('## ')}
     bad = {'loss': curve(8.0, 8.0, 8.0, 8.0, math.nan, 8.0), 'data_time': falling(0.9, 0.9),
            'knn/top1_k20': curve(30.0, 45.0, 38.0), 'row_staleness': curve(1e6),
            'effective_rank': falling(1.0, 1.0)}
@@ -137,7 +137,9 @@ def test_each_has_a_section_on_its_page():
     found += verdicts_of(Run('run', GOOD_RUN, 0), Context(goes_on=True), {'knn/top1_k20': 38.0})
     pages = {one.page for one in found}
     assert pages == {f'verdicts.md#{anchor}' for anchor in anchors}
-    # The report shows them where no site is at hand: words alone.
+    # The package has a copy, for where no site is at hand.
+    assert PAGE.read_text(encoding='utf-8') == page_text, f'cp docs/verdicts.md {PAGE}'
+    # Words alone.
     for page in pages:
         text = explanation(page)
         assert len(text) > 100 and not re.search(r'\]\(|```|<!--|^#', text)
