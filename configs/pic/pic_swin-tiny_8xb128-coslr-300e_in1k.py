@@ -26,19 +26,25 @@ optim_wrapper = dict(
         bias_decay_mult=0.0,
         custom_keys={'.relative_position_bias_table': dict(decay_mult=0.0)}),
     clip_grad=dict(max_norm=5.0))
+max_epochs = 300
+warmup_epochs = 20
+warmup_epochs = min(warmup_epochs, max_epochs // 2)
+train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
     dict(
         type='LinearLR',
         start_factor=0.01,
         by_epoch=True,
         begin=0,
-        end=20,
+        end=warmup_epochs,
         convert_to_iter_based=True),
     dict(
         type='CosineAnnealingLR',
         eta_min=1e-5,
         by_epoch=True,
-        begin=20,
-        end=300,
+        begin=warmup_epochs,
+        end=max_epochs,
         convert_to_iter_based=True),
 ]
+if warmup_epochs == 0:
+    del param_scheduler[0]

@@ -23,7 +23,10 @@ model = dict(
     neck=dict(in_channels=384, with_avg_pool=False))
 
 train_dataloader = dict(batch_size=128)
-train_cfg = dict(max_epochs=300)
+max_epochs = 300
+warmup_epochs = 40
+warmup_epochs = min(warmup_epochs, max_epochs // 2)
+train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(
     optimizer=dict(
         _delete_=True,
@@ -47,14 +50,16 @@ param_scheduler = [
         start_factor=0.01,
         by_epoch=True,
         begin=0,
-        end=40,
+        end=warmup_epochs,
         convert_to_iter_based=True),
     dict(
         type='CosineAnnealingLR',
         eta_min=1e-6,
         by_epoch=True,
-        begin=40,
-        end=300,
+        begin=warmup_epochs,
+        end=max_epochs,
         convert_to_iter_based=True),
 ]
+if warmup_epochs == 0:
+    del param_scheduler[0]
 auto_scale_lr = dict(base_batch_size=1024)

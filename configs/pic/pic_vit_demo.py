@@ -23,7 +23,10 @@ model = dict(
 
 # The window holds 1,024 images: the classes of the softmax are those of the window.
 train_dataloader = dict(sampler=dict(stride=128))
-train_cfg = dict(max_epochs=30, val_interval=15)
+max_epochs = 30
+warmup_epochs = 3
+warmup_epochs = min(warmup_epochs, max_epochs // 2)
+train_cfg = dict(max_epochs=max_epochs, val_interval=15)
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(
@@ -40,13 +43,15 @@ param_scheduler = [
         start_factor=0.01,
         by_epoch=True,
         begin=0,
-        end=3,
+        end=warmup_epochs,
         convert_to_iter_based=True),
     dict(
         type='CosineAnnealingLR',
         eta_min=1e-5,
         by_epoch=True,
-        begin=3,
-        end=30,
+        begin=warmup_epochs,
+        end=max_epochs,
         convert_to_iter_based=True),
 ]
+if warmup_epochs == 0:
+    del param_scheduler[0]

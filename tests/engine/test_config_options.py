@@ -30,6 +30,17 @@ def test_names_at_the_top_of_pic_folder():
     assert cfg.filename == str(CONFIGS / 'pic_folder.py')
 
 
+@pytest.mark.parametrize('name', sorted(
+    path.stem for path in CONFIGS.glob('pic_*.py')))
+def test_the_length_of_every_config(name):
+    """Its schedule follows; a warm-up of no epoch is none."""
+    cfg = changed(name, max_epochs=12, warmup_epochs=2)
+    assert cfg.train_cfg.max_epochs == 12
+    assert [(one.begin, one.end) for one in cfg.param_scheduler] == [(0, 2), (2, 12)]
+    cfg = changed(name, max_epochs=12, warmup_epochs=0)
+    assert [(one.begin, one.end) for one in cfg.param_scheduler] == [(0, 12)]
+
+
 def test_names_through_the_command_line(tmp_path):
     args = train_tool.parse_args(['pic_folder.py', '--cfg-options', 'batch_size=16',
                                   'train_dataloader.batch_size=4', 'window_size=500'])
