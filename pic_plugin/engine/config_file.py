@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import time
 from pathlib import Path
 
 import torch
@@ -135,4 +136,8 @@ def build_runner(cfg: Config) -> Runner:
     # Runs of one name that a process starts in the same second share a log in mmengine; configs
     # that the tools write are all of one name.
     cfg.setdefault('experiment_name', Path(cfg.work_dir).name)
+    # A log is named after the second the run starts in: one resumed in that second would go on in
+    # the log of the run before it.
+    while Path(cfg.work_dir, time.strftime('%Y%m%d_%H%M%S')).exists():
+        time.sleep(0.05)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

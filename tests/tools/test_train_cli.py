@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -85,6 +86,18 @@ def test_resume_continues(trained, checkpoint, work_dir, newest):
     log = max(work_dir.glob('*/*.log'), key=os.path.getmtime).read_text()
     assert 'Epoch(train) [3][5/5]' in log and 'Epoch(train) [2]' not in log
     assert torch.load(work_dir / 'epoch_3.pth')['meta']['iter'] == 15
+
+
+def test_a_run_has_a_log_of_its_own(tmp_path):
+    """mmengine names it after the second: here two that runs before this one have taken."""
+    taken = [tmp_path / 'out' / time.strftime('%Y%m%d_%H%M%S', time.localtime(second))
+             for second in (time.time(), time.time() + 1)]
+    for folder in taken:
+        folder.mkdir(parents=True)
+    train_tool.main([str(TINY), '--work-dir', str(tmp_path / 'out'), '--no-validate',
+                     '--cfg-options', 'train_cfg.max_epochs=1'])
+    log, = tmp_path.glob('out/*/*.log')
+    assert log.parent not in taken
 
 
 def measured(config, checkpoint, work_dir, out):
