@@ -27,6 +27,8 @@ KNN_STEP = 3.0
 COLLAPSED = 2.0
 # lr / (1 - momentum) * weight decay * steps away; rows return with exp(-this) of their norm.
 MAX_DECAY = 3.0
+# What two runs never have in common, whatever they were started with.
+OF_ONE_RUN = {'work_dir', 'experiment_name'}
 
 
 class Verdict(NamedTuple):
@@ -232,7 +234,7 @@ def config_differences(configs: Sequence[dict[str, Any]]) -> list[list[str]]:
         not set; sorted by key.
     """
     flat = [_flatten(config, '') for config in configs]
-    keys = sorted({key for one in flat for key in one})
+    keys = sorted({key for one in flat for key in one} - OF_ONE_RUN)
     rows = [[key, *(one.get(key, '') for one in flat)] for key in keys]
     return [row for row in rows if len(set(row[1:])) > 1]
 

@@ -60,11 +60,12 @@ def read_start(source: str) -> Start:
     cfg, weights, settings = (
         _of_file(find_checkpoint(path)) if path.exists() else _of_model(source))
     check_finite(weights, source)
-    preprocessor = settings.preprocessor or {}
+    # As mmpretrain's preprocessors, which leave BGR where nothing is said.
+    preprocessor = settings.preprocessor or dict(to_rgb=True)
     mean, std = preprocessor.get('mean'), preprocessor.get('std')
     return Start(source, {key: value for key, value in cfg.items() if key != 'img_size'}, weights,
                  None if mean is None else list(mean), None if std is None else list(std),
-                 bool(preprocessor.get('to_rgb', preprocessor.get('bgr_to_rgb', True))))
+                 bool(preprocessor.get('to_rgb', preprocessor.get('bgr_to_rgb', False))))
 
 
 def _of_file(file: Path) -> tuple[dict[str, Any], StateDict, Settings]:
@@ -115,9 +116,9 @@ def write_start(start: Start, cfg: dict[str, Any], folder: str | Path) -> Path:
     try:
         network.load_state_dict(dict(start.weights))
     except RuntimeError as error:
-        raise ValueError(f'the network of {start.source} does not take its weights at this size of '
-                         f'images ({str(error).splitlines()[-1].strip()}): choose another '
-                         '--image-size.') from error
+        raise ValueError(f'the network of {start.source} does not take its weights for the images '
+                         f'of this training ({str(error).splitlines()[-1].strip()}): choose '
+                         'another --image-size, or another network.') from error
     training = Config(dict(model=dict(backbone=dict(cfg), data_preprocessor=dict(
         mean=start.mean, std=start.std, to_rgb=start.to_rgb))))
     content = dict(

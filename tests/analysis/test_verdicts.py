@@ -160,3 +160,5 @@ def test_differences_of_configs():
     assert config_differences([one, two]) == [
         ['extra', '', 'None'], ['model.depth', '18', '50'], ['model.hooks.0.type', 'A', 'B']]
     assert config_differences([one, one]) == []
+    names = [dict(one, work_dir=name, experiment_name=name) for name in 'ab']
+    assert config_differences(names) == []

@@ -68,6 +68,20 @@ def test_a_classifier_with_its_own_normalisation(tmp_path):
     assert same(again.weights, model.backbone) and again[4:] == start[4:] and again.mean == MEAN
 
 
+def test_colours_are_in_the_order_of_the_preprocessor(tmp_path):
+    network = network_of(CONVNET)
+    for number, (preprocessor, to_rgb) in enumerate((
+            (dict(mean=MEAN, std=STD), False), (dict(mean=MEAN, std=STD, bgr_to_rgb=True), True),
+            (None, True))):
+        model = dict(backbone=CONVNET, data_preprocessor=preprocessor)
+        torch.save(dict(state_dict={f'backbone.{name}': value
+                                    for name, value in network.state_dict().items()},
+                        meta=dict(cfg=Config(dict(model=model)).pretty_text)),
+                   tmp_path / f'{number}.pth')
+        start = read_start(str(tmp_path / f'{number}.pth'))
+        assert start.to_rgb is to_rgb and (start.mean == MEAN) is (preprocessor is not None)
+
+
 def test_bare_weights_of_torchvision(tmp_path):
     network = get_model('resnet18', weights=None)
     randomise(network)
