@@ -115,8 +115,8 @@ class InstanceBank:
             pending (bool): Whether rows hold gradients that the optimizer has not applied.
 
         Returns:
-            np.ndarray: (E,) int64, optimizer steps that each row which returned had missed; where
-            slots are sharded, of those rows alone that this process had stored.
+            np.ndarray: (E,) int64, optimizer steps that each row which returned had missed, of
+            those that this process had stored.
 
         Raises:
             ValueError: If an id is outside [0, N) or the batch does not fit the active set.
@@ -242,15 +242,14 @@ class InstanceBank:
         self.check_ids(ids)
         slots = ids if self.active_set is None else self.active_set.slots_of(ids)
         in_slot = slots >= 0
-        active = weight.detach()[self._held_rows(slots[in_slot], weight.device)]
-        if self.slots.is_sharded:
-            active = self.slots.share(active, self.slots.holders(slots[in_slot]))
+        active = self.slots.from_holders(
+            weight.detach()[self._held_rows(slots[in_slot], weight.device)], slots[in_slot])
         rows = weight.new_zeros(len(ids), self.feat_dim,
                                 dtype=torch.promote_types(weight.dtype, torch.float32))
         rows[torch.from_numpy(in_slot).to(weight.device)] = active.to(rows.dtype)
         if not in_slot.all():
             self.stored.arrive()
-            values, _ = self.stored.fetch(ids[~in_slot], self.step)
+            values = self.stored.fetch(ids[~in_slot], self.step)
             stored = torch.from_numpy(~in_slot).to(weight.device)
             rows[stored] = torch.from_numpy(values[:, 0]).to(rows)
         return rows
@@ -265,18 +264,13 @@ class InstanceBank:
         device = tensors.weight.device
         # Before the first step a row is its initial value: nothing to remember.
         if self.step > 0:
-            own = self.slots.owns(ids)
-            taken = slots if self.slots.is_sharded else slots[own]
-            index = self._held_rows(taken, device)
+            index = self._held_rows(slots[self.slots.sends(ids, slots)], device)
             values = [tensor[index].float() for tensor in (tensors.weight, *tensors.states)]
             if self.stored.num_states is None:
                 self.stored.num_states = len(tensors.states)
             values += [torch.zeros_like(values[0])] * (self.stored.num_states + 1 - len(values))
-            leaving = torch.stack(values, dim=1)  # (R, P, d)
-            if self.slots.is_sharded:
-                leaving = self.slots.route(leaving.cpu(), self.slots.holders(slots),
-                                           self.slots.owners(ids))
-            self.stored.leave(ids[own], self.step, HostCopy(leaving))
+            leaving = self.slots.to_owners(torch.stack(values, dim=1), ids, slots)  # (R, P, d)
+            self.stored.leave(ids[self.slots.owns(ids)], self.step, HostCopy(leaving))
         tensors.clear(self._held_rows(slots, device))
 
     def open_store(self) -> None:

@@ -93,7 +93,8 @@ class SampledClassWeights:
                           else no_correction_for(optimizer, weight))
         self.bank = InstanceBank(num_instances, num_negatives, slots, weight.shape[1], seed,
                                  correction, storage)
-        #: (E,) int64, optimizer steps that the rows had missed which the last sample brought in.
+        #: (E,) int64, optimizer steps that the rows had missed which the last sample brought in,
+        #: of those that this process had stored.
         self.missed = np.empty(0, dtype=np.int64)
         self.batch: GlobalBatch | None = None
         #: What the last :meth:`sample` returned.

@@ -73,7 +73,56 @@ class Slots:
         """(R,) bool: whether this process stores the rows of classes (R,)."""
         return self.owners(ids) == self.processes.rank
 
-    def route(self, values: Tensor, senders: np.ndarray, receivers: np.ndarray) -> Tensor:
+    def sends(self, ids: np.ndarray, slots: np.ndarray) -> np.ndarray:
+        """(R,) bool: rows that :meth:`to_owners` takes from here, for classes and their slots."""
+        return self._senders(ids, slots) == self.processes.rank
+
+    def to_owners(self, values: Tensor, ids: np.ndarray, slots: np.ndarray) -> Tensor:
+        """Bring rows from slots to the processes that store them.
+
+        Args:
+            values (Tensor): (S, ...), the rows that :meth:`sends` says.
+            ids (np.ndarray): (R,) int64 classes, the same in all processes, as are ``slots``.
+            slots (np.ndarray): (R,) int64, that the classes had.
+
+        Returns:
+            Tensor: (T, ...), the rows of classes that this process stores, in their order in
+            ``ids``; on the device of ``values`` where nothing had to be sent.
+        """
+        return self._route(values, self._senders(ids, slots), self.owners(ids))
+
+    def to_holders(self, values: Tensor, ids: np.ndarray, slots: np.ndarray) -> Tensor:
+        """Bring stored rows to the processes that hold their slots.
+
+        Args:
+            values (Tensor): (S, ...), rows of the classes that this process stores.
+            ids (np.ndarray): (R,) int64 classes, the same in all processes, as are ``slots``.
+            slots (np.ndarray): (R,) int64, that the classes get.
+
+        Returns:
+            Tensor: (T, ...), the rows for the slots that are held here, in their order.
+        """
+        if self.is_sharded:
+            return self._route(values, self.owners(ids), self.holders(slots))
+        return self.share(values, self.owners(ids))
+
+    def from_holders(self, values: Tensor, slots: np.ndarray) -> Tensor:
+        """Tell all processes rows that are in slots.
+
+        Args:
+            values (Tensor): (S, ...), those of the slots that are held here.
+            slots (np.ndarray): (R,) int64, the same in all processes.
+
+        Returns:
+            Tensor: (R, ...), in the order of ``slots``.
+        """
+        return self.share(values, self.holders(slots)) if self.is_sharded else values
+
+    def _senders(self, ids: np.ndarray, slots: np.ndarray) -> np.ndarray:
+        # Where every process holds every slot, the one that stores a row has it already.
+        return self.holders(slots) if self.is_sharded else self.owners(ids)
+
+    def _route(self, values: Tensor, senders: np.ndarray, receivers: np.ndarray) -> Tensor:
         """Send rows from one process to another each.
 
         Args:
@@ -85,6 +134,9 @@ class Slots:
         Returns:
             Tensor: (T, ...), the rows for this process, in their order in ``receivers``.
         """
+        if np.array_equal(senders, receivers):
+            return values  # in all processes alike
+        values = values.cpu()
         rank, size = self.processes.rank, self.processes.size
         targets = receivers[senders == rank]
         sources = senders[receivers == rank]
@@ -108,6 +160,8 @@ class Slots:
             Tensor: (R, ...), in the order of ``owners``.
         """
         rank, size = self.processes.rank, self.processes.size
+        if size == 1:
+            return rows
         counts = np.bincount(owners, minlength=size).tolist()
         # Each row goes out once to each process: half of what a sum with zeros would send.
         incoming = self.processes.exchange_rows(torch.cat([rows] * size), [counts[rank]] * size,

@@ -121,26 +121,27 @@ class StoredRows:
 
     def fetch_for(self, ids: np.ndarray, slots: np.ndarray,
                   step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows for the slots held here, (R, P, d), and the steps that rows had missed."""
-        if not self.slots.is_sharded:
-            return self.fetch(ids, step)
-        values, missed = self._fetch_own(ids[self.slots.owns(ids)], step)
-        rows = self.slots.route(torch.from_numpy(values), self.slots.owners(ids),
-                                self.slots.holders(slots))
-        return rows.numpy(), missed
+        """Rows for slots, as they are after ``step``.
 
-    def fetch(self, ids: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows as they are after ``step``, (R, P, d) float32, and the steps each had missed, (R,).
+        Args:
+            ids (np.ndarray): (R,) int64 classes, the same in all processes, as are ``slots``.
+            slots (np.ndarray): (R,) int64, that the classes get.
+            step (int): Optimizer steps taken.
+
+        Returns:
+            tuple[np.ndarray, np.ndarray]: (T, P, d) float32, rows for the slots that are held here,
+            and (S,) int64, steps that each row had missed which this process had stored.
         """
         values, missed = self._fetch_own(ids[self.slots.owns(ids)], step)
-        if self.slots.processes.size > 1:
-            owners = self.slots.owners(ids)
-            values = self.slots.share(torch.from_numpy(values), owners).numpy()
-            missed = self.slots.share(torch.from_numpy(missed), owners).numpy()
-        return values, missed
+        return self.slots.to_holders(torch.from_numpy(values), ids, slots).numpy(), missed
+
+    def fetch(self, ids: np.ndarray, step: int) -> np.ndarray:
+        """(R, P, d) float32: rows of classes (R,), as they are after ``step``, in all processes."""
+        values, _ = self._fetch_own(ids[self.slots.owns(ids)], step)
+        return self.slots.share(torch.from_numpy(values), self.slots.owners(ids)).numpy()
 
     def _fetch_own(self, ids: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """See :meth:`fetch`, for classes that this process stores."""
+        """Of classes that this process stores: rows, and the steps that each had missed."""
         if self._store is not None:
             steps, values = self._store.read(ids // self.slots.processes.size)
         else:

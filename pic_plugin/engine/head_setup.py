@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import mmengine.dist as dist
-import torch
-from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -23,7 +21,6 @@ from pic_plugin.bank import (
 from pic_plugin.datasets.sliding_window_sampler import SlidingWindowSampler
 from pic_plugin.engine.ranks import images_of_a_step
 from pic_plugin.engine.runner_private import accumulative_counts, find_wrapper
-from pic_plugin.engine.shard_clipping import clip_grad_norm_over_shards
 from pic_plugin.models.pic_head import PICHead
 
 
@@ -54,18 +51,6 @@ def find_head(model: nn.Module) -> PICHead:
     return heads[0]
 
 
-def check_hooks(runner: Runner) -> None:
-    """Refuse hooks that a sharded head does not work with.
-
-    Raises:
-        ValueError: If there is one.
-    """
-    for hook in runner.hooks:
-        if isinstance(hook, EMAHook):
-            raise ValueError('EMAHook saves averages of a sharded head, of which each process has '
-                             'a part only: leave it out, or set PICHead(sharded=False).')
-
-
 def resize_head(head: PICHead, num_instances: int, pending_rows: int, wrapped: bool) -> None:
     """Give the head's parameter the number of rows that the data set asks for.
 
@@ -91,12 +76,6 @@ def resize_head(head: PICHead, num_instances: int, pending_rows: int, wrapped: b
         raise ValueError(
             f'gradient accumulation with several processes needs PICHead(pending_rows='
             f'{pending_rows}) or more, (accumulative_counts - 1) * global batch size.')
-
-
-def clip_over_shards(wrapper: Any, weight: nn.Parameter) -> None:
-    """Let an optimizer wrapper that clips by norm count each shard once."""
-    if getattr(wrapper, 'clip_func', None) is torch.nn.utils.clip_grad_norm_:
-        wrapper.clip_func = clip_grad_norm_over_shards(weight)
 
 
 def sample_class_weights(runner: Runner, head: PICHead,

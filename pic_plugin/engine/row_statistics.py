@@ -30,15 +30,15 @@ class RowStatistics:
         """Put the scalars of this step into the message hub; warn once of a strong decay."""
         weights = self.class_weights.active.detach()
         missed = self.class_weights.missed
-        slots = self.class_weights.bank.slots
+        processes = self.class_weights.bank.slots.processes
         sums = torch.tensor([float(weights.norm(dim=1).sum()), len(weights),
                              float(missed.sum()), len(missed)], dtype=torch.float64)
-        if slots.is_sharded:
-            sums = slots.processes.sum(sums, 'logging')
-        norms, num_active, num_missed, num_returned = sums.tolist()
+        norms, num_active, num_missed, num_returned = processes.sum(sums, 'logging').tolist()
+        # Unsharded, each process has counted all of them.
+        copies = processes.size // self.class_weights.bank.slots.num_shards
         scalars = dict(
             class_weight_norm=norms / num_active,
-            active_classes=int(num_active),
+            active_classes=round(num_active / copies),
             row_staleness=num_missed / num_returned if num_returned else 0.0)
         for name, value in scalars.items():
             runner.message_hub.update_scalar(f'train/{name}', value)

@@ -190,7 +190,7 @@ class Shards(NamedTuple):
 
 
 class BlockwiseCosineSoftmax(torch.autograd.Function):
-    """Losses and top-1 hits of :func:`pic_plugin.losses.cosine_softmax`."""
+    """Losses and top-1 correctness of :func:`pic_plugin.losses.cosine_softmax`."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, class_weights: Tensor, targets: Tensor,

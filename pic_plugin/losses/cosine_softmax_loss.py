@@ -101,6 +101,10 @@ class CosineSoftmaxLoss(nn.Module):
         temperature (float): Divides the cosines; > 0. Defaults to 0.2, the authors' setting.
         loss_weight (float): Factor on the loss. Defaults to 1.0.
 
+    Attributes:
+        takes_shards (bool): Of the class: whether :meth:`with_accuracy` takes ``shards``, which a
+            head asks for that is sharded over processes.
+
     Raises:
         ValueError: If ``temperature`` is not a positive number or ``loss_weight`` not a finite one.
 
@@ -114,6 +118,8 @@ class CosineSoftmaxLoss(nn.Module):
         >>> value.shape, class_weights.grad.shape
         (torch.Size([]), torch.Size([1000, 128]))
     """
+
+    takes_shards = True
 
     def __init__(self, temperature: float = 0.2, loss_weight: float = 1.0) -> None:
         super().__init__()
@@ -158,9 +164,9 @@ class CosineSoftmaxLoss(nn.Module):
             TypeError: See :func:`cosine_softmax`.
             ValueError: See :func:`cosine_softmax`.
         """
-        losses, hits = cosine_softmax(features, class_weights, targets, self.temperature,
-                                      shards=shards)
-        return losses.mean() * self.loss_weight, hits.to(losses.dtype).mean() * 100
+        losses, correct = cosine_softmax(features, class_weights, targets, self.temperature,
+                                         shards=shards)
+        return losses.mean() * self.loss_weight, correct.to(losses.dtype).mean() * 100
 
     def extra_repr(self) -> str:
         return f'temperature={self.temperature}, loss_weight={self.loss_weight}'

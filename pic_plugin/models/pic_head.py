@@ -2,7 +2,6 @@
 """Head of PIC: the class weights in the softmax and the loss over them."""
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -151,8 +150,7 @@ class PICHead(BaseModule):
             ValueError: If the loss cannot be computed on a sharded head.
         """
         if class_weights.bank.slots.is_sharded:
-            with_accuracy = getattr(self.loss_module, 'with_accuracy', self.loss_module.forward)
-            if 'shards' not in inspect.signature(with_accuracy).parameters:
+            if not getattr(self.loss_module, 'takes_shards', False):
                 raise ValueError(
                     f'a sharded head needs a loss that spans processes, and '
                     f"{type(self.loss_module)} does not: choose loss=dict(type="

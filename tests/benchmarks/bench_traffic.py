@@ -118,7 +118,7 @@ def computed(sharded: bool, world_size: int, num_negatives: int, batch_size: int
         parts['features'] = 2 * others * batch_size * feat_dim * 4  # and what becomes of gradients
         parts['softmax'] = ring(3 * everyone * 4) + others * batch_size * 4
     else:
-        parts['rows'] = others * batch_size * (row + 8)  # and how many steps each has missed
+        parts['rows'] = others * batch_size * row
         parts['gradient'] = ring(num_negatives * feat_dim * 4)
     return parts
 

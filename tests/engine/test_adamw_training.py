@@ -63,7 +63,7 @@ def named(names, **kwargs):
 
 
 def stored_rows(bank, ids):
-    return bank.stored.fetch(ids, bank.step)[0]
+    return bank.stored.fetch(ids, bank.step)
 
 
 def test_images_are_added(tmp_path):

@@ -326,7 +326,7 @@ def state_row(runner, i, name):
         return state[name][slot].numpy()
     names = ['weight'] + sorted(key for key, value in state.items() if key != 'weight'
                                 and torch.is_tensor(value) and value.shape == weight.shape)
-    values, _ = bank.stored.fetch(np.array([i]), bank.step)
+    values = bank.stored.fetch(np.array([i]), bank.step)
     return values[0, names.index(name)].astype(np.float64)
 
 

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pic_plugin.bank import gather_batch
 from pic_plugin.communication import SENT, communicator
-from pic_plugin.engine.shard_clipping import clip_grad_norm_over_shards
+from pic_plugin.engine.sharded_head import clip_grad_norm_over_shards
 from pic_plugin.losses import Shards, cosine_softmax
 from toys.processes import train_as_rank
 from toys.training import snapshot

@@ -18,8 +18,6 @@ from pic_plugin.engine.checkpoint.plain_checkpoint import (
 )
 from pic_plugin.engine.evaluation_checks import check_evaluation
 from pic_plugin.engine.head_setup import (
-    check_hooks,
-    clip_over_shards,
     find_head,
     find_model,
     finish_loss_check,
@@ -46,7 +44,7 @@ from pic_plugin.engine.runner_private import (
     reseed_loader,
     restart_workers,
 )
-from pic_plugin.engine.shard_clipping import check_elementwise
+from pic_plugin.engine.sharded_head import prepare_sharded_head
 from pic_plugin.engine.stream_position import StreamPosition, epoch_and_batch
 from pic_plugin.models.pic_head import instance_ids
 
@@ -106,10 +104,7 @@ class InstanceBankHook(Hook):
         resize_head(self.head, num_instances,
                     (accumulative_counts(wrapper) - 1) * images_of_a_step(loader),
                     wrapped=is_model_wrapper(runner.model))
-        if self.head.slots.is_sharded:
-            check_hooks(runner)
-            check_elementwise(wrapper.optimizer)
-            clip_over_shards(wrapper, self.head.weight)
+        prepare_sharded_head(runner, self.head, wrapper)
         self.class_weights = sample_class_weights(runner, self.head, wrapper.optimizer)
         self.head.attach(self.class_weights)
         self.statistics = RowStatistics(self.class_weights)

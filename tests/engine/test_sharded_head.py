@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pic_plugin.engine.shard_clipping import check_elementwise, clip_grad_norm_over_shards
+from pic_plugin.engine.sharded_head import check_elementwise, clip_grad_norm_over_shards
 from toys import sharded
 from toys.processes import run_ranks
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradient clipping and optimizers where each process holds a part of the class weights."""
+"""What a training asks of hooks, optimizer and clipping where the head is sharded."""
 from __future__ import annotations
 
 import math
@@ -7,14 +7,39 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from mmengine.hooks import EMAHook
+from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pic_plugin.communication import communicator
+from pic_plugin.models.pic_head import PICHead
 
 #: Optimizers whose update of an element depends on that element alone.
 ELEMENTWISE = ('SGD', 'Adam', 'AdamW', 'Adamax', 'NAdam', 'RAdam', 'RMSprop', 'Adagrad', 'Adadelta',
                'ASGD', 'Rprop')
+
+
+def prepare_sharded_head(runner: Runner, head: PICHead, wrapper: Any) -> None:
+    """Make sure that each process may train its part of the head; nothing for a whole head.
+
+    Args:
+        runner (Runner): Of the training.
+        head (PICHead): Of its model.
+        wrapper (OptimWrapper): Of the optimizer that trains the head. Where it clips by norm it
+            counts each part once from here on.
+
+    Raises:
+        ValueError: If a hook or the optimizer needs the whole of the head.
+    """
+    if not head.slots.is_sharded:
+        return
+    if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+        raise ValueError('EMAHook saves averages of a sharded head, of which each process has '
+                         'a part only: leave it out, or set PICHead(sharded=False).')
+    check_elementwise(wrapper.optimizer)
+    if getattr(wrapper, 'clip_func', None) is torch.nn.utils.clip_grad_norm_:
+        wrapper.clip_func = clip_grad_norm_over_shards(head.weight)
 
 
 def clip_grad_norm_over_shards(shard: nn.Parameter) -> Any:
