@@ -11,11 +11,9 @@ from torch import Tensor
 
 from pic_plugin.bank import InstanceBank, NoCorrection, Slots
 from pic_plugin.bank.corrections import correction_named
-from pic_plugin.engine.checkpoint.bank_checkpoint import KEY
 from pic_plugin.engine.checkpoint.bank_files import bank_paths, restore_bank
-from pic_plugin.engine.checkpoint.bank_state import check_bank_state
+from pic_plugin.engine.checkpoint.bank_state import KEY, BankState
 from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint, unwrap, weights_of
-from pic_plugin.engine.checkpoint.shard_checkpoint import STATES
 
 
 def read_class_weights(checkpoint: Path) -> Tensor:
@@ -32,31 +30,29 @@ def read_class_weights(checkpoint: Path) -> Tensor:
     checkpoint = Path(checkpoint)
     content = read_checkpoint(checkpoint)
     weight = unwrap(weights_of(content, checkpoint), ema=False).get('head.weight')
-    state = content.get(KEY)
-    sharded = isinstance(state, dict) and STATES in state
-    if not isinstance(state, dict) or (weight is None and not sharded):
-        raise ValueError(f'{checkpoint} has no class weights: give a checkpoint that PIC '
-                         'pre-training wrote with InstanceBankHook.')
+    missing = (f'{checkpoint} has no class weights: give a checkpoint that PIC pre-training wrote '
+               'with InstanceBankHook.')
+    if KEY not in content:
+        raise ValueError(missing)
     try:
-        check_bank_state(state)
+        state = BankState.from_dict(content[KEY])
     except ValueError as error:
         raise ValueError(f'{checkpoint} is damaged, or not of this plugin: {error}.') from error
-    count = state['num_instances']
-    correction = (correction_named(state.get('correction', 'SGDCorrection')) if state['correct']
-                  else NoCorrection())
-    bank = InstanceBank(count, state['num_negatives'], Slots(state['num_slots']),
-                        state['feat_dim'], state['seed'], correction)
-    if sharded:
+    count = state.num_instances
+    correction = correction_named(state.correction) if state.correct else NoCorrection()
+    bank = InstanceBank(count, state.num_negatives, Slots(state.num_slots), state.feat_dim,
+                        state.seed, correction)
+    if state.is_sharded:
         # Rows of the softmax that no bank file has stand out.
-        weight = torch.full((count if bank.is_full else state['num_slots'], bank.feat_dim),
-                            math.nan)
-    assert weight is not None
+        weight = torch.full((count if bank.is_full else state.num_slots, bank.feat_dim), math.nan)
+    if weight is None:
+        raise ValueError(missing)
 
     def take(slots: np.ndarray, values: np.ndarray) -> None:
         # Of each row without what the optimizer keeps for it.
         weight[torch.from_numpy(slots.copy())] = torch.from_numpy(values[:, 0].copy()).to(weight)
 
-    paths = bank_paths(checkpoint, state) if sharded or bank.active_set is not None else []
+    paths = bank_paths(checkpoint, state) if state.is_sharded or not bank.is_full else []
     restore_bank(bank, state, paths, on_head=take)
     if bank.is_full and len(weight) < count:
         raise ValueError(f'{checkpoint} has {len(weight)} of {count} class weights.')

@@ -2,9 +2,6 @@
 """The bank by itself; the trainings that it is for are in test_dense_oracle.py and tests/engine."""
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 import torch
@@ -19,7 +16,7 @@ from pic_plugin.bank import (
     initial_rows,
     sgd_transition,
 )
-from pic_plugin.communication import Communicator
+from toys.threads import on_threads
 
 D, SEED = 4, 9
 STEP = sgd_transition(0.1, 0.9, weight_decay=0.1)
@@ -171,30 +168,6 @@ def test_ids_outside(num_negatives, ids):
         with pytest.raises(ValueError, match=r'lie outside the 20 instances \[0, 20\)'):
             call()
     assert torch.equal(tensors.weight, before)
-
-
-class Threads(Communicator):
-    """The exchange of rows between as many threads as there are ranks."""
-
-    def __init__(self, rank, size, barrier, parts):
-        self.rank, self.size, self.barrier, self.parts = rank, size, barrier, parts
-
-    def exchange_rows(self, rows, sent, received, purpose):
-        self.parts[self.rank] = rows.split(sent)
-        self.barrier.wait()
-        incoming = [parts[self.rank] for parts in self.parts]
-        assert [len(part) for part in incoming] == received
-        self.barrier.wait()
-        return torch.cat(incoming)
-
-
-def on_threads(world_size, num_slots, sharded, work):
-    """Results of ``work(slots)`` in each of several threads."""
-    barrier, parts = threading.Barrier(world_size, timeout=30), [None] * world_size
-    with ThreadPoolExecutor(world_size) as pool:
-        futures = [pool.submit(work, Slots(num_slots, Threads(rank, world_size, barrier, parts),
-                                           sharded)) for rank in range(world_size)]
-        return [future.result() for future in futures]
 
 
 def noisy_training(slots=None):

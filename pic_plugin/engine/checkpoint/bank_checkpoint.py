@@ -10,23 +10,20 @@ from typing import Any
 
 import mmengine.dist as dist
 import numpy as np
-import torch
 from mmengine.runner import Runner
 from torch import nn
 
-from pic_plugin.bank import SampledClassWeights, initial_rows
+from pic_plugin.bank import SampledClassWeights
 from pic_plugin.engine.ranks import agree, on_all_ranks
 from pic_plugin.engine.runner_private import wrap_method
 
-from .bank_files import bank_path, bank_paths, identity_of, restore_bank, write_bank_file
-from .bank_state import check_bank_state, check_same_run
+from .bank_files import bank_path, bank_paths, restore_bank, write_bank_file
+from .bank_state import KEY, BankState, check_same_run
 from .checkpoint_file import check_checkpoint_file, mend_last_checkpoint, publish
 from .head_rows import HeadRows
 from .instance_keys import match_instances
 from .schedules import schedule_notices
-from .shard_checkpoint import STATES, ShardCheckpoint
 
-KEY = 'pic_bank'
 _BANK_NAME = re.compile(
     r'(?P<stem>.+)\.(?P<token>[0-9a-f]{12})\.bank-\d+of\d+(?P<partial>\.partial)?')
 
@@ -37,7 +34,7 @@ class BankCheckpoint:
     A checkpoint is a ``.pth`` and one bank file beside it for each process (see ``bank_files``). A
     token is new for each save and stands in both, so a file of another save or run is never taken
     for it, and a checkpoint that is written again under its old name keeps its old bank until the
-    new ``.pth`` is in place. Under ``pic_bank`` the ``.pth`` has what ``bank_state`` lists.
+    new ``.pth`` is in place. Under ``pic_bank`` the ``.pth`` has a :class:`BankState`.
 
     Args:
         runner (Runner): The runner whose ``save_checkpoint`` and ``resume`` are taken over.
@@ -55,13 +52,12 @@ class BankCheckpoint:
         self.optimizer = type(class_weights.optimizer).__name__
         if hasattr(runner.optim_wrapper, 'items'):
             self.optimizer += " beside the network's optimizer"
-        self.head_rows = HeadRows(model, class_weights.weight, class_weights.optimizer)
-        self.shards = ShardCheckpoint(class_weights, self.head_rows)
+        self.head_rows = HeadRows(model, class_weights)
         self.keys = keys
         self._new_ids: np.ndarray | None = None  # of saved ids, where they have changed
         self.restored_sampler_seed: int | None = None
         self._token: str | None = None
-        self._state: dict | None = None
+        self._state: BankState | None = None
         self._resumed_from: Path | None = None  # set while resuming
 
     def take_over(self, on_resumed: Callable[[Runner], None]) -> None:
@@ -87,7 +83,7 @@ class BankCheckpoint:
                              'is known to be in use: choose filename_tmpl="..._{}.pth".')
         self._token = agree(os.urandom(6).hex())
         # Without the optimizer's state (best checkpoints) no run can be continued exactly.
-        if save_optimizer and (self.bank.slots.is_sharded or not self.bank.is_full):
+        if save_optimizer and (self.head_rows.are_in_bank_files or not self.bank.is_full):
             on_all_ranks(lambda: self._write_bank(final))
         partial = f'{filename}.partial'
 
@@ -110,8 +106,7 @@ class BankCheckpoint:
         assert self._token is not None, 'set by _save'
         processes = self.bank.slots.processes
         path = bank_path(checkpoint, self._token, processes.rank, processes.size)
-        write_bank_file(path, self.bank, self._token,
-                        self.shards.rows() if self.bank.slots.is_sharded else ())
+        write_bank_file(path, self.bank, self._token, self.head_rows.chunks())
 
     def _prune(self, folder: Path, stem: str) -> None:
         """Remove bank files whose checkpoint is gone or has been written again since."""
@@ -130,24 +125,16 @@ class BankCheckpoint:
         if self._token is None:
             raise RuntimeError('save with runner.save_checkpoint, called in all processes: it '
                                'writes the bank of class weights beside the checkpoint.')
-        state = dict(
-            identity_of(self.bank),
+        visits = self.class_weights.last_visits
+        checkpoint[KEY] = BankState.of(
+            self.bank,
             token=self._token,
             complete='optimizer' in checkpoint,
             optimizer=self.optimizer,
-            sampler_seed=getattr(self.runner.train_dataloader.sampler, 'seed', None))
-        if self.bank.slots.is_sharded:
-            state[STATES] = self.shards.strip(checkpoint)
-        if self.keys is not None:
-            state['instance_keys'] = torch.from_numpy(self.keys)
-        if self.class_weights.last_visits is not None:
-            state['last_visits'] = torch.from_numpy(self.class_weights.last_visits.steps.copy())
-        if self.bank.active_set is not None:
-            state['active_set'] = {
-                name: torch.from_numpy(array.copy())
-                for name, array in self.bank.active_set.state_dict().items()
-            }
-        checkpoint[KEY] = state
+            sampler_seed=getattr(self.runner.train_dataloader.sampler, 'seed', None),
+            head_states=self.head_rows.take_out(checkpoint),
+            instance_keys=self.keys,
+            last_visits=None if visits is None else visits.steps).to_dict()
 
     def check_state(self, checkpoint: dict) -> None:
         """While resuming: refuse a checkpoint that this run cannot continue.
@@ -157,38 +144,32 @@ class BankCheckpoint:
         """
         if self._resumed_from is None:
             return
-        state = checkpoint.get(KEY)
-        if not isinstance(state, dict) or not state.get('complete'):
+        entry = checkpoint.get(KEY)
+        if not isinstance(entry, dict) or not entry.get('complete'):
             raise ValueError(
                 'this checkpoint cannot be resumed: it was saved without an InstanceBankHook or '
                 'without the state of the optimizer. Start from its network alone with '
                 'load_from=CHECKPOINT and resume=False, or resume from another one.')
         try:
-            check_bank_state(state)
+            state = BankState.from_dict(entry)
         except ValueError as error:
             raise ValueError(f'this checkpoint cannot be resumed: {error}, which no run has saved. '
                              'It is damaged, or not of this plugin: resume from another one.'
                              ) from error
-        check_same_run(state, dict(identity_of(self.bank), optimizer=self.optimizer))
-        self._match_images(checkpoint, state)
+        check_same_run(state, BankState.of(self.bank, optimizer=self.optimizer))
+        self._match_images(state)
         for notice in schedule_notices(self.runner, checkpoint):
             self.runner.logger.warning(notice)
-        if self._by_slots(state):
-            paths = self._paths(self._resumed_from, state)
-            on_all_ranks(lambda: self.shards.fill(checkpoint, state, paths, self._new_ids))
+        paths = self._paths(self._resumed_from, state)
+        on_all_ranks(lambda: self.head_rows.put_back(checkpoint, state, paths, self._new_ids))
         self._state = state
 
-    def _by_slots(self, state: dict) -> bool:
-        """Whether the rows in the softmax have to be picked for the slots that are held here."""
-        return self.bank.slots.is_sharded or STATES in state
-
-    def _match_images(self, checkpoint: dict, state: dict) -> None:
+    def _match_images(self, state: BankState) -> None:
         """Find the saved run's images in a data set that may have grown since."""
-        bank, num_saved = self.bank, state['num_instances']
-        keys = state.get('instance_keys')
+        bank, num_saved = self.bank, state.num_instances
         try:
-            self._new_ids = match_instances(None if keys is None else keys.cpu().numpy(), num_saved,
-                                            self.keys, bank.num_instances)
+            self._new_ids = match_instances(state.instance_keys, num_saved, self.keys,
+                                            bank.num_instances)
         except ValueError as error:
             raise ValueError(f'this checkpoint cannot be resumed: {error} The checkpoint is left '
                              'as it is.') from error
@@ -200,11 +181,6 @@ class BankCheckpoint:
             f'The data set has changed since the checkpoint was saved: {num_saved} instances then, '
             f'{bank.num_instances} now. {moved} images have another place in it, and their class '
             'weights go with them; new images start as any that was never visited.')
-        if bank.is_full and not self._by_slots(state):
-            new_places = torch.from_numpy(
-                np.arange(num_saved) if self._new_ids is None else self._new_ids)
-            rows = initial_rows(np.arange(bank.num_instances), bank.feat_dim, state['seed'])
-            self.head_rows.move(checkpoint, new_places, torch.from_numpy(rows))
 
     def _resume(self, resume: Callable, filename: str, *args: Any, **kwargs: Any) -> None:
         on_all_ranks(lambda: check_checkpoint_file(filename))
@@ -217,17 +193,17 @@ class BankCheckpoint:
         assert state is not None, 'check_state has been called while loading'
         paths = [] if self.bank.is_full else self._paths(checkpoint, state)
         on_all_ranks(lambda: restore_bank(self.bank, state, paths, self._new_ids))
-        saved, visits = state.get('last_visits'), self.class_weights.last_visits
+        visits = self.class_weights.last_visits
         # A run that did not refresh rows has not recorded visits: all images then count as new.
-        if saved is not None and visits is not None:
-            ids = slice(0, len(saved)) if self._new_ids is None else self._new_ids
-            visits.steps[ids] = saved.cpu().numpy()
-        self.restored_sampler_seed = state['sampler_seed']
+        if state.last_visits is not None and visits is not None:
+            ids = slice(0, len(state.last_visits)) if self._new_ids is None else self._new_ids
+            visits.steps[ids] = state.last_visits
+        self.restored_sampler_seed = state.sampler_seed
         self._on_resumed(self.runner)
 
-    def _paths(self, checkpoint: Path, state: dict) -> list[Path]:
+    def _paths(self, checkpoint: Path, state: BankState) -> list[Path]:
         """Bank files that have rows of this process: its own, or all if owners have changed."""
         paths, processes = bank_paths(checkpoint, state), self.bank.slots.processes
         same = (len(paths) == processes.size and self._new_ids is None
-                and self.bank.slots.is_sharded == (STATES in state))
+                and self.head_rows.are_in_bank_files == state.is_sharded)
         return [paths[processes.rank]] if same else paths

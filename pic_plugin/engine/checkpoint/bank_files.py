@@ -14,9 +14,8 @@ import numpy as np
 
 from pic_plugin.bank import BankFileError, InstanceBank, read_bank, write_bank
 
-from .bank_state import ACTIVE_SET_ARRAYS, check_bank_header
+from .bank_state import Arrays, BankState, check_bank_header
 
-Arrays = dict[str, np.ndarray]
 ADVICE = ('copy the bank files that were saved with this checkpoint beside it, or resume from '
           'another one.')
 
@@ -26,26 +25,10 @@ def bank_path(checkpoint: Path, token: str, rank: int, world_size: int) -> Path:
     return checkpoint.with_name(f'{checkpoint.stem}.{token}.bank-{rank}of{world_size}')
 
 
-def bank_paths(checkpoint: Path, state: dict[str, Any]) -> list[Path]:
+def bank_paths(checkpoint: Path, state: BankState) -> list[Path]:
     """Bank files of all processes that saved a checkpoint, by rank."""
-    return [bank_path(checkpoint, state['token'], rank, state['world_size'])
-            for rank in range(state['world_size'])]
-
-
-def identity_of(bank: InstanceBank) -> dict[str, Any]:
-    """Plain values that tell a bank from those of other runs and other steps."""
-    correction = bank.correction
-    return dict(
-        num_instances=bank.num_instances,
-        num_negatives=None if bank.active_set is None else bank.active_set.num_negatives,
-        num_slots=bank.slots.num_slots,
-        feat_dim=bank.feat_dim,
-        correct=correction.corrects,
-        correction=type(correction).__name__,
-        num_states=bank.stored.num_states,
-        seed=bank.stored.seed,
-        step=bank.step,
-        world_size=bank.slots.processes.size)
+    return [bank_path(checkpoint, state.token, rank, state.world_size)
+            for rank in range(state.world_size)]
 
 
 def write_bank_file(path: Path, bank: InstanceBank, token: str,
@@ -61,7 +44,7 @@ def write_bank_file(path: Path, bank: InstanceBank, token: str,
     Raises:
         OSError: If the file cannot be written. Nothing is left behind then.
     """
-    header = dict(identity_of(bank), token=token, rank=bank.slots.processes.rank)
+    header = BankState.of(bank, token=token).file_header(bank.slots.processes.rank)
     write_bank(path, header, bank.correction.state_dict(), _stored_rows(bank),
                bank.stored.storage.dtype, bank.correction.squares, head)
 
@@ -74,12 +57,12 @@ def _stored_rows(bank: InstanceBank) -> Iterator[tuple[np.ndarray, np.ndarray, n
 
 
 def read_bank_files(paths: Iterable[Path],
-                    state: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
+                    state: BankState) -> Iterator[tuple[str, dict[str, Any], Arrays]]:
     """Sections of the bank files of a checkpoint, each one checked.
 
     Args:
         paths (Iterable[Path]): Some or all of :func:`bank_paths`.
-        state (dict): Entry of the checkpoint, checked by :func:`check_bank_state`.
+        state (BankState): Of the checkpoint.
 
     Yields:
         tuple: Kind ('transitions', 'rows', 'head' and, after those of a file, 'end'), plain values
@@ -97,24 +80,24 @@ def read_bank_files(paths: Iterable[Path],
                 continue
             if not checked:
                 raise BankFileError(f'{path} does not say which checkpoint it belongs to: {ADVICE}')
-            if kind == 'rows' and _outside(arrays['ids'], state['num_instances']):
+            if kind == 'rows' and _outside(arrays['ids'], state.num_instances):
                 raise BankFileError(f"{path} holds ids that are none of its run's "
-                                    f'{state["num_instances"]} instances: {ADVICE}')
-            num_slots = state['num_slots'] if 'active_set' in state else state['num_instances']
+                                    f'{state.num_instances} instances: {ADVICE}')
+            num_slots = state.num_instances if state.active_set is None else state.num_slots
             if kind == 'head' and _outside(arrays['slots'], num_slots):
                 raise BankFileError(f'{path} has rows for slots that are none: {ADVICE}')
             yield kind, values, arrays
         yield 'end', {}, {}
 
 
-def restore_bank(bank: InstanceBank, state: dict[str, Any], paths: Iterable[Path],
+def restore_bank(bank: InstanceBank, state: BankState, paths: Iterable[Path],
                  new_ids: np.ndarray | None = None,
                  on_head: Callable[[np.ndarray, np.ndarray], None] | None = None) -> None:
     """Bring a bank to where it was when a checkpoint was saved.
 
     Args:
         bank (InstanceBank): With nothing in it.
-        state (dict): Entry of the checkpoint, checked by :func:`check_bank_state`.
+        state (BankState): Of the checkpoint.
         paths (Iterable[Path]): Bank files that may have rows of this process.
         new_ids (np.ndarray, optional): (N,) int64, ids in this run of saved ids, where they have
             changed. Defaults to None.
@@ -128,15 +111,14 @@ def restore_bank(bank: InstanceBank, state: dict[str, Any], paths: Iterable[Path
     def renumber(ids: np.ndarray) -> np.ndarray:
         return ids if new_ids is None else new_ids[ids]
 
-    bank.stored.seed, bank.step = state['seed'], state['step']
+    bank.stored.seed, bank.step = state.seed, state.step
     if bank.stored.num_states is None:
-        bank.stored.num_states = state['num_states']
+        bank.stored.num_states = state.num_states
     if bank.active_set is not None:
-        saved = {name: state['active_set'][name].cpu().numpy().copy()
-                 for name in ACTIVE_SET_ARRAYS}
-        held = saved['ids'] >= 0
-        saved['ids'][held] = renumber(saved['ids'][held])
-        bank.active_set.load_state_dict(saved)
+        assert state.active_set is not None, 'both have the same num_negatives'
+        ids = state.active_set['ids'].copy()
+        ids[ids >= 0] = renumber(ids[ids >= 0])
+        bank.active_set.load_state_dict(dict(state.active_set, ids=ids))
     steps: dict[str, list[np.ndarray]] = {}
     for kind, values, arrays in read_bank_files(paths, state):
         if kind == 'transitions':

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bank's entry of a checkpoint, checked before any of it is believed."""
+"""What a checkpoint says of the bank: written by a run, and checked before any of it is believed.
+
+``BankState`` is the entry ``pic_bank`` of a ``.pth``; the rows that it does not hold are in bank
+files (see ``bank_files``).
+"""
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +15,127 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pic_plugin.bank import BankFileError
+from pic_plugin.bank import BankFileError, InstanceBank
 
+KEY = 'pic_bank'
 TOKEN = re.compile(r'[0-9a-f]{12}')
 MAX_RANKS = 2**16
 ACTIVE_SET_ARRAYS = ('ids', 'stamps', 'active', 'free')
+MAY_BE_ABSENT = ('active_set', 'head_states', 'instance_keys', 'last_visits')
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass
+class BankState:
+    """The bank when a checkpoint was saved, without its rows.
+
+    Attributes:
+        num_instances (int): N.
+        num_negatives (int, optional): K; None where the softmax runs over all N.
+        num_slots (int): Rows of the head, those of all processes together.
+        feat_dim (int): d.
+        correct (bool): Whether stored rows are owed the steps that they miss.
+        correction (str): Class of the correction.
+        num_states (int, optional): Tensors that the optimizer keeps for a row; None before the
+            first step.
+        seed (int): Of the initial class weights.
+        step (int): Optimizer steps taken.
+        world_size (int): Processes that saved, each of which wrote a bank file.
+        token (str): Of the save: it stands in the names and headers of its bank files.
+        complete (bool): Whether a run can be continued: the optimizer's state was saved, too.
+        optimizer (str): What trained the class weights.
+        sampler_seed (int, optional): Of the data scheduler; None where it has none.
+        active_set (dict, optional): Arrays of :meth:`ActiveSet.state_dict`; None where the softmax
+            runs over all N.
+        head_states (list[str], optional): Of a sharded head, whose rows are in the bank files: what
+            the optimizer keeps for each. None where the ``.pth`` has the whole head.
+        instance_keys (np.ndarray, optional): (N,) int64, of :func:`instance_keys`; None where
+            images were known by their place alone.
+        last_visits (np.ndarray, optional): (N,) int64, of :class:`LastVisits`; None where the run
+            refreshed no rows.
+    """
+
+    num_instances: int
+    num_negatives: int | None
+    num_slots: int
+    feat_dim: int
+    correct: bool
+    correction: str
+    num_states: int | None
+    seed: int
+    step: int
+    world_size: int
+    token: str = ''
+    complete: bool = False
+    optimizer: str = ''
+    sampler_seed: int | None = None
+    active_set: Arrays | None = None
+    head_states: list[str] | None = None
+    instance_keys: np.ndarray | None = None
+    last_visits: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, bank: InstanceBank, **more: Any) -> BankState:
+        """The state of a bank, and what else there is to say of a save."""
+        active_set, correction = bank.active_set, bank.correction
+        return cls(
+            num_instances=bank.num_instances,
+            num_negatives=None if active_set is None else active_set.num_negatives,
+            num_slots=bank.slots.num_slots,
+            feat_dim=bank.feat_dim,
+            correct=correction.corrects,
+            correction=type(correction).__name__,
+            num_states=bank.stored.num_states,
+            seed=bank.stored.seed,
+            step=bank.step,
+            world_size=bank.slots.processes.size,
+            active_set=None if active_set is None else active_set.state_dict(),
+            **more)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the rows of the head are in the bank files."""
+        return self.head_states is not None
+
+    def file_header(self, rank: int) -> dict[str, Any]:
+        """Plain values that tell a bank file from those of other saves, runs and processes."""
+        names = [field.name for field in dataclasses.fields(self)
+                 if field.default is dataclasses.MISSING]
+        return dict({name: getattr(self, name) for name in names}, token=self.token, rank=rank)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values and tensors, which ``torch.load(..., weights_only=True)`` reads."""
+        state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.active_set is not None:
+            state['active_set'] = {name: _tensor(array) for name, array in self.active_set.items()}
+        for name in ('instance_keys', 'last_visits'):
+            if state[name] is not None:
+                state[name] = _tensor(state[name])
+        return {name: value for name, value in state.items()
+                if value is not None or name not in MAY_BE_ABSENT}
+
+    @classmethod
+    def from_dict(cls, state: Any) -> BankState:
+        """Read an entry as it was loaded.
+
+        Raises:
+            ValueError: If a value is missing, of another kind or impossible. The token becomes part
+                of a file's name, so it must be one.
+        """
+        check_bank_state(state)
+        # Version 0.1.0 knew one correction and named neither that nor the optimizer.
+        values: dict[str, Any] = dict(
+            correction='SGDCorrection' if state['correct'] else 'NoCorrection', optimizer='')
+        values.update((field.name, state[field.name]) for field in dataclasses.fields(cls)
+                      if field.name in state)
+        for name in ('instance_keys', 'last_visits'):
+            if name in values:
+                values[name] = _array(values[name])
+        if 'active_set' in values:
+            values['active_set'] = {name: _array(tensor)
+                                    for name, tensor in values['active_set'].items()}
+        return cls(**values)
 
 
 class _Range(NamedTuple):
@@ -52,15 +173,7 @@ _ADVICE = dict(
 
 
 def check_bank_state(state: Any) -> None:
-    """Refuse what no bank can have saved.
-
-    Args:
-        state: Entry of a checkpoint, as it was loaded.
-
-    Raises:
-        ValueError: If a value is missing, of another kind or impossible. The token becomes part of
-            a file's name, so it must be one.
-    """
+    """Refuse what no bank can have saved; see :meth:`BankState.from_dict`."""
     if not isinstance(state, dict):
         raise ValueError(f'its bank is a {type(state).__name__}')
     for name, allowed in _INTEGERS.items():
@@ -75,15 +188,15 @@ def check_bank_state(state: Any) -> None:
     token = state.get('token')
     if not isinstance(token, str) or not TOKEN.fullmatch(token):
         raise ValueError(f'its token is {_show(token)}')
-    keys = state.get('instance_keys')
-    if keys is not None and not (_is_array(keys, torch.int64) and len(keys) <= (
-            state['num_instances'])):
-        raise ValueError(f'its instance_keys are {_show(keys)}')
-    visits = state.get('last_visits')
-    if visits is not None and not (
-            _is_array(visits, torch.int64) and len(visits) == state['num_instances']
-            and -1 <= int(visits.min()) and int(visits.max()) <= state['step']):
-        raise ValueError(f'its last_visits are {_show(visits)}')
+    if 'instance_keys' in state:
+        keys = state['instance_keys']
+        if not (_is_array(keys, torch.int64) and len(keys) <= state['num_instances']):
+            raise ValueError(f'its instance_keys are {_show(keys)}')
+    if 'last_visits' in state:
+        visits = state['last_visits']
+        if not (_is_array(visits, torch.int64) and len(visits) == state['num_instances']
+                and -1 <= int(visits.min()) and int(visits.max()) <= state['step']):
+            raise ValueError(f'its last_visits are {_show(visits)}')
     names = state.get('head_states', [])
     if type(names) is not list or len(names) > 64 or not all(type(name) is str for name in names):
         raise ValueError(f'its head_states are {_show(names)}')
@@ -93,45 +206,43 @@ def check_bank_state(state: Any) -> None:
         _check_active_set(state['active_set'], state)
 
 
-def check_bank_header(path: Path, header: dict[str, Any], state: dict) -> None:
+def check_bank_header(path: Path, header: dict[str, Any], state: BankState) -> None:
     """Refuse a bank file that is not the one that its name and the checkpoint say.
 
     Raises:
         BankFileError: If it belongs to another save or another process.
     """
-    own_end = f'.bank-{header.get("rank")}of{state["world_size"]}'
-    if (header.get('token') != state['token'] or header.get('step') != state['step']
+    own_end = f'.bank-{header.get("rank")}of{state.world_size}'
+    if (header.get('token') != state.token or header.get('step') != state.step
             or not path.name.endswith(own_end)):
         raise BankFileError(f'{path} belongs to another checkpoint or process: copy the bank file '
                             'that was saved with this one beside it, under its own name.')
 
 
-def check_same_run(state: dict, identity: dict[str, Any]) -> None:
+def check_same_run(saved: BankState, own: BankState) -> None:
     """Refuse the bank of a run that was set up in another way.
 
     Args:
-        state (dict): What a checkpoint says of its bank.
-        identity (dict): The same of this run's.
+        saved (BankState): Of a checkpoint.
+        own (BankState): Of this run.
 
     Raises:
         ValueError: If they cannot go on from each other; the message says what to set.
     """
     for name, advice in _ADVICE.items():
-        if name == 'num_slots' and identity['num_negatives'] is None:
+        if name == 'num_slots' and own.num_negatives is None:
             continue  # one for each image
-        if state[name] != identity[name]:
+        was, is_now = getattr(saved, name), getattr(own, name)
+        if was != is_now:
             raise ValueError(
-                f'this checkpoint cannot be resumed: it was saved with {name}={state[name]} '
-                f'and this run has {identity[name]}. {advice} The checkpoint is left as it is.')
-    # Version 0.1.0 knew one correction and named neither that nor the optimizer.
-    corrections = (state.get('correction', 'SGDCorrection' if state['correct'] else 'NoCorrection'),
-                   identity['correction'])
-    optimizers = state.get('optimizer', identity['optimizer']), identity['optimizer']
-    for saved, needed in (optimizers, corrections):
-        if saved != needed:
+                f'this checkpoint cannot be resumed: it was saved with {name}={was} '
+                f'and this run has {is_now}. {advice} The checkpoint is left as it is.')
+    for was, is_now in ((saved.optimizer or own.optimizer, own.optimizer),
+                        (saved.correction, own.correction)):
+        if was != is_now:
             raise ValueError(
-                f'this checkpoint cannot be resumed: its class weights were trained with {saved} '
-                f'and those of this run with {needed}. Set the optimizer as it was, or start anew '
+                f'this checkpoint cannot be resumed: its class weights were trained with {was} '
+                f'and those of this run with {is_now}. Set the optimizer as it was, or start anew '
                 'from the network with load_from=CHECKPOINT and resume=False.')
 
 
@@ -165,3 +276,11 @@ def _show(value: Any) -> str:
         return f'a tensor of {value.dtype}, shape {tuple(value.shape)}'
     text = repr(value)
     return text if len(text) < 60 else text[:60] + '...'
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy().copy()
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array.copy())

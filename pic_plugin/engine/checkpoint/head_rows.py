@@ -1,37 +1,178 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The head's rows inside a checkpoint: class weights and what the optimizer keeps for them."""
+"""The head's rows in checkpoints: class weights and what the optimizer keeps for them.
+
+A whole head is in the ``.pth``, where mmengine has put it. The rows of a sharded head, of which no
+process has all, are in the bank files instead, by their slot in the whole head: so another number
+of processes, or one that holds the head in one piece, goes on with them, and the reverse.
+"""
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+
+from pic_plugin.bank import BankFileError, SampledClassWeights, initial_rows
+
+from .bank_files import ADVICE, read_bank_files
+from .bank_state import BankState
+
+CHUNK_ROWS = 65536  # 64 MB with momentum, d = 128
+
+Chunks = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
 class HeadRows:
-    """Finds the tensors of a checkpoint that have one row for each slot of the head.
+    """Brings the rows of a head into checkpoints and out of them.
 
     Args:
         model (nn.Module): Without its distributed wrapper.
-        weight (nn.Parameter): The head's.
-        optimizer (Optimizer): That trains it.
+        class_weights (SampledClassWeights): Of the training.
     """
 
-    def __init__(self, model: nn.Module, weight: nn.Parameter, optimizer: Optimizer) -> None:
+    def __init__(self, model: nn.Module, class_weights: SampledClassWeights) -> None:
+        self.bank = class_weights.bank
+        self.weight, self.optimizer = class_weights.weight, class_weights.optimizer
         self.name = next(name for name, parameter in model.named_parameters()
-                         if parameter is weight)
+                         if parameter is self.weight)
         # torch numbers parameters in the order of their groups.
-        parameters = [parameter for group in optimizer.param_groups
+        parameters = [parameter for group in self.optimizer.param_groups
                       for parameter in group['params']]
-        self.place = next(i for i, parameter in enumerate(parameters) if parameter is weight)
+        self._place = next(i for i, parameter in enumerate(parameters) if parameter is self.weight)
         self._num_parameters = len(parameters)
 
-    def weight(self, checkpoint: dict) -> Tensor:
-        """(S, d) class weights in the softmax."""
-        return checkpoint['state_dict'][self.name]
+    @property
+    def are_in_bank_files(self) -> bool:
+        """Whether a save writes them there."""
+        return self.bank.slots.is_sharded
 
-    def all_states(self, checkpoint: dict) -> dict[int, dict[str, Any]]:
+    def chunks(self) -> Chunks:
+        """Those for the bank file: slots (R,) int64 and values (R, 1 + states, d)."""
+        if not self.are_in_bank_files:
+            return
+        state = self.optimizer.state.get(self.weight, {})
+        tensors = [self.weight.detach(),
+                   *(state[name] for name in _row_states(state, self.weight))]
+        slots = self.bank.slots.held(self.bank.slots.num_slots)
+        for start in range(0, len(slots), CHUNK_ROWS):
+            chunk = slots[start:start + CHUNK_ROWS]
+            yield chunk, _stacked(tensors, start, start + len(chunk))
+
+    def take_out(self, checkpoint: dict) -> list[str] | None:
+        """Take rows that are in the bank files out of a ``.pth``: they would be taken for all.
+
+        Returns:
+            list[str]: Names under which the optimizer keeps tensors of the rows' shape; None where
+            the ``.pth`` has the whole head.
+        """
+        if not self.are_in_bank_files:
+            return None
+        del checkpoint['state_dict'][self.name]
+        states = self._all_states(checkpoint)
+        own = states.get(self._place, {})
+        names = _row_states(own, self.weight)
+        if names:
+            # A copy: the optimizer works with the dict itself.
+            states[self._place] = {key: value for key, value in own.items() if key not in names}
+        return names
+
+    def put_back(self, checkpoint: dict, state: BankState, paths: Iterable[Path],
+                 new_ids: np.ndarray | None) -> None:
+        """Give a checkpoint that is being loaded the rows for the slots that are held here.
+
+        Args:
+            checkpoint (dict): As it was loaded; changed in place.
+            state (BankState): Of the checkpoint.
+            paths (Iterable[Path]): Its bank files, those of all its processes.
+            new_ids (np.ndarray, optional): (N,) int64, ids in this run of saved ids, where they
+                have changed.
+
+        Raises:
+            BankFileError: If a bank file is missing, damaged or of another checkpoint.
+        """
+        if self.are_in_bank_files or state.is_sharded:
+            self._fill(checkpoint, state, paths, new_ids)
+        elif self.bank.is_full and (new_ids is not None
+                                    or state.num_instances != self.bank.num_instances):
+            self._move(checkpoint, state, new_ids)
+
+    def _fill(self, checkpoint: dict, state: BankState, paths: Iterable[Path],
+              new_ids: np.ndarray | None) -> None:
+        """Rows by their slots, from bank files or from the whole head."""
+        bank = self.bank
+        # Both have been compared with this run's.
+        num_saved = state.num_instances if bank.is_full else bank.slots.num_slots
+        names, chunks = self._saved_chunks(checkpoint, state, paths)
+        tensors = [torch.zeros_like(self.weight.detach()) for _ in range(1 + len(names))]
+        own = bank.slots.held(bank.slots.num_slots)
+        if bank.is_full and bank.num_instances > state.num_instances:
+            for start in range(0, len(own), CHUNK_ROWS):
+                ids = own[start:start + CHUNK_ROWS]
+                tensors[0][start:start + len(ids)] = torch.from_numpy(
+                    initial_rows(ids, bank.feat_dim, state.seed)).to(tensors[0])
+        filled = np.zeros(len(own), dtype=bool)
+        for slots, values in chunks:
+            if values.shape[1:] != (len(tensors), bank.feat_dim):
+                raise BankFileError(f'rows of shape {values.shape[1:]} were saved where '
+                                    f'{(len(tensors), bank.feat_dim)} fit: {ADVICE}')
+            slots = new_ids[slots] if bank.is_full and new_ids is not None else slots
+            held = bank.slots.holds(slots)
+            places = bank.slots.rows(slots[held])
+            filled[places] = True
+            rows = torch.from_numpy(places).to(self.weight.device)
+            for tensor, value in zip(tensors, torch.from_numpy(values[held]).unbind(dim=1)):
+                tensor[rows] = value.to(tensor)
+        saved = np.arange(num_saved)
+        saved = new_ids[saved] if bank.is_full and new_ids is not None else saved
+        missing = np.setdiff1d(saved, own[filled])
+        missing = missing[bank.slots.holds(missing)]
+        if len(missing):
+            raise BankFileError(f'{len(missing)} rows of the softmax are in none of the bank '
+                                f'files: {ADVICE}')
+        checkpoint['state_dict'][self.name] = tensors[0]
+        if names:
+            self._all_states(checkpoint).setdefault(
+                self._place, {}).update(zip(names, tensors[1:]))
+
+    def _saved_chunks(self, checkpoint: dict, state: BankState,
+                      paths: Iterable[Path]) -> tuple[list[str], Chunks]:
+        """Names of the optimizer's tensors, and the saved rows as :meth:`chunks` gives them."""
+        if state.head_states is not None:
+            return state.head_states, (
+                (arrays['slots'], arrays['values'])
+                for kind, _, arrays in read_bank_files(paths, state) if kind == 'head')
+        weight = checkpoint['state_dict'][self.name]
+        own = self._all_states(checkpoint).get(self._place, {})
+        names = _row_states(own, weight)
+        tensors = [weight, *(own[name] for name in names)]
+        starts = range(0, len(weight), CHUNK_ROWS)
+        ends = [min(start + CHUNK_ROWS, len(weight)) for start in starts]
+        return names, ((np.arange(start, end), _stacked(tensors, start, end))
+                       for start, end in zip(starts, ends))
+
+    def _move(self, checkpoint: dict, state: BankState, new_ids: np.ndarray | None) -> None:
+        """Give the rows of a softmax over all images the places that the images have now."""
+        places = torch.from_numpy(
+            np.arange(state.num_instances) if new_ids is None else new_ids)
+        fresh = torch.from_numpy(initial_rows(np.arange(self.bank.num_instances),
+                                              self.bank.feat_dim, state.seed))
+        own = self._all_states(checkpoint).get(self._place, {})
+        for name in _row_states(own, checkpoint['state_dict'][self.name]):
+            moved = torch.zeros_like(fresh, dtype=own[name].dtype)
+            moved[places] = own[name].to(moved.device)
+            own[name] = moved
+        # mmengine's EMAHook keeps averages of all parameters, under the names of its wrapper.
+        for state_dict, name in ((checkpoint['state_dict'], self.name),
+                                 (checkpoint.get('ema_state_dict', {}), f'module.{self.name}')):
+            if name in state_dict:
+                moved = fresh.clone()
+                moved[places] = state_dict[name].to(moved)
+                state_dict[name] = moved
+
+    def _all_states(self, checkpoint: dict) -> dict[int, dict[str, Any]]:
         """What the optimizer of the head keeps, by the places of parameters; {} if not saved."""
         saved = checkpoint.get('optimizer') or {}
         # With several optimizers there is a dict for each; PICOptimWrapperConstructor names them.
@@ -42,30 +183,15 @@ class HeadRows:
                 return part['state']
         return {}
 
-    def states(self, checkpoint: dict) -> list[tuple[dict[str, Any], str]]:
-        """Where the optimizer's (S, d) tensors are: containers and keys."""
-        state = self.all_states(checkpoint).get(self.place, {})
-        shape = self.weight(checkpoint).shape
-        return [(state, key) for key, value in state.items()
-                if isinstance(value, Tensor) and value.shape == shape]
 
-    def move(self, checkpoint: dict, new_places: Tensor, weight: Tensor) -> None:
-        """In place: give all rows new places among more rows.
+def _row_states(state: dict[str, Any], weight: Tensor) -> list[str]:
+    """What an optimizer keeps for each row of a parameter, by name."""
+    return sorted(name for name, value in state.items()
+                  if isinstance(value, Tensor) and value.shape == weight.shape)
 
-        Args:
-            checkpoint (dict): As it was loaded.
-            new_places (Tensor): (S,) int64.
-            weight (Tensor): (S', d) with what rows that none moves to begin with. What the
-                optimizer keeps for those is zero.
-        """
-        for container, key in self.states(checkpoint):
-            moved = torch.zeros_like(weight, dtype=container[key].dtype)
-            moved[new_places] = container[key].to(moved.device)
-            container[key] = moved
-        # mmengine's EMAHook keeps averages of all parameters, under the names of its wrapper.
-        for state_dict, name in ((checkpoint['state_dict'], self.name),
-                                 (checkpoint.get('ema_state_dict', {}), f'module.{self.name}')):
-            if name in state_dict:
-                moved = weight.clone()
-                moved[new_places] = state_dict[name].to(moved)
-                state_dict[name] = moved
+
+def _stacked(tensors: list[Tensor], start: int, end: int) -> np.ndarray:
+    """(R, P, d): some rows of all tensors, in float32 or wider."""
+    parts = [tensor[start:end] for tensor in tensors]
+    return torch.stack([part.to(torch.promote_types(part.dtype, torch.float32)) for part in parts],
+                       dim=1).cpu().numpy()

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pic_plugin.engine.checkpoint.bank_state import check_bank_state
+from pic_plugin.engine.checkpoint.bank_state import BankState
 from toys.training import hash_files, train
 
 
@@ -30,9 +30,9 @@ def full_state():
 
 
 def test_what_a_bank_saves_is_accepted():
-    check_bank_state(good_state())
-    check_bank_state(full_state())
-    check_bank_state(dict(good_state(), instance_keys=torch.arange(5)))
+    BankState.from_dict(good_state())
+    BankState.from_dict(full_state())
+    BankState.from_dict(dict(good_state(), instance_keys=torch.arange(5)))
 
 
 VALUES = st.one_of(
@@ -52,10 +52,10 @@ def test_other_values_are_refused(name, value):
     state = good_state()
     state[name] = value
     with pytest.raises(ValueError):
-        check_bank_state(state)
+        BankState.from_dict(state)
     del state[name]
     with pytest.raises(ValueError):
-        check_bank_state(state)
+        BankState.from_dict(state)
 
 
 @pytest.mark.parametrize('name, value', [
@@ -70,12 +70,12 @@ def test_impossible_active_sets_are_refused(name, value):
     state['active_set'][name] = value if isinstance(value, str) else torch.tensor(
         value, dtype=torch.int64 if value == [] else None)
     with pytest.raises(ValueError, match='active set'):
-        check_bank_state(state)
+        BankState.from_dict(state)
 
 
 def test_more_active_classes_than_negatives():
     with pytest.raises(ValueError, match='contradicts'):
-        check_bank_state(dict(good_state(), num_negatives=2))
+        BankState.from_dict(dict(good_state(), num_negatives=2))
 
 
 @pytest.mark.parametrize('change, message', [
