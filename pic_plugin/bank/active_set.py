@@ -95,28 +95,33 @@ class ActiveSet:
                 '(accumulative_counts - 1) * global batch size. In a loop of your own: call '
                 'optimizer.zero_grad() before sample(), or give the parameter as many more rows.')
 
-        for i, slot in zip(distinct[~entering].tolist(), slots[~entering].tolist()):
-            self._waiting.pop(i, None)
-            self._recent[i] = slot
-            self._recent.move_to_end(i)  # beyond the reach of what is pushed out
-        self.active[slots[~entering]] = True
-        pushed_out = dict(self._recent.popitem(last=False) for _ in range(num_pushed_out))
-        pushed_out_slots = np.fromiter(pushed_out.values(), dtype=np.int64, count=num_pushed_out)
+        for i in distinct[returning].tolist():
+            del self._waiting[i]
+        order, recent = np.argsort(-from_end), self._recent  # in the order of sampling
+        for i, slot in zip(distinct[order].tolist(), slots[order].tolist()):
+            recent[i] = slot  # -1 until a class that enters has one
+            recent.move_to_end(i)  # beyond the reach of what is pushed out
+        pushed_out = [recent.popitem(last=False) for _ in range(num_pushed_out)]
+        pushed_out_slots = np.array([slot for _, slot in pushed_out], dtype=np.int64)
         self.active[pushed_out_slots] = False
-        self._waiting.update(pushed_out)
+        if pending:
+            self._waiting.update(pushed_out)
+        for i in self.ids[released].tolist():
+            del self._waiting[i]
         leaving_slots = released if pending else np.concatenate([released, pushed_out_slots])
         leaving_ids = self.ids[leaving_slots]
-        self._release(leaving_ids, leaving_slots)
+        self.ids[leaving_slots] = -1
+        # The lowest slots are used first, so that without waiting classes there are no gaps.
+        self._free.extend(sorted(leaving_slots.tolist(), reverse=True))
 
-        slots[entering] = [self._free.pop() for _ in range(int(entering.sum()))]
+        entering_ids, entering_slots = distinct[entering], [
+            self._free.pop() for _ in range(int(entering.sum()))]
+        recent.update(zip(entering_ids.tolist(), entering_slots))
+        slots[entering] = entering_slots
         self.ids[slots], self.active[slots] = distinct, True
         self.last_sampled[slots] = self._num_sampled + len(ids) - from_end
         self._num_sampled += len(ids)
-        for place in np.argsort(-from_end).tolist():  # in the order of sampling
-            i = int(distinct[place])
-            self._recent[i] = int(slots[place])
-            self._recent.move_to_end(i)
-        return Swap(leaving_ids, leaving_slots, distinct[entering], slots[entering])
+        return Swap(leaving_ids, leaving_slots, entering_ids, slots[entering])
 
     def positions(self, ids: np.ndarray) -> np.ndarray:
         """Places of classes among the rows of :attr:`softmax_slots`.
@@ -139,11 +144,12 @@ class ActiveSet:
         Raises:
             KeyError: If a class is not in the softmax.
         """
-        absent = [i for i in ids.tolist() if i not in self._recent]
-        if absent:
+        try:
+            return np.array([self._recent[i] for i in ids.tolist()], dtype=np.int64)
+        except KeyError:
+            absent = [i for i in ids.tolist() if i not in self._recent]
             raise KeyError(f'classes {absent} are not in the softmax: sample their ids before the '
-                           'loss.')
-        return np.array([self._recent[i] for i in ids.tolist()], dtype=np.int64)
+                           'loss.') from None
 
     @property
     def is_prefix(self) -> bool:
@@ -158,19 +164,15 @@ class ActiveSet:
     def slots_of(self, ids: np.ndarray) -> np.ndarray:
         """(M,) int64: the slot of each class, active or waiting, or -1."""
         recent, waiting = self._recent, self._waiting
-        return np.array([recent[i] if i in recent else waiting.get(i, -1) for i in ids.tolist()],
-                        dtype=np.int64)
+        slots = [recent.get(i, -1) for i in ids.tolist()]
+        if waiting:
+            slots = [waiting.get(i, -1) if slot < 0 else slot
+                     for i, slot in zip(ids.tolist(), slots)]
+        return np.array(slots, dtype=np.int64)
 
     def oldest_ids(self, count: int) -> np.ndarray:
         """At most ``count`` of the longest-unsampled classes, those that will leave next: int64."""
         return np.array(list(islice(self._recent, count)), dtype=np.int64)
-
-    def _release(self, ids: np.ndarray, slots: np.ndarray) -> None:
-        for i in ids.tolist():
-            del self._waiting[i]
-        self.ids[slots] = -1
-        # The lowest slots are used first, so that without waiting classes there are no gaps.
-        self._free.extend(sorted(slots.tolist(), reverse=True))
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Arrays that :meth:`load_state_dict` continues from, slot for slot."""

@@ -23,13 +23,14 @@ class HostCopy:
     """A copy of a tensor on the host, which may still be under way.
 
     Args:
-        tensor (Tensor): On any device. It may be changed as soon as this object is made.
+        tensor (Tensor): On any device. It is not changed until :meth:`wait` has returned: on the
+            host there is nothing to copy.
     """
 
     def __init__(self, tensor: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
         if tensor.device.type != 'cuda':
-            self._tensor = tensor.clone()
+            self._tensor = tensor
             return
         self._tensor = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         self._tensor.copy_(tensor, non_blocking=True)
