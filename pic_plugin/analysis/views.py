@@ -12,6 +12,8 @@ from mmengine.runner import Runner
 from mmpretrain.utils import get_ori_model
 from torch import Tensor
 
+from pic_plugin.engine.runner_private import gives_rgb
+
 
 class Row(NamedTuple):
     """An image and what augmentation makes of it.
@@ -67,18 +69,12 @@ def _to_pixels(view: Any, preprocessor: Any) -> np.ndarray:
         seen = tuple(view.shape) if isinstance(view, Tensor) else type(view).__name__
         raise ValueError(f'a view is {seen} after the data preprocessor, not (B, C, h, w).')
     pixels = view.detach().float().cpu()
-    if getattr(preprocessor, '_enable_normalize', hasattr(preprocessor, 'mean')):
+    if getattr(preprocessor, 'mean', None) is not None:
         pixels = (pixels * preprocessor.std.view(1, -1, 1, 1).cpu()
                   + preprocessor.mean.view(1, -1, 1, 1).cpu())
-    if not _is_rgb(preprocessor) and pixels.shape[1] == 3:
+    if not gives_rgb(preprocessor) and pixels.shape[1] == 3:
         pixels = pixels.flip(1)
     return pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-
-
-def _is_rgb(preprocessor: Any) -> bool:
-    """Whether the network gets RGB, as mmengine's and mmpretrain's preprocessors say it."""
-    return bool(getattr(preprocessor, '_channel_conversion',
-                        getattr(preprocessor, 'to_rgb', True)))
 
 
 def _original(dataset: Any, info: dict) -> np.ndarray | None:

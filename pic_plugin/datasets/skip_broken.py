@@ -74,5 +74,5 @@ def _place_of(sample: Any) -> Any:
 
 def skip_broken(dataset: Any) -> None:
     """Let a loader of this data set mark broken samples; ``dataset[index]`` is what it was."""
-    if hasattr(dataset, 'get_data_info') or hasattr(dataset, '_get_ori_dataset_idx'):
+    if hasattr(dataset, 'get_data_info'):
         dataset.__getitems__ = SkipBroken(dataset)

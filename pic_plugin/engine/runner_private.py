@@ -177,3 +177,9 @@ def is_lazy_config(file: Path) -> bool:
 def fill_in_predefined(file: Path, copy: Path) -> None:
     """Copy a config file with mmengine's ``{{ fileDirname }}`` and the like filled in."""
     Config._substitute_predefined_vars(str(file), str(copy))
+
+
+def gives_rgb(preprocessor: Any) -> bool:
+    """Whether a data preprocessor hands on RGB, as mmengine's and mmpretrain's say it."""
+    return bool(getattr(preprocessor, '_channel_conversion',
+                        getattr(preprocessor, 'to_rgb', True)))

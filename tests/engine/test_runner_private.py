@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
+from mmengine.model import ImgDataPreprocessor
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
+from mmpretrain.models import ClsDataPreprocessor, SelfSupDataPreprocessor
 
 from pic_plugin.engine import runner_private
+from pic_plugin.models import AugmentPreprocessor
 from toys.training import assert_equal, make_config, snapshot, train
 
 VERSION = tuple(int(part) for part in mmengine.__version__.split('.')[:3])
@@ -129,3 +133,25 @@ def test_a_cut_run_goes_on_bit_for_bit(tmp_path, by_epoch):
     assert runner_private.has_loaded(resumed) and runner_private.resumes(resumed)
     assert_equal(snapshot(resumed), snapshot(whole))
     np.testing.assert_array_equal(resumed.losses, whole.losses[14:])
+
+
+def test_the_order_of_channels_that_a_preprocessor_hands_on():
+    for preprocessor, expected in (
+            (ImgDataPreprocessor(mean=[0.0] * 3, std=[1.0] * 3, bgr_to_rgb=True), True),
+            (ImgDataPreprocessor(mean=[0.0] * 3, std=[1.0] * 3), False),
+            (SelfSupDataPreprocessor(mean=[0.0] * 3, std=[1.0] * 3, to_rgb=True), True),
+            (ClsDataPreprocessor(mean=[0.0] * 3, std=[1.0] * 3, to_rgb=False), False),
+            (AugmentPreprocessor(mean=[0.0] * 3, std=[1.0] * 3, to_rgb=True), True)):
+        assert runner_private.gives_rgb(preprocessor) is expected
+
+
+def test_what_a_subset_of_a_data_set_picks():
+    rows = [dict(img_path=f'{i}.png') for i in range(5)]
+
+    class Rows(BaseDataset):
+        def load_data_list(self):
+            return rows
+
+    picked = Rows(indices=[3, 1, 3], serialize_data=False)
+    assert list(picked._indices) == [3, 1, 3] and len(picked) == 3
+    assert Rows(serialize_data=False)._indices is None

@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 from pic_plugin.analysis.scalars import read_run
+from pic_plugin.features.finetune import ADAMW_RATE, BATCH
 from pic_plugin.tools import finetune
 
 BACKBONE = dict(type='ResNet', depth=18, stem_channels=16, base_channels=16)
@@ -94,3 +95,27 @@ def test_what_is_wrong_is_said(checkpoint, labelled, tmp_path):
     assert 'epochs must be at least 1' in failure(checkpoint, labelled, '--out', tmp_path / 'a',
                                                   '--epochs', 0)
     assert not (tmp_path / 'a').exists()
+
+
+def test_transformers_have_adamw_and_no_pooling(labelled, work_dir, tmp_path):
+    backbone = dict(type='VisionTransformer', img_size=32, patch_size=8, arch=dict(
+        embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64))
+    network = MODELS.build(backbone)
+    cfg = Config(dict(model=dict(type='PIC', backbone=backbone), train_dataloader=dict(
+        dataset=dict(pipeline=[dict(type='DecodeRandomCrop', size=32)]))))
+    file = tmp_path / 'vit.pth'
+    torch.save(dict(state_dict={f'backbone.{name}': value for name, value in
+                                network.state_dict().items()},
+                    meta=dict(cfg=cfg.pretty_text)), file)
+    finetune.main([str(file), str(labelled), '--out', str(work_dir / 'run'), '--epochs', '1',
+                   '--batch-size', '8'])
+    cfg = Config.fromfile(work_dir / 'run' / 'finetune.py')
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=ADAMW_RATE * 8 / BATCH,
+                                               weight_decay=0.05)
+    assert cfg.model.neck is None and cfg.model.head.in_channels == 32
+    trained = torch.load(work_dir / 'run' / 'epoch_1.pth')['state_dict']
+    before = network.state_dict()
+    moved = {name: (trained[f'backbone.{name}'] - value).abs().max() for name, value in
+             before.items()}
+    # AdamW moves a weight by about the rate in each of the three steps: they are those of the file.
+    assert 0 < max(moved.values()) < 4 * ADAMW_RATE
