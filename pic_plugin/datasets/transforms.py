@@ -65,6 +65,10 @@ class _SharedCount:
     def value(self) -> int:
         return int(self._slots.sum())
 
+    @property
+    def seen(self) -> torch.Tensor:
+        return self._seen
+
 
 def check_eight_bits(path: Any, content: bytes, color_type: str) -> None:
     """Stop at an image that has been cut down to 8 bits by taking 65,535, or 1.0, for white.
@@ -143,6 +147,11 @@ class LoadImageOrSkip(LoadImageFromFile):
     def num_skipped(self) -> int:
         """Loads skipped so far, in this process and in every loader worker."""
         return self._skipped.value
+
+    @property
+    def skipped_files(self) -> torch.Tensor:
+        """(65536,) bool, true in one place for each file that was skipped, likewise."""
+        return self._skipped.seen
 
     def transform(self, results: dict) -> dict | None:
         """Load the image, or return None if it is broken."""

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training's data loader, built with what only its data set can tell."""
+"""The data loader of a training: built with what its data set tells, and what it had to skip."""
 from __future__ import annotations
 
+import torch
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from pic_plugin.communication import communicator
+from pic_plugin.datasets.instance_numbers import number_instances
+from pic_plugin.datasets.transforms import LoadImageOrSkip
 from pic_plugin.engine.runner_private import (
     ranks_draw_differently,
     replace_train_loader,
@@ -34,3 +38,27 @@ def build_train_loader(runner: Runner) -> None:
             f'{loader.batch_size}: drop_last=False is used, and each step has all of them.')
         loader = build(drop_last=False)
     replace_train_loader(runner, loader)
+
+
+def skipped_notice(loader: DataLoader) -> str | None:
+    """What was left out of a training because it could not be loaded; all processes ask together.
+
+    Args:
+        loader (DataLoader): Of the training.
+
+    Returns:
+        str: The numbers of files and of loads, and what to do; None if all could be loaded.
+    """
+    loads, files = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+    for dataset in number_instances(loader.dataset).leaves:
+        for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+            if isinstance(transform, LoadImageOrSkip):
+                loads = loads + transform.num_skipped
+                files = torch.maximum(files, transform.skipped_files.to(torch.int64))
+    num_loads = int(communicator().sum(loads, 'logging'))
+    num_files = int(communicator().max(files, 'logging').sum())
+    if not num_loads:
+        return None
+    return (f'{num_files:,} files could not be loaded and were left out each time, '
+            f'{num_loads:,} times in all; a warning named each at its first, and other images took '
+            'their places. Mend or remove them: each is a class that is never trained.')

@@ -46,6 +46,7 @@ from pic_plugin.engine.runner_private import (
 )
 from pic_plugin.engine.sharded_head import prepare_sharded_head
 from pic_plugin.engine.stream_position import StreamPosition, epoch_and_batch
+from pic_plugin.engine.train_loader import skipped_notice
 from pic_plugin.models.pic_head import instance_ids
 
 
@@ -174,9 +175,12 @@ class InstanceBankHook(Hook):
             self.statistics.log(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Let no thread outlive the training."""
+        """Let no thread outlive the training; say what it had to leave out."""
         if self.prefetcher is not None:
             self.prefetcher.close()
+        notice = skipped_notice(runner.train_dataloader)
+        if notice is not None:
+            runner.logger.warning(notice)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Plain containers only, and with them what belongs to the bank."""

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What could not be loaded is said at the end, whoever had to skip it."""
+from __future__ import annotations
+
+import re
+
+import pytest
+from mmengine.logging import MMLogger
+
+from toys.pictures import write_pictures
+from toys.training import make_config, train
+
+SAID = r'(\d+) files could not be loaded and were left out each time, (\d+) times in all'
+
+
+@pytest.fixture
+def said(monkeypatch):
+    texts = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *args: texts.append(str(text)))
+    return texts
+
+
+def options(folder, work_dir, num_workers):
+    loader = make_config(work_dir)['train_dataloader']
+    dataset = dict(type='ImageFiles', data_root=str(folder), pipeline=[
+        dict(type='DecodeRandomCrop', size=2), dict(type='PackInputs', meta_keys=('sample_idx', ))])
+    # Joined with itself: a file in both parts is one image.
+    return dict(max_epochs=2, seed=0, train_dataloader=dict(
+        loader, num_workers=num_workers,
+        dataset=dict(type='ConcatDataset', datasets=[dataset, dataset])))
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_broken_files_are_counted(work_dir, tmp_path, said, num_workers):
+    folder = write_pictures(tmp_path / 'pictures', 20, side=8)
+    train(work_dir / 'whole', **options(folder, work_dir, num_workers))
+    assert not any(re.match(SAID, text) for text in said)
+    for name in ('0003.png', '0011.png'):
+        (folder / name).write_bytes(b'no picture')
+    train(work_dir / 'broken', **options(folder, work_dir, num_workers))
+    (files, loads), = (found.groups() for found in (re.match(SAID, text) for text in said) if found)
+    # Asked for once or twice in each of two epochs, and again as replacements.
+    assert int(files) == 2 and 4 <= int(loads) <= 16
