@@ -4,10 +4,13 @@
     python -m pic_plugin.tools.ahead pack DATA --cifar10 FOLDER --clothing FOLDER
     python -m pic_plugin.tools.ahead run DATA OUT --seconds 500
     python -m pic_plugin.tools.ahead report OUT --out docs/results/ahead
+    python -m pic_plugin.tools.ahead list DATA trainings.jsonl OUT
+    python -m pic_plugin.tools.ahead tables OUT --csv trainings.csv --page page.md
 
 ``pack`` makes JPEG sheets of the images. ``run`` searches, trains and measures within the time
 that is given and appends one JSON line for each result to OUT/results.jsonl. ``report`` makes
-tables (CSV and Markdown) and figures of these.
+tables (CSV and Markdown) and figures of these. ``list`` runs the trainings of a list, on a CPU too;
+several of them with one OUT share the work. ``tables`` makes tables of these.
 """
 from __future__ import annotations
 
@@ -51,6 +54,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     report = commands.add_parser('report', help='make tables and figures')
     report.add_argument('results', type=Path, nargs='+', help='folders that `run` wrote')
     report.add_argument('--out', type=Path, default=Path('.'), help='folder to write')
+    listed = commands.add_parser('list', help='run the trainings of a list')
+    listed.add_argument('data', type=Path, help='folder that `pack` wrote')
+    listed.add_argument('list', type=Path, help='JSON lines: stage, name, setting')
+    listed.add_argument('out', type=Path, help='folder for results')
+    listed.add_argument('--lane', default='0', help='name of this process among those that share '
+                        'OUT; default: %(default)s')
+    tables = commands.add_parser('tables', help='make tables of what `list` ran')
+    tables.add_argument('results', type=Path, nargs='+', help='folders OUT/LANE')
+    tables.add_argument('--csv', type=Path, required=True, help='file to write')
+    tables.add_argument('--page', type=Path, required=True, help='page whose tables are filled')
     return parser.parse_args(argv)
 
 
@@ -89,11 +102,43 @@ def run(args: argparse.Namespace) -> None:
     print(f'done after {time.monotonic() - begun:.1f} s', flush=True)
 
 
+def run_list(args: argparse.Namespace) -> None:
+    """Run the trainings of a list."""
+    import torch
+
+    from pic_plugin.studies.ahead import listed
+    from pic_plugin.studies.ahead.execute import Executor, LinearPool, Results
+    from pic_plugin.studies.ahead.images import Images, load
+
+    torch.set_num_threads(1)
+    pool = LinearPool(1)
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    loaded: dict[str, Images] = {}
+
+    def images(name: str) -> Images:
+        if name not in loaded:
+            loaded[name] = load(name, args.data, 0).to(device)
+        return loaded[name]
+
+    folder = args.out / args.lane
+    folder.mkdir(parents=True, exist_ok=True)
+    executor = Executor(images, Results(folder / 'results.jsonl'), pool, lanes=1,
+                        deadline=float('inf'))
+    ended = listed.run_list(args.list, executor, args.out)
+    pool.close(600)
+    print(f'{ended} trainings ended', flush=True)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line."""
     args = parse_args(argv)
     if args.command == 'run':
         run(args)
+    elif args.command == 'list':
+        run_list(args)
+    elif args.command == 'tables':
+        from pic_plugin.studies.ahead.listed import write_tables
+        write_tables(args.results, args.csv, args.page)
     elif args.command == 'pack':
         from pic_plugin.studies.ahead.pack import pack_cifar10, pack_clothing
         if args.cifar10:

@@ -64,7 +64,8 @@ def _mean(values: list[float]) -> str:
     return f'{np.mean(values):.1f}{spread}'
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Rows as Markdown."""
     lines = [head, ['---'] * len(head), *rows]
     return '\n'.join('| ' + ' | '.join(str(cell) for cell in line) + ' |' for line in lines)
 
@@ -76,13 +77,13 @@ def results_table(records: list[dict[str, Any]], stages: Sequence[str]) -> str:
     rows = [(f'{key[1]:,}', f'{key[2]:,}', key[3],
              *(mean_text(groups, key, metric) for metric in METRICS), runs_text(groups[key]))
             for key in sorted(groups, key=lambda k: (k[0], k[1], k[2], order[k[3]]))]
-    return _table(['images', 'forward passes', 'method', *HEADS.values(), 'runs'], rows)
+    return table(['images', 'forward passes', 'method', *HEADS.values(), 'runs'], rows)
 
 
 def differences_table(records: list[dict[str, Any]], stages: Sequence[str]) -> str:
     """PIC with refresh minus each other method (:mod:`.spread`)."""
     rows = difference_rows(group_runs(records, stages), METRICS)
-    return _table(['data', 'images', 'forward passes', 'minus', *HEADS.values()], rows)
+    return table(['data', 'images', 'forward passes', 'minus', *HEADS.values()], rows)
 
 
 def parts_table(records: list[dict[str, Any]]) -> str:
@@ -93,7 +94,7 @@ def parts_table(records: list[dict[str, Any]]) -> str:
             groups.setdefault(record['setting'].but(seed=0).key, []).append(record)
     rows = [(part[0]['name'], *(_mean(values_of(part, metric)) for metric in METRICS),
              runs_text(part)) for part in groups.values()]
-    return _table(['change', *HEADS.values(), 'runs'], rows)
+    return table(['change', *HEADS.values(), 'runs'], rows)
 
 
 def chosen_table(records: list[dict[str, Any]], folders: Sequence[Path]) -> str:
@@ -111,7 +112,7 @@ def chosen_table(records: list[dict[str, Any]], folders: Sequence[Path]) -> str:
                 text = ', '.join(f'{key} {value}' for key, value in values.items()
                                  if key not in ('method', 'images', 'passes', 'seed', 'data'))
                 rows.append((name, f'{values.get("images", 5000):,}', tries, again, text))
-    return _table(['method', 'images', 'tries', 'repeats', 'chosen (else the defaults)'], rows)
+    return table(['method', 'images', 'tries', 'repeats', 'chosen (else the defaults)'], rows)
 
 
 def full_table(records: list[dict[str, Any]]) -> str:
@@ -126,7 +127,7 @@ def full_table(records: list[dict[str, Any]]) -> str:
         rows.append((record['name'], f'{setting.passes / 1e6:.2f} M',
                      ', '.join(f'{value:.1f} at {passes / 1e6:.2f} M' for passes, value in course),
                      *(record.get(metric, '–') for metric in METRICS)))
-    return _table(['method', 'forward passes', 'kNN, k = 200, on the way', *HEADS.values()], rows)
+    return table(['method', 'forward passes', 'kNN, k = 200, on the way', *HEADS.values()], rows)
 
 
 def measures_tables(records: list[dict[str, Any]]) -> dict[str, str]:
@@ -151,14 +152,14 @@ def measures_tables(records: list[dict[str, Any]]) -> dict[str, str]:
     mass = [(one['name'], *(f'{100 * value:.1f}' for value in
                             one['measures']['negative_mass_by_age'])) for one in measured]
     return dict(
-        visits=_table(['training', 'visit', 'count', 'cosine of row and feature',
+        visits=table(['training', 'visit', 'count', 'cosine of row and feature',
                        'after the refresh', 'loss', 'gradient of the row', 'turn, degrees'],
                       visits),
-        absence=_table(['steps away, mean', 'visits', *(one['name'] for one in measured)],
+        absence=table(['steps away, mean', 'visits', *(one['name'] for one in measured)],
                        absence),
-        time=_table(['training', 'step', 'cosine', 'loss', 'turn, degrees', 'length of a row'],
+        time=table(['training', 'step', 'cosine', 'loss', 'turn, degrees', 'length of a row'],
                     time),
-        mass=_table(['training', *names], mass))
+        mass=table(['training', *names], mass))
 
 
 def speed_table(records: list[dict[str, Any]]) -> str:
@@ -172,7 +173,7 @@ def speed_table(records: list[dict[str, Any]]) -> str:
                          f'{setting.passes // PASSES_PER_IMAGE[setting.method]:,}',
                          *(record.get(metric, '–') for metric in METRICS),
                          f'{record["seconds"]:.1f}'))
-    return _table(['method', 'passes an image', 'images seen', *HEADS.values(),
+    return table(['method', 'passes an image', 'images seen', *HEADS.values(),
                    'seconds, among others'], rows)
 
 
@@ -219,9 +220,9 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
 
 def fill(page: str, tables: dict[str, str]) -> str:
     """Put tables between their marks, ``<!-- table: NAME -->`` and ``<!-- end of table -->``."""
-    for name, table in tables.items():
+    for name, content in tables.items():
         pattern = rf'(<!-- table: {name} -->\n).*?(<!-- end of table -->)'
         found = re.search(pattern, page, flags=re.DOTALL)
         if found:
-            page = page[:found.end(1)] + table + '\n' + page[found.start(2):]
+            page = page[:found.end(1)] + content + '\n' + page[found.start(2):]
     return page

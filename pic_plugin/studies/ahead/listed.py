@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trainings by a list, one after another, on any machine; and tables of what came out.
+
+A list has one training on each line, as JSON: ``stage``, ``name`` and ``setting``, what is not a
+default of :class:`.setting.Setting`. Stages whose names begin with ``search`` are judged on
+held-out training images alone. Processes that share a folder share the work.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .execute import Executor
+from .report import HEADS, differences_table, fill, read_results, results_table, table, to_csv
+from .setting import Setting
+
+VALIDATION = dict(validation_knn200='kNN, k = 200', validation_knn20='kNN, k = 20')
+_NO_CHANGE = ('method', 'data', 'images', 'passes', 'seed')
+
+
+def read_list(path: Path) -> list[tuple[str, str, Setting]]:
+    """Stages, names and settings of a list.
+
+    Raises:
+        ValueError: If a line is no training.
+    """
+    trainings = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            trainings.append((entry['stage'], entry['name'], Setting(**entry['setting'])))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f'line {number} of {path} is no training ({error!r}): it needs '
+                             '{"stage": ..., "name": ..., "setting": {...}}.') from error
+    return trainings
+
+
+def run_list(path: Path, executor: Executor, out: Path) -> int:
+    """Run what no other process has taken yet; returns the number of trainings that ended.
+
+    Args:
+        path (Path): The list; lines that are added while it runs are seen.
+        executor (Executor): Runs trainings.
+        out (Path): Folder in which processes say what they have taken.
+    """
+    ended = 0
+    while True:
+        for number, (stage, name, setting) in enumerate(read_list(path)):
+            try:
+                (out / 'taken' / str(number)).mkdir(parents=True)
+            except FileExistsError:
+                continue
+            search = stage.startswith('search')
+            print(f'{stage}: {name} {setting.key}', flush=True)
+            ended += executor.run(stage, iter([(name, setting)]), float('inf'), linear=not search,
+                                  splits=('validation', ) if search else ('test', ))
+            break
+        else:
+            return ended
+
+
+def tries_table(records: Sequence[dict[str, Any]]) -> str:
+    """Settings of a search with their means over seeds, the best of each method first."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for record in records:
+        changes = {key: value for key, value in record['setting'].differences().items()
+                   if key not in _NO_CHANGE}
+        text = ', '.join(f'{key} {value}' for key, value in changes.items())
+        groups.setdefault((record['name'], text), []).append(record)
+
+    def mean(part: list[dict[str, Any]], metric: str) -> float:
+        return sum(one[metric] for one in part) / len(part)
+
+    order = sorted(groups, key=lambda key: (key[0], -mean(groups[key], 'validation_knn20')))
+    return table(['method', 'setting (else the defaults)', *VALIDATION.values(), 'seeds'], [
+        (*key, *(f'{mean(groups[key], metric):.1f}' for metric in VALIDATION), len(groups[key]))
+        for key in order])
+
+
+def stage_tables(records: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Names and texts of tables: a stage's trainings, and for results the differences of methods.
+    """
+    for stage in dict.fromkeys(record['stage'] for record in records):
+        part = [record for record in records if record['stage'] == stage]
+        if stage.startswith('search'):
+            yield stage, tries_table(part)
+        elif any(metric in record for record in part for metric in HEADS):
+            yield stage, results_table(part, (stage, ))
+            yield f'differences_{stage}', differences_table(part, (stage, ))
+
+
+def write_tables(folders: Sequence[Path], csv_file: Path, page: Path) -> None:
+    """Write every training as a line of a CSV file, and fill the tables of a page.
+
+    Raises:
+        FileNotFoundError: If a folder has no results, or there is no page.
+    """
+    records = read_results(folders)
+    text = page.read_text(encoding='utf-8')
+    csv_file.write_text(to_csv(records))
+    page.write_text(fill(text, dict(stage_tables(records))), encoding='utf-8')

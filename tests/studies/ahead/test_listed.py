@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trainings of a list: each is run once, whoever takes it, and ends in a table."""
+import csv
+import json
+
+import pytest
+
+from pic_plugin.studies.ahead.execute import Results
+from pic_plugin.studies.ahead.listed import read_list, run_list, write_tables
+from pic_plugin.studies.ahead.setting import Setting
+
+
+class Made:
+    """Stands for the executor: makes up results."""
+
+    def __init__(self, folder):
+        folder.mkdir(parents=True)
+        self.results = Results(folder / 'results.jsonl')
+
+    def run(self, stage, source, seconds, linear=True, splits=('test', )):
+        for name, setting in source:
+            values = {f'{splits[0]}_knn20': 40.0 + setting.seed, f'{splits[0]}_knn200': 41.0}
+            if linear:
+                values['test_linear'] = 45.0 if setting.method == 'pic' else 43.0
+            self.results.write(stage=stage, name=name, setting=setting.differences(), seconds=1.0,
+                               **values)
+        return 1
+
+
+def entry(stage, name, **setting):
+    return json.dumps(dict(stage=stage, name=name, setting=setting)) + '\n'
+
+
+@pytest.fixture
+def trainings(tmp_path):
+    file = tmp_path / 'list.jsonl'
+    file.write_text(
+        entry('search_more', 'SimCLR', method='simclr', seed=100, lr=0.03)
+        + entry('search_more', 'SimCLR', method='simclr', seed=101, lr=0.03)
+        + entry('search_more', 'SimCLR', method='simclr', seed=105, batch=256)
+        + ''.join(entry('results_more', name, method=method, seed=seed)
+                  for name, method in (('PIC, refresh', 'pic'), ('SimCLR', 'simclr'))
+                  for seed in (0, 1)))
+    return file
+
+
+def test_processes_share_a_list_and_its_results_are_tables(trainings, tmp_path):
+    out = tmp_path / 'out'
+    lanes = [Made(out / 'a'), Made(out / 'b')]
+    assert run_list(trainings, lanes[0], out) == 7 and run_list(trainings, lanes[1], out) == 0
+    with trainings.open('a') as file:
+        file.write(entry('results_more', 'SimCLR', method='simclr', seed=2))
+    assert run_list(trainings, lanes[1], out) == 1
+    page = tmp_path / 'page.md'
+    page.write_text(''.join(f'<!-- table: {name} -->\n<!-- end of table -->\n' for name in (
+        'search_more', 'results_more', 'differences_results_more')))
+    write_tables([out / 'a', out / 'b'], tmp_path / 'all.csv', page)
+    text = page.read_text()
+    # The best first, repeats of one setting together.
+    assert text.index('| SimCLR | batch 256 | 41.0 | 145.0 | 1 |') < text.index(
+        '| SimCLR | lr 0.03 | 41.0 | 140.5 | 2 |')
+    assert '| 5,000 | 120,000 | PIC, refresh | 41.0 ± 0.0 | 40.5 ± 0.6 | 45.0 ± 0.0 | 2 |' in text
+    assert '| SimCLR | +0.0 ± 0.0 | -0.5 ± 0.8 | +2.0 ± 0.0 |' in text
+    rows = list(csv.DictReader((tmp_path / 'all.csv').open()))
+    assert len(rows) == 8 and rows[0]['validation_knn200'] == '41.0'
+    assert [Setting(**json.loads(row['setting'])) for row in rows] == [
+        setting for _, _, setting in read_list(trainings)]
+
+
+def test_a_line_that_is_no_training(trainings):
+    with trainings.open('a') as file:
+        file.write('{"stage": "x", "name": "y", "setting": {"methd": "pic"}}\n')
+    with pytest.raises(ValueError, match='line 8 of .*methd'):
+        read_list(trainings)
