@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,14 @@ def test_configs_hold_training_configs_alone():
                  if isinstance(node, ast.Assign) for target in node.targets
                  if isinstance(target, ast.Name)})]
     assert not [name for name in wrong if not name.endswith('.pyc')]
+
+
+def test_no_modules_import_each_other():
+    """In a ring of any length, and in functions too."""
+    # What a package's face hands on is its modules' own.
+    graph = {module: set(own_imports(module)) & set(FILES) for module in FILES
+             if FILES[module].name != '__init__.py'}
+    TopologicalSorter(graph).prepare()  # raises CycleError with the ring
 
 
 # Methods of named tuples have an underscore so as not to collide with fields.

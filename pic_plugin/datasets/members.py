@@ -10,38 +10,17 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 from mmengine import fileio
 from mmengine.fileio import BaseStorageBackend, register_backend
 
+from pic_plugin.datasets.open_archives import opened
+from pic_plugin.datasets.stores import open_lmdb, open_rows, row_bytes
+
 PREFIX = 'picmember'
-MAX_OPEN = 128  # archives that a process holds open
-
-_open: OrderedDict = OrderedDict()  # handle and how to close it, by archive
-_lock = threading.Lock()
-
-
-def close_archives() -> None:
-    """Close what this process holds open."""
-    while _open:
-        _, (handle, close) = _open.popitem()
-        close(handle)
-
-
-def _after_fork() -> None:
-    """A worker opens its own: LMDB's handles must not be shared between processes."""
-    global _lock
-    _lock = threading.Lock()  # another thread may have held the old one
-    close_archives()
-
-
-if hasattr(os, 'register_at_fork'):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def member_path(kind: str, archive: str, name: str, *numbers: int) -> str:
@@ -68,19 +47,6 @@ def split_member_path(path: str) -> tuple[str, str, str, tuple[int, ...]]:
 def is_member(path: Any) -> bool:
     """Whether a path is one of a member."""
     return isinstance(path, str) and path.startswith(f'{PREFIX}://')
-
-
-def opened(archive: str, opener: Callable[[str], Any],
-           close: Callable[[Any], None] = lambda handle: None) -> Any:
-    """A handle of this process, the least recently used ones being closed."""
-    with _lock:
-        if archive not in _open:
-            while len(_open) >= MAX_OPEN:
-                _, (old, closer) = _open.popitem(last=False)
-                closer(old)
-            _open[archive] = (opener(archive), close)
-        _open.move_to_end(archive)
-        return _open[archive][0]
 
 
 def _read_at(archive: str, start: int, size: int) -> bytes:
@@ -114,7 +80,6 @@ def _read_zip(archive: str, name: str, start: int, size: int, deflated: int) -> 
 
 
 def _read_lmdb(archive: str, name: str) -> bytes:
-    from pic_plugin.datasets.stores import open_lmdb
     environment = opened(archive, open_lmdb, lambda handle: handle.close())
     with environment.begin() as transaction:
         content = transaction.get(os.fsencode(name))
@@ -124,7 +89,6 @@ def _read_lmdb(archive: str, name: str) -> bytes:
 
 
 def _read_rows(archive: str, name: str, row: int) -> bytes:
-    from pic_plugin.datasets.stores import open_rows, row_bytes
     column = name.split('/')[0]
     return row_bytes(opened(archive, open_rows), column, row)
 

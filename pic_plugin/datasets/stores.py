@@ -11,7 +11,7 @@ import numpy as np
 from pic_plugin.datasets.file_index import FileIndex, file_state
 from pic_plugin.datasets.file_names import NameList, hash_names, printable
 from pic_plugin.datasets.file_report import FileReport
-from pic_plugin.datasets.members import opened
+from pic_plugin.datasets.open_archives import opened
 
 
 def is_lmdb(path: str) -> bool:

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 from mmengine import fileio
 
-from pic_plugin.datasets import members
+from pic_plugin.datasets import open_archives
 from pic_plugin.datasets.archives import index_archive
 from pic_plugin.datasets.members import MemberBackend, member_path, read_bytes, split_member_path
 from pic_plugin.datasets.sources import Part
@@ -101,13 +101,13 @@ def test_archives_that_change_under_a_run(tmp_path, encoded):
 
 
 def test_few_archives_are_open_at_a_time(tmp_path, encoded, monkeypatch):
-    monkeypatch.setattr(members, 'MAX_OPEN', 2)
-    members.close_archives()
+    monkeypatch.setattr(open_archives, 'MAX_OPEN', 2)
+    open_archives.close_archives()
     paths = [make_tar(tmp_path / f'{i}.tar', encoded) for i in range(4)]
     for _ in range(2):
         for path in paths:
             assert read_all(path)['cats/1.png'] == encoded(0)
-            assert len(members._open) <= 2
+            assert len(open_archives._open) <= 2
 
 
 def test_paths_come_apart_again():

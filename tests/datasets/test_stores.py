@@ -8,7 +8,8 @@ import pytest
 from torch.utils.data import DataLoader
 
 from pic_plugin.datasets import ImageFiles
-from pic_plugin.datasets.members import close_archives, read_bytes
+from pic_plugin.datasets.members import read_bytes
+from pic_plugin.datasets.open_archives import close_archives
 from pic_plugin.datasets.stores import is_lmdb, is_rows
 from pic_plugin.engine.checkpoint.instance_keys import instance_keys
 
