@@ -107,11 +107,14 @@ class BankState:
     def to_dict(self) -> dict[str, Any]:
         """Plain values and tensors, which ``torch.load(..., weights_only=True)`` reads."""
         state = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        # Copies of what the training goes on to change; the keys may be a billion.
         if self.active_set is not None:
-            state['active_set'] = {name: _tensor(array) for name, array in self.active_set.items()}
-        for name in ('instance_keys', 'last_visits'):
-            if state[name] is not None:
-                state[name] = _tensor(state[name])
+            state['active_set'] = {name: torch.from_numpy(array.copy())
+                                   for name, array in self.active_set.items()}
+        if self.last_visits is not None:
+            state['last_visits'] = torch.from_numpy(self.last_visits.copy())
+        if self.instance_keys is not None:
+            state['instance_keys'] = torch.from_numpy(self.instance_keys)
         return {name: value for name, value in state.items()
                 if value is not None or name not in MAY_BE_ABSENT}
 
@@ -131,9 +134,9 @@ class BankState:
                       if field.name in state)
         for name in ('instance_keys', 'last_visits'):
             if name in values:
-                values[name] = _array(values[name])
+                values[name] = values[name].cpu().numpy()
         if 'active_set' in values:
-            values['active_set'] = {name: _array(tensor)
+            values['active_set'] = {name: tensor.cpu().numpy()
                                     for name, tensor in values['active_set'].items()}
         return cls(**values)
 
@@ -276,11 +279,3 @@ def _show(value: Any) -> str:
         return f'a tensor of {value.dtype}, shape {tuple(value.shape)}'
     text = repr(value)
     return text if len(text) < 60 else text[:60] + '...'
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.cpu().numpy().copy()
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array.copy())
