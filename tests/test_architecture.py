@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from graphlib import TopologicalSorter
+import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -48,12 +49,15 @@ FILES = {name_of(file): file for file in sorted(PACKAGE.rglob('*.py'))
          if '.mim' not in file.parts and '__pycache__' not in file.parts}
 
 
-def imports(module: str) -> list[str]:
-    """Modules that a module imports anywhere in it, also in functions and for types only."""
+def imported_names(module: str) -> list[tuple[str, str]]:
+    """What a module imports anywhere in it, also in functions and for types only.
+
+    Pairs of a module and a name in it, or '' for the module itself.
+    """
     found = []
     for node in ast.walk(ast.parse(FILES[module].read_text(encoding='utf-8'))):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            found += [(alias.name, '') for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             package = module if FILES[module].name == '__init__.py' else module.rpartition('.')[0]
             base = node.module or ''
@@ -61,9 +65,22 @@ def imports(module: str) -> list[str]:
                 above = package.rsplit('.', node.level - 1)[0]
                 base = f'{above}.{base}' if base else above
             # `from package import module` is an import of the module.
-            found += [name if name in FILES else base for name in
-                      (f'{base}.{alias.name}' for alias in node.names)]
+            found += [(f'{base}.{alias.name}', '') if f'{base}.{alias.name}' in FILES else
+                      (base, alias.name) for alias in node.names]
     return found
+
+
+def imports(module: str) -> list[str]:
+    return [name for name, _ in imported_names(module)]
+
+
+def defining(module: str, name: str) -> str:
+    """The module that a name comes from, through the faces of packages that hand it on."""
+    if module in FILES and FILES[module].name == '__init__.py' and name:
+        handed_on = {given: source for source, given in imported_names(module)}
+        if name in handed_on:
+            return defining(handed_on[name], name)
+    return module
 
 
 def own_imports(module: str) -> list[str]:
@@ -130,10 +147,20 @@ def test_configs_hold_training_configs_alone():
 
 def test_no_modules_import_each_other():
     """In a ring of any length, and in functions too."""
-    # What a package's face hands on is its modules' own.
-    graph = {module: set(own_imports(module)) & set(FILES) for module in FILES
-             if FILES[module].name != '__init__.py'}
+    graph = {module: {defining(*one) for one in imported_names(module)} & set(FILES)
+             for module in FILES if FILES[module].name != '__init__.py'}
     TopologicalSorter(graph).prepare()  # raises CycleError with the ring
+
+
+def test_a_ring_through_the_face_of_a_package_is_seen(tmp_path, monkeypatch):
+    (tmp_path / '__init__.py').write_text('from .a import A\n')
+    (tmp_path / 'a.py').write_text('from pic_plugin.bank.b import B\n')
+    (tmp_path / 'b.py').write_text('def later():\n    from pic_plugin.bank import A\n')
+    monkeypatch.setattr(sys.modules[__name__], 'FILES', {
+        'pic_plugin.bank': tmp_path / '__init__.py', 'pic_plugin.bank.a': tmp_path / 'a.py',
+        'pic_plugin.bank.b': tmp_path / 'b.py'})
+    with pytest.raises(CycleError):
+        test_no_modules_import_each_other()
 
 
 # Methods of named tuples have an underscore so as not to collide with fields.

@@ -20,11 +20,10 @@ def to_device(array: np.ndarray, device: torch.device) -> Tensor:
 
 
 class HostCopy:
-    """A copy of a tensor on the host, which may still be under way.
+    """A tensor on the host: the tensor itself, or a copy from a GPU that may still be under way.
 
     Args:
-        tensor (Tensor): On any device. It is not changed until :meth:`wait` has returned: on the
-            host there is nothing to copy.
+        tensor (Tensor): On the CPU or a GPU. Nobody changes it before :meth:`wait` has returned.
     """
 
     def __init__(self, tensor: Tensor) -> None:

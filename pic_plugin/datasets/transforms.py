@@ -29,7 +29,7 @@ _NAMES = 2**16
 _DECODERS = ('cv2', 'pillow', 'tifffile')
 
 
-class _SharedCount:
+class SharedCount:
     """A count that the main process and its loader workers share.
 
     Every copy counts into the same memory: forked and spawned workers by the way torch passes
@@ -41,7 +41,7 @@ class _SharedCount:
         self._slots = torch.zeros(_SLOTS, dtype=torch.int64, device='cpu').share_memory_()
         self._seen = torch.zeros(_NAMES, dtype=torch.bool, device='cpu').share_memory_()
 
-    def __deepcopy__(self, memo: dict) -> _SharedCount:
+    def __deepcopy__(self, memo: dict) -> SharedCount:
         return self
 
     def __setstate__(self, state: dict) -> None:
@@ -50,6 +50,7 @@ class _SharedCount:
         self._seen = state['_seen'].share_memory_()
 
     def increase(self) -> int:
+        """Count once more; the new value."""
         worker = get_worker_info()
         self._slots[0 if worker is None else 1 + worker.id % (_SLOTS - 1)] += 1
         return self.value
@@ -63,10 +64,12 @@ class _SharedCount:
 
     @property
     def value(self) -> int:
+        """Times that something was counted."""
         return int(self._slots.sum())
 
     @property
     def seen(self) -> torch.Tensor:
+        """(65536,) bool: true in one place for each file that was counted."""
         return self._seen
 
 
@@ -141,7 +144,7 @@ class LoadImageOrSkip(LoadImageFromFile):
         if color_type not in mmcv_io.imread_flags:
             raise ValueError(f'color_type {color_type!r} is unknown: choose one of '
                              f'{list(mmcv_io.imread_flags)}.')
-        self._skipped = _SharedCount()
+        self._skipped = SharedCount()
 
     @property
     def num_skipped(self) -> int:
@@ -149,9 +152,9 @@ class LoadImageOrSkip(LoadImageFromFile):
         return self._skipped.value
 
     @property
-    def skipped_files(self) -> torch.Tensor:
-        """(65536,) bool, true in one place for each file that was skipped, likewise."""
-        return self._skipped.seen
+    def skipped(self) -> SharedCount:
+        """The count that this transform shares with its copies and with loader workers."""
+        return self._skipped
 
     def transform(self, results: dict) -> dict | None:
         """Load the image, or return None if it is broken."""

@@ -49,16 +49,19 @@ def skipped_notice(loader: DataLoader) -> str | None:
     Returns:
         str: The numbers of files and of loads, and what to do; None if all could be loaded.
     """
-    loads, files = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
-    for dataset in number_instances(loader.dataset).leaves:
-        for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
-            if isinstance(transform, LoadImageOrSkip):
-                loads = loads + transform.num_skipped
-                files = torch.maximum(files, transform.skipped_files.to(torch.int64))
+    # Subsets of one data set share their count.
+    counts = {id(transform.skipped): transform.skipped
+              for dataset in number_instances(loader.dataset).leaves
+              for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+              if isinstance(transform, LoadImageOrSkip)}
+    loads = torch.tensor([sum(count.value for count in counts.values())])
+    files = torch.zeros(1, dtype=torch.int64)
+    for count in counts.values():
+        files = torch.maximum(files, count.seen.to(torch.int64))
     num_loads = int(communicator().sum(loads, 'logging'))
     num_files = int(communicator().max(files, 'logging').sum())
     if not num_loads:
         return None
-    return (f'{num_files:,} files could not be loaded and were left out each time, '
-            f'{num_loads:,} times in all; a warning named each at its first, and other images took '
-            'their places. Mend or remove them: each is a class that is never trained.')
+    return (f'{num_files:,} files could not be loaded, {num_loads:,} times in all; a warning named '
+            'each at its first time, and other images took their places. Mend or remove them: an '
+            'image that is never loaded is a class that is never trained.')

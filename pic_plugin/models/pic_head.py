@@ -39,7 +39,8 @@ class PICHead(BaseModule):
             at least N: all instances. Defaults to 65536.
         loss (dict): Config of the loss. Its module is called with features (B, d), class weights
             (A, d) and targets (B,), and may have ``with_accuracy`` of the same arguments that
-            gives the top-1 accuracy too, and takes ``shards`` if it spans processes.
+            gives the top-1 accuracy too. One that spans processes says ``takes_shards = True``, and
+            its ``with_accuracy`` takes ``shards`` as well.
         correct_weights (bool): Whether a class that returns to the softmax is owed the momentum
             and weight decay of the steps it missed. False leaves rows as they were (the uncorrected
             variant of the paper's Table 2). Defaults to True.
@@ -152,7 +153,7 @@ class PICHead(BaseModule):
         if class_weights.bank.slots.is_sharded:
             if not getattr(self.loss_module, 'takes_shards', False):
                 raise ValueError(
-                    f'a sharded head needs a loss that spans processes, and '
+                    f'a sharded head needs a loss that spans processes (takes_shards = True), and '
                     f"{type(self.loss_module)} does not: choose loss=dict(type="
                     "'CosineSoftmaxLoss'), or PICHead(sharded=False).")
         self._sampled = class_weights

@@ -61,7 +61,7 @@ def read_start(source: str) -> Start:
         _of_file(find_checkpoint(path)) if path.exists() else _of_model(source))
     check_finite(weights, source)
     # As mmpretrain's preprocessors, which leave BGR where nothing is said.
-    preprocessor = settings.preprocessor or dict(to_rgb=True)
+    preprocessor = settings.preprocessor or {}
     mean, std = preprocessor.get('mean'), preprocessor.get('std')
     return Start(source, {key: value for key, value in cfg.items() if key != 'img_size'}, weights,
                  None if mean is None else list(mean), None if std is None else list(std),

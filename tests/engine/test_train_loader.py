@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 
 import pytest
+from mmengine.dataset import ConcatDataset
 from mmengine.logging import MMLogger
+from torch.utils.data import DataLoader
 
+from pic_plugin.datasets import ImageFiles
+from pic_plugin.engine.train_loader import skipped_notice
 from toys.pictures import write_pictures
 from toys.training import make_config, train
 
-SAID = r'(\d+) files could not be loaded and were left out each time, (\d+) times in all'
+SAID = r'(\d+) files could not be loaded, (\d+) times in all'
 
 
 @pytest.fixture
@@ -41,3 +45,14 @@ def test_broken_files_are_counted(work_dir, tmp_path, said, num_workers):
     (files, loads), = (found.groups() for found in (re.match(SAID, text) for text in said) if found)
     # Asked for once or twice in each of two epochs, and again as replacements.
     assert int(files) == 2 and 4 <= int(loads) <= 16
+
+
+def test_parts_of_one_data_set_count_together(tmp_path):
+    folder = write_pictures(tmp_path, 6, side=8)
+    (folder / '0001.png').write_bytes(b'no picture')
+    whole = ImageFiles(data_root=str(folder), pipeline=[dict(type='DecodeRandomCrop', size=2)])
+    joined = ConcatDataset([whole.get_subset([0, 1, 2]), whole.get_subset([3, 4, 5])])
+    loader = DataLoader(joined)
+    assert skipped_notice(loader) is None
+    joined.datasets[0].pipeline(whole.get_data_info(1))
+    assert re.match(SAID, skipped_notice(loader)).groups() == ('1', '1')

@@ -2,7 +2,8 @@
 """Checkpoints of a PIC training: what is in them, and where each part is written and read.
 
 A checkpoint is a ``.pth`` and, where not all rows of the class weights are in it, one bank file
-beside it for each process.
+beside it for each process. One that no run continues from (the best so far, without the optimizer's
+state) has no bank files.
 
 The ``.pth``, which ``torch.load(..., weights_only=True)`` reads:
 
@@ -27,6 +28,6 @@ by :mod:`.bank_files`):
 ``head``             rows in the softmax, of a sharded head: :mod:`.head_rows`
 ==================== =============================================================================
 
-:class:`.bank_checkpoint.BankCheckpoint` saves and resumes; :func:`.bank_files.restore_bank` reads
-for it and for the analysis of class weights alike.
+:class:`.bank_checkpoint.BankCheckpoint` saves and resumes. All bank files are read by
+:func:`.bank_files.read_bank_files`, for resume and for the analysis of class weights alike.
 """

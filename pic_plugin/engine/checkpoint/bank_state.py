@@ -77,7 +77,10 @@ class BankState:
 
     @classmethod
     def of(cls, bank: InstanceBank, **more: Any) -> BankState:
-        """The state of a bank, and what else there is to say of a save."""
+        """The state of a bank as it is now, and what else there is to say of a save.
+
+        Its arrays are the bank's own, which go on to change: :meth:`to_dict` copies them.
+        """
         active_set, correction = bank.active_set, bank.correction
         return cls(
             num_instances=bank.num_instances,

@@ -86,7 +86,7 @@ class HeadRows:
         Args:
             checkpoint (dict): As it was loaded; changed in place.
             state (BankState): Of the checkpoint.
-            paths (Iterable[Path]): Its bank files, those of all its processes.
+            paths (Iterable[Path]): Bank files that may have rows of this process.
             new_ids (np.ndarray, optional): (N,) int64, ids in this run of saved ids, where they
                 have changed.
 

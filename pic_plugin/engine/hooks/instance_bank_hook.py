@@ -176,11 +176,11 @@ class InstanceBankHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Let no thread outlive the training; say what it had to leave out."""
-        if self.prefetcher is not None:
-            self.prefetcher.close()
         notice = skipped_notice(runner.train_dataloader)
         if notice is not None:
             runner.logger.warning(notice)
+        if self.prefetcher is not None:
+            self.prefetcher.close()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Plain containers only, and with them what belongs to the bank."""

@@ -3,11 +3,14 @@
 
 A list has one training on each line, as JSON: ``stage``, ``name`` and ``setting``, what is not a
 default of :class:`.setting.Setting`. Stages whose names begin with ``search`` are judged on
-held-out training images alone. Processes that share a folder share the work.
+held-out training images alone. Processes that share a folder share the work: each training is
+taken once. To have one run again whose process was killed, remove its folder below ``taken``.
 """
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from typing import Any
 from .execute import Executor
 from .report import HEADS, differences_table, fill, read_results, results_table, table, to_csv
 from .setting import Setting
+from .spread import values_of
 
 VALIDATION = dict(validation_knn200='kNN, k = 200', validation_knn20='kNN, k = 20')
 _NO_CHANGE = ('method', 'data', 'images', 'passes', 'seed')
@@ -28,6 +32,8 @@ def read_list(path: Path) -> list[tuple[str, str, Setting]]:
     """
     trainings = []
     for number, line in enumerate(path.read_text().splitlines(), start=1):
+        if not line.strip():
+            continue
         try:
             entry = json.loads(line)
             trainings.append((entry['stage'], entry['name'], Setting(**entry['setting'])))
@@ -41,15 +47,16 @@ def run_list(path: Path, executor: Executor, out: Path) -> int:
     """Run what no other process has taken yet; returns the number of trainings that ended.
 
     Args:
-        path (Path): The list; lines that are added while it runs are seen.
+        path (Path): The list; trainings that are added while it runs are seen.
         executor (Executor): Runs trainings.
         out (Path): Folder in which processes say what they have taken.
     """
     ended = 0
     while True:
-        for number, (stage, name, setting) in enumerate(read_list(path)):
+        for stage, name, setting in read_list(path):
+            key = hashlib.sha256(f'{stage} {name} {setting.key}'.encode()).hexdigest()[:16]
             try:
-                (out / 'taken' / str(number)).mkdir(parents=True)
+                (out / 'taken' / key).mkdir(parents=True)
             except FileExistsError:
                 continue
             search = stage.startswith('search')
@@ -62,7 +69,10 @@ def run_list(path: Path, executor: Executor, out: Path) -> int:
 
 
 def tries_table(records: Sequence[dict[str, Any]]) -> str:
-    """Settings of a search with their means over seeds, the best of each method first."""
+    """Settings of a search with their means over seeds, the best of each method first.
+
+    A training that diverged has no accuracy.
+    """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for record in records:
         changes = {key: value for key, value in record['setting'].differences().items()
@@ -71,12 +81,16 @@ def tries_table(records: Sequence[dict[str, Any]]) -> str:
         groups.setdefault((record['name'], text), []).append(record)
 
     def mean(part: list[dict[str, Any]], metric: str) -> float:
-        return sum(one[metric] for one in part) / len(part)
+        values = values_of(part, metric)
+        return sum(values) / len(values) if values else -math.inf
 
     order = sorted(groups, key=lambda key: (key[0], -mean(groups[key], 'validation_knn20')))
-    return table(['method', 'setting (else the defaults)', *VALIDATION.values(), 'seeds'], [
-        (*key, *(f'{mean(groups[key], metric):.1f}' for metric in VALIDATION), len(groups[key]))
-        for key in order])
+    rows = []
+    for key in order:
+        means = [mean(groups[key], metric) for metric in VALIDATION]
+        rows.append((*key, *('–' if math.isinf(one) else f'{one:.1f}' for one in means),
+                     len(groups[key])))
+    return table(['method', 'setting (else the defaults)', *VALIDATION.values(), 'seeds'], rows)
 
 
 def stage_tables(records: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -67,6 +67,18 @@ def test_processes_share_a_list_and_its_results_are_tables(trainings, tmp_path):
         setting for _, _, setting in read_list(trainings)]
 
 
+def test_a_training_that_diverged_is_in_the_table(tmp_path):
+    results = Results(tmp_path / 'results.jsonl')
+    for seed, values in ((100, dict(validation_knn20=30.0, validation_knn200=31.0)), (101, {})):
+        results.write(stage='search', name='PIC', setting=dict(method='pic', seed=seed), seconds=1,
+                      **values)
+    results.write(stage='search', name='PIC', setting=dict(method='pic', lr=9.0), seconds=1)
+    page = tmp_path / 'page.md'
+    page.write_text('<!-- table: search -->\n<!-- end of table -->\n')
+    write_tables([tmp_path], tmp_path / 'all.csv', page)
+    assert '| PIC |  | 31.0 | 30.0 | 2 |\n| PIC | lr 9.0 | – | – | 1 |' in page.read_text()
+
+
 def test_a_line_that_is_no_training(trainings):
     with trainings.open('a') as file:
         file.write('{"stage": "x", "name": "y", "setting": {"methd": "pic"}}\n')
