@@ -113,9 +113,8 @@ def model(plan: Plan, sources: Sources) -> dict:
     head: dict[str, Any] = dict(
         type='PICHead', feat_dim=128, num_negatives=plan.num_negatives,
         loss=dict(type='CosineSoftmaxLoss', temperature=plan.temperature))
-    if sources.start is not None:
-        # A class begins as the feature that the network has for its image.
-        head['refresh_returning'] = 1.0
+    if plan.refresh:
+        head['refresh_returning'] = plan.refresh
     if plan.num_processes > 1:
         head['num_instances'] = plan.num_images
     if plan.storage == 'disk':

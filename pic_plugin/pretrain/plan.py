@@ -29,6 +29,7 @@ class Plan(NamedTuple):
         optimizer (str): 'SGD' or 'AdamW'.
         num_negatives (int | None): K; None for all.
         temperature (float): Of the softmax.
+        refresh (float): Share by which a returning row is turned to its image's present feature.
         storage (str): Where class weights outside the softmax are.
         num_workers (int): Of each process.
         precision (str): 'float32', 'bfloat16' or 'float16'.
@@ -48,6 +49,7 @@ class Plan(NamedTuple):
     optimizer: str
     num_negatives: int | None
     temperature: float
+    refresh: float
     storage: str
     num_workers: int
     precision: str
@@ -103,13 +105,15 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
     machine, num_images = facts.machine, facts.num_images
     batch = rules.choose_batch(facts, wishes, size.value, backbone.num_parameters)
     global_batch = batch.value * machine.num_processes
-    window = rules.choose_window(num_images, global_batch)
     length = rules.choose_images_seen(facts, wishes, images_per_second)
     optimizer = rules.choose_optimizer(backbone.is_transformer)
     steps = None if length.value is None else length.value // global_batch
     rate = rules.choose_rate(optimizer.value, global_batch, steps, wishes.start is not None)
     negatives = rules.choose_negatives(num_images)
-    temperature = rules.choose_temperature((steps or 0) < SHORT_RUN)
+    is_short, goes_on = (steps or 0) < SHORT_RUN, wishes.start is not None
+    temperature = rules.choose_temperature(is_short)
+    refresh = rules.choose_refresh(num_images, is_short, goes_on)
+    window = rules.choose_window(num_images, global_batch, refresh.value > 0 and not goes_on)
     storage = rules.choose_storage(facts, negatives.value)
     workers = rules.choose_workers(machine)
     precision = rules.choose_precision(machine)
@@ -127,6 +131,7 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
         'learning rate': rate,
         'classes in the softmax (K)': negatives,
         'temperature': temperature,
+        'refresh of returning rows': refresh,
         'class weights are kept': storage,
         'loader workers': workers,
         'precision': precision,
@@ -134,8 +139,8 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
     }
     plan = Plan(num_images, machine.num_processes, backbone, size.value, batch.value,
                 window.value[0], window.value[1], length.value, rate.value, optimizer.value,
-                negatives.value, temperature.value, storage.value, workers.value, precision.value,
-                memory_format.value, choices)
+                negatives.value, temperature.value, refresh.value, storage.value, workers.value,
+                precision.value, memory_format.value, choices)
     if plan.images_seen is not None:
         choices['images to see'] = length._replace(value=plan.num_steps * plan.global_batch)
     return plan

@@ -20,6 +20,9 @@ AUTHORS_RATE, AUTHORS_BATCH, AUTHORS_NEGATIVES = 0.03, 256, 65536
 SHORT_STEPS, LONG_STEPS, SHORT_FACTOR = 2_000, 200_000, 8.0
 # Of the rate, for a network that has been trained: docs/continue.md has the tries.
 GOING_ON = 0.3
+# Of few images: rows are turned to the present feature when an image comes back, and windows show
+# it more often. docs/pretrain.md and docs/results/ahead.md have the trainings, of up to 10,000.
+FEW_IMAGES, MORE_VISITS = 20_000, 32
 CPU_IMAGES, CPU_WHY = 300_000, 'enough for a first try on a CPU'
 # Bytes of a stored row: weight and momentum as float32, and the step it left at.
 ROW_BYTES = 8 * FEAT_DIM + 8
@@ -162,19 +165,21 @@ def _power_of_two_below(number: int) -> int:
     return 2**max(0, number.bit_length() - 1)
 
 
-def window_and_stride(num_images: int, global_batch: int) -> tuple[int, int]:
+def window_and_stride(num_images: int, global_batch: int,
+                      more_visits: bool = False) -> tuple[int, int]:
     """Images of the sliding window, and by how many it moves.
 
     What the sampler takes by itself where a config says nothing: a tenth of the images as in the
     paper, but at least four batches and at most half of the images; the stride is an eighth of it.
+    With more visits the stride is a 32nd.
     """
     window = default_window(num_images, global_batch)
-    return window, default_stride(window)
+    return window, max(1, window // MORE_VISITS) if more_visits else default_stride(window)
 
 
-def choose_window(num_images: int, global_batch: int) -> Choice:
+def choose_window(num_images: int, global_batch: int, more_visits: bool = False) -> Choice:
     """(window, stride)."""
-    window, stride = window_and_stride(num_images, global_batch)
+    window, stride = window_and_stride(num_images, global_batch, more_visits)
     if window == num_images // 10:
         reason = "a tenth of the images, the paper's share"
     elif window == num_images // 2:
@@ -261,6 +266,16 @@ def choose_negatives(num_images: int) -> Choice:
         return Choice(None, f'{num_images:,} are few enough for a softmax over all of them')
     return Choice(AUTHORS_NEGATIVES, 'the most recent, with the weight-update correction; more '
                   'hardly help (Table 2 of the paper)')
+
+
+def choose_refresh(num_images: int, is_short: bool, goes_on: bool) -> Choice:
+    """Share by which the row of an image that comes back is turned to its present feature."""
+    if goes_on:
+        return Choice(1.0, 'a class begins as the feature that the network has for its image')
+    if is_short and num_images <= FEW_IMAGES:
+        return Choice(1.0, 'when an image comes back, its class starts from its present feature: '
+                      'better in the short runs on few images that were tried')
+    return Choice(0.0, "classes are exactly as the optimizer makes them: the authors' method")
 
 
 def choose_temperature(is_short: bool) -> Choice:

@@ -56,7 +56,7 @@ def test_numbers_of_window_and_length_are_written_out():
     plan = plan_of(5000, epochs=3)
     cfg = read(plan)
     assert cfg.train_dataloader.sampler == dict(
-        type='SlidingWindowSampler', window_size=500, stride=62)
+        type='SlidingWindowSampler', window_size=500, stride=15)
     assert cfg.train_cfg.max_epochs == 3 and cfg.train_dataloader.batch_size == 64
     ends = [part.end for part in cfg.param_scheduler]
     assert ends == [3 / 20, 3] and cfg.param_scheduler[1].begin == ends[0]

@@ -46,12 +46,12 @@ def test_what_holds_everywhere(num_images, machine):
 
 
 @pytest.mark.parametrize('num_images, machine, batch, window, stride, steps', [
-    (60, CPU, 8, 30, 3, 1400),
-    (60, GPU, 8, 30, 3, 14000),
-    (60, EIGHT, 2, 30, 3, 2000 * 4),
-    (5_000, CPU, 64, 500, 62, 60 * 78),
-    (5_000, GPU, 256, 1024, 128, 200 * 19),
-    (5_000, EIGHT, 32, 1024, 128, 200 * 19),
+    (60, CPU, 8, 30, 1, 1400),
+    (60, GPU, 8, 30, 1, 14000),
+    (60, EIGHT, 2, 30, 1, 2000 * 4),
+    (5_000, CPU, 64, 500, 15, 60 * 78),
+    (5_000, GPU, 256, 1024, 32, 200 * 19),
+    (5_000, EIGHT, 32, 1024, 32, 200 * 19),
     (1_000_000, CPU, 64, 100_000, 12_500, 4688),
     (1_000_000, GPU, 256, 100_000, 12_500, 200 * 3906),
     (1_000_000, EIGHT, 32, 100_000, 12_500, 200 * 3906),
@@ -73,6 +73,21 @@ def test_window_is_a_tenth_but_four_batches_and_at_most_half(num_images, batch):
     if num_images >= 40 * batch:
         assert window == num_images // 10
     assert stride == max(1, window // 8)
+    assert rules.window_and_stride(num_images, batch, more_visits=True) == (
+        window, max(1, window // 32))
+
+
+def test_rows_are_refreshed_in_short_runs_on_few_images():
+    for num_images, machine, refresh, visits in (
+            (5_000, CPU, 1.0, 33), (20_000, GPU, 1.0, 32), (20_100, GPU, 0.0, 8),
+            (1_000_000, CPU, 0.0, 8)):
+        plan = plan_of(num_images, machine)
+        assert plan.refresh == refresh and plan.window // plan.stride == visits
+    long = plan_of(5_000, GPU, wishes=NONE._replace(epochs=2000))
+    assert long.refresh == 0 and long.window // long.stride == 8
+    # Who goes on from a network starts classes as features, with the usual window.
+    goes_on = plan_of(10**6, GPU, wishes=NONE._replace(start='network.pth'))
+    assert goes_on.refresh == 1 and goes_on.window // goes_on.stride == 8
 
 
 def test_sampled_negatives_and_where_rows_are_kept():
