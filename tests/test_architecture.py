@@ -25,13 +25,13 @@ LAYERS = (
     ('losses', 'datasets'),
     ('bank', ),
     ('communication', ),
-    ('files', 'dependencies', 'version', 'data'),
+    ('files', 'random_bits', 'dependencies', 'version', 'data'),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 STUDY_TOOLS = ('ablation', 'ahead', 'benchmark', 'compare_transfer', 'make_scenes',
                'saliency_seeds', 'two_objects')
 # The core: it works where OpenMMLab is not installed.
-FREE_OF_OPENMMLAB = ('bank', 'losses', 'communication', 'files')
+FREE_OF_OPENMMLAB = ('bank', 'losses', 'communication', 'files', 'random_bits')
 OPENMMLAB = {'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg'}
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from pic_plugin.random_bits import random_bits
+
 INIT_STD = 0.01  # the authors' N(0, 0.01²) per element
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_ZEROTH, _FIRST = np.arange(2, dtype=np.uint64)[:, None]
 
 
 def initial_rows(ids: np.ndarray, feat_dim: int, seed: int) -> np.ndarray:
     """Normal random rows that depend on the seed and their class alone.
 
-    A counter-based generator (SplitMix64, Steele et al. 2014, over seed, class and element) and
-    the Box-Muller transform: a billion rows need neither memory nor a pass over them.
+    Random bits by seed, class and element, and the Box-Muller transform: a billion rows need
+    neither memory nor a pass over them.
 
     Args:
         ids (np.ndarray): (R,) int64 instance classes.
@@ -24,11 +26,10 @@ def initial_rows(ids: np.ndarray, feat_dim: int, seed: int) -> np.ndarray:
         np.ndarray: (R, d) float32, N(0, 0.01²) per element.
     """
     num_pairs = (feat_dim + 1) // 2
-    with np.errstate(over='ignore'):
-        key = _mix(np.array([seed % 2**64], dtype=np.uint64) + _GOLDEN)
-        streams = _mix(key ^ _mix(ids.astype(np.uint64) + _GOLDEN))  # (R,)
-        counters = np.arange(1, 2 * num_pairs + 1, dtype=np.uint64) * _GOLDEN
-        bits = _mix(streams[:, None] + counters)  # (R, 2 * num_pairs)
+    key = random_bits(np.array([seed % 2**64], dtype=np.uint64), _FIRST)
+    streams = random_bits(key ^ random_bits(ids.astype(np.uint64), _FIRST), _ZEROTH)  # (R,)
+    counters = np.arange(1, 2 * num_pairs + 1, dtype=np.uint64)
+    bits = random_bits(streams[:, None], counters)  # (R, 2 * num_pairs)
     uniform = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
     # log1p of minus a number in [0, 1) is finite.
     radius = np.sqrt(-2 * np.log1p(-uniform[:, :num_pairs]))
@@ -36,8 +37,3 @@ def initial_rows(ids: np.ndarray, feat_dim: int, seed: int) -> np.ndarray:
     normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     return (INIT_STD * normal[:, :feat_dim]).astype(np.float32)
 
-
-def _mix(bits: np.ndarray) -> np.ndarray:
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))

@@ -12,15 +12,14 @@ import operator
 
 import numpy as np
 
+from pic_plugin.random_bits import random_bits
+
 # Half of the rounds change each coordinate. Joint counts of pairs over 200,000 keys show a bias
 # with 6 rounds at sizes near 100 and none with 8; the rest is margin, at about 4 ns a round.
 NUM_ROUNDS = 12
 MAX_TABLE_SIZE = 64  # up to here sorting is cheap, and every order is equally likely
 
-_GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, SplitMix64's increment
-_MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
-_SHIFT_27, _SHIFT_30, _SHIFT_31, _SHIFT_32 = (np.uint64(bits) for bits in (27, 30, 31, 32))
+_SHIFT_32 = np.uint64(32)
 
 
 def derive_keys(seed: int, purpose: int, numbers: np.ndarray) -> np.ndarray:
@@ -36,9 +35,9 @@ def derive_keys(seed: int, purpose: int, numbers: np.ndarray) -> np.ndarray:
     """
     # One-element arrays: numpy warns of the wrap-around of scalars, but not of arrays.
     root = np.array([operator.index(seed) % 2**64], dtype=np.uint64)
-    root = _random_bits(root, np.array([0], dtype=np.uint64))
-    root = _random_bits(root, np.array([purpose], dtype=np.uint64))
-    return _random_bits(root, numbers)
+    root = random_bits(root, np.array([0], dtype=np.uint64))
+    root = random_bits(root, np.array([purpose], dtype=np.uint64))
+    return random_bits(root, numbers)
 
 
 def permute(index: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
@@ -46,9 +45,8 @@ def permute(index: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
 
     For a fixed key this is a bijection of range(size). Time and memory depend on M, not on
     ``size``: this is the generalised Feistel cipher with cycle walking of Black and Rogaway,
-    *Ciphers with Arbitrary Finite Domains*, CT-RSA 2002, with SplitMix64 (Steele, Lea and Flood,
-    *Fast Splittable Pseudorandom Number Generators*, OOPSLA 2014) for the round functions. It is
-    for shuffling, not for secrecy.
+    *Ciphers with Arbitrary Finite Domains*, CT-RSA 2002, with :func:`random_bits` for the round
+    functions. It is for shuffling, not for secrecy.
 
     Args:
         index (np.ndarray): (M,) uint64, each below ``size``.
@@ -88,7 +86,7 @@ def _shift(place: np.ndarray, other: np.ndarray, length: np.uint64, keys: np.nda
            number: int) -> np.ndarray:
     """(place + random amount below ``length`` that depends on ``other``) modulo ``length``."""
     # Coordinates are below 2**32 for any size that fits len(), so rounds share no counter.
-    amount = _random_bits(keys, other + np.uint64(number << 32))
+    amount = random_bits(keys, other + np.uint64(number << 32))
     amount >>= _SHIFT_32
     amount *= length  # 32 random bits, scaled to range(length): far cheaper than a remainder
     amount >>= _SHIFT_32
@@ -100,17 +98,6 @@ def _shift(place: np.ndarray, other: np.ndarray, length: np.uint64, keys: np.nda
 def _permute_by_table(index: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
     """The order of ``size`` random numbers: on a tiny grid some orders would be out of reach."""
     distinct, which = np.unique(keys, return_inverse=True)
-    numbers = _random_bits(distinct[:, None], np.arange(size, dtype=np.uint64))
+    numbers = random_bits(distinct[:, None], np.arange(size, dtype=np.uint64))
     table = np.argsort(numbers, axis=1, kind='stable')  # stable: the same on every numpy
     return table[which, index].astype(np.uint64)
-
-
-def _random_bits(keys: np.ndarray, counters: np.ndarray) -> np.ndarray:
-    """Output number ``counters`` of the SplitMix64 generators seeded with ``keys``, uint64."""
-    bits = counters * _GOLDEN_RATIO + keys
-    bits ^= bits >> _SHIFT_30
-    bits *= _MULTIPLIER_1
-    bits ^= bits >> _SHIFT_27
-    bits *= _MULTIPLIER_2
-    bits ^= bits >> _SHIFT_31
-    return bits

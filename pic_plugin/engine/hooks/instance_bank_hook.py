@@ -114,8 +114,8 @@ class InstanceBankHook(Hook):
         self.stream = StreamPosition(runner)
         check_evaluation(runner, runner.val_loop)
         self.checkpoint.take_over(on_resumed=self._after_resume)
-        if RowPrefetcher.is_of_use(self.bank, loader):
-            self.prefetcher = RowPrefetcher(self.bank, loader)
+        if RowPrefetcher.is_of_use(self.class_weights, loader):
+            self.prefetcher = RowPrefetcher(self.class_weights, loader)
         for notice in loader_notices(runner) + checkpoint_notices(runner):
             runner.logger.warning(notice)
 
