@@ -14,7 +14,15 @@ from toys.processes import run_ranks
 from toys.training import assert_equal, snapshot, train
 
 ROOT = Path(__file__).resolve().parents[3]
-HANDLERS = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+HANDLERS = [signal.default_int_handler, signal.SIG_DFL]
+
+
+@pytest.fixture(autouse=True)
+def handlers_of_a_terminal():
+    """A shell starts what it puts in the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def restored_handlers():
