@@ -6,11 +6,13 @@
     python -m pic_plugin.tools.ahead report OUT --out docs/results/ahead
     python -m pic_plugin.tools.ahead list DATA trainings.jsonl OUT
     python -m pic_plugin.tools.ahead tables OUT --csv trainings.csv --page page.md
+    python -m pic_plugin.tools.ahead memory
 
 ``pack`` makes JPEG sheets of the images. ``run`` searches, trains and measures within the time
 that is given and appends one JSON line for each result to OUT/results.jsonl. ``report`` makes
 tables (CSV and Markdown) and figures of these. ``list`` runs the trainings of a list, on a CPU too;
-several of them with one OUT share the work. ``tables`` makes tables of these.
+several of them with one OUT share the work. ``tables`` makes tables of these. ``memory``
+prints what a step of each method keeps in memory.
 """
 from __future__ import annotations
 
@@ -64,6 +66,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     tables.add_argument('results', type=Path, nargs='+', help='folders OUT/LANE')
     tables.add_argument('--csv', type=Path, required=True, help='file to write')
     tables.add_argument('--page', type=Path, required=True, help='page whose tables are filled')
+    memory = commands.add_parser('memory', help='print what a step keeps in memory')
+    memory.add_argument('--passes', type=int, default=256, help='forward passes of a step; '
+                        'default: %(default)s')
+    memory.add_argument('--width', type=int, default=64, help="channels of the network's first "
+                        'stage; default: %(default)s, a whole ResNet-18')
+    memory.add_argument('--classes', type=int, default=4096, help='in the softmax; default: '
+                        '%(default)s')
+    memory.add_argument('--size', type=int, default=32, help="pixels of an image's side; default: "
+                        '%(default)s')
     return parser.parse_args(argv)
 
 
@@ -139,6 +150,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.command == 'tables':
         from pic_plugin.studies.ahead.listed import write_tables
         write_tables(args.results, args.csv, args.page)
+    elif args.command == 'memory':
+        from pic_plugin.studies.ahead.memory import memory_table
+        print(memory_table(args.passes, args.width, args.classes, args.size))
     elif args.command == 'pack':
         from pic_plugin.studies.ahead.pack import pack_cifar10, pack_clothing
         if args.cifar10:

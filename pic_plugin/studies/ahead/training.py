@@ -141,7 +141,7 @@ class Training:
             self.losses.index_copy_(0, number, loss.detach()[None])
             number.add_(1)
 
-    def _state(self) -> list[Tensor]:
+    def state(self) -> list[Tensor]:
         """Everything that a step changes."""
         state = [self.parameters.values, *self.optimizer.states, self.number, self.losses]
         state += [buffer for module in self._modules() for buffer in module.buffers()]
@@ -153,7 +153,7 @@ class Training:
 
     def _record(self) -> None:
         """Try the step twice, record it, and put everything back."""
-        state = self._state()
+        state = self.state()
         before = [tensor.clone() for tensor in state]
         for _ in range(2):
             self.step()
