@@ -181,18 +181,20 @@ class ActiveSet:
                     free=np.array(self._free, dtype=np.int64))
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        """Continue from another set's state.
+        """Continue from another set's state, which may have fewer slots: the rest are free.
 
         Raises:
             ValueError: If the number of slots or of active classes does not fit this set.
         """
-        if state['ids'].shape != self.ids.shape or state['active'].sum() > self.num_negatives:
+        saved = len(state['ids'])
+        if saved > len(self.ids) or state['active'].sum() > self.num_negatives:
             raise ValueError(
                 f'{int(state["active"].sum())} active classes in {len(state["ids"])} slots do not '
                 f'fit a set of {self.num_negatives} in {len(self.ids)}.')
-        self.ids[:], self.last_sampled[:] = state['ids'], state['stamps']
-        self.active[:] = state['active']
-        self._restore(state['free'].tolist())
+        self.ids[saved:], self.last_sampled[saved:], self.active[saved:] = -1, 0, False
+        self.ids[:saved], self.last_sampled[:saved] = state['ids'], state['stamps']
+        self.active[:saved] = state['active']
+        self._restore([*range(len(self.ids) - 1, saved - 1, -1), *state['free'].tolist()])
 
     def _restore(self, free: list[int]) -> None:
         """Derive everything else from ids, last_sampled and active."""

@@ -143,5 +143,9 @@ def test_sizes_that_do_not_fit():
     large.update(np.arange(4))
     with pytest.raises(ValueError, match='4 active classes in 4 slots do not fit'):
         ActiveSet(2, 4).load_state_dict(large.state_dict())
-    with pytest.raises(ValueError, match='in 4 slots do not fit a set of 4 in 5'):
-        ActiveSet(4, 5).load_state_dict(large.state_dict())
+    roomy = ActiveSet(4, 6)
+    roomy.load_state_dict(large.state_dict())
+    swap = roomy.update(np.array([7]), pending=True)
+    assert swap.entering_slots.tolist() == [4] and roomy.slots_of(np.arange(4)).min() >= 0
+    with pytest.raises(ValueError, match='in 6 slots do not fit a set of 4 in 4'):
+        ActiveSet(4, 4).load_state_dict(roomy.state_dict())

@@ -113,6 +113,24 @@ def test_training_goes_on_with_another_number_of_processes(tmp_path, pair, alone
                                atol=1e-4)  # float32, as above
 
 
+@pytest.mark.parametrize('momentum', [0.9, 0.0])
+def test_fewer_images_than_negatives_go_on_with_another_number_of_processes(tmp_path, momentum):
+    """DistributedDataParallel fixes K rows, 16, before it is known that there are 10 images."""
+    options = dict(num_images=10, max_epochs=2, optim_wrapper=dict(
+        optimizer=dict(type='SGD', lr=0.1, momentum=momentum)))
+    _, (state, _) = two_processes(tmp_path / 'two', **options)
+    assert state['head.weight'].shape[0] == 16
+    one = train(tmp_path / 'one', **dict(options, max_epochs=3), batch_size=8, resume=True,
+                load_from=str(tmp_path / 'two/epoch_2.pth'))
+    assert len(one.model.head.weight) == 10 and np.isfinite(one.losses).all()
+    end = snapshot(train(tmp_path / 'end', **options, batch_size=8, resume=True,
+                         load_from=str(tmp_path / 'two/epoch_2.pth')))
+    np.testing.assert_array_equal(end['class_weights'], state['class_weights'])
+    _, (back, _) = two_processes(tmp_path / 'back', **dict(options, max_epochs=3), resume=True,
+                                 load_from=str(tmp_path / 'one/epoch_3.pth'))
+    np.testing.assert_array_equal(back['class_weights'], snapshot(one)['class_weights'])
+
+
 def test_bank_of_one_process_is_missing(tmp_path):
     two_processes(tmp_path, max_epochs=1)
     missing = bank_paths(tmp_path / 'epoch_1.pth')[1]

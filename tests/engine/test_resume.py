@@ -281,7 +281,6 @@ def test_bank_of_another_run_is_named(tmp_path, copy):
     ('num_negatives=', dict(head=dict(num_negatives=None))),
     ('feat_dim=', dict(feat_dim=6)),
     ('correct=', dict(head=dict(correct_weights=False))),
-    ('num_slots=', dict(accumulate=2)),
 ])
 @pytest.mark.parametrize('by_path', [False, True])
 def test_changed_run_is_refused(copy, name, options, by_path):
@@ -291,6 +290,22 @@ def test_changed_run_is_refused(copy, name, options, by_path):
         train(copy, resume=True, **where, **options)
     assert 'BankFileError' not in repr(error.value)
     assert hash_files(copy) == before
+
+
+def test_a_run_with_more_room_for_accumulation_goes_on(tmp_path, copy):
+    whole = train(tmp_path / 'whole', seed=3)
+    room = dict(head=dict(pending_rows=8))
+    rest = train(copy, resume=True, **room)
+    assert len(rest.model.head.weight) == 24
+    assert rest.losses == whole.losses[14:]
+    first, second = snapshot(rest), snapshot(whole)
+    for name in ('class_weights', 'active_ids', 'stored values'):
+        assert (first[name] == second[name]).all()
+    # And back: the rows that there are need their slots.
+    with pytest.raises(ValueError, match=r'cannot be resumed.* 24 rows, and this run has 16. '
+                       r'Set PICHead\(pending_rows=8\)'):
+        train(copy, resume=True, max_epochs=5)
+    train(copy, resume=True, max_epochs=5, **room)
 
 
 def test_remote_folder_is_refused(tmp_path):

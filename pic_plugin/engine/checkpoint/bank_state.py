@@ -173,7 +173,6 @@ _INTEGERS: dict[str, _Range] = dict(
 _ADVICE = dict(
     num_negatives='Set PICHead(num_negatives=...) as it was; None goes on with a softmax over all '
     'instances if there are more of them now than num_negatives was.',
-    num_slots='Set accumulative_counts, batch size and PICHead(pending_rows=...) as they were.',
     feat_dim='Set feat_dim and the neck\'s out_channels as they were.',
     correct='Set PICHead(correct_weights=...) as it was.')
 
@@ -236,13 +235,17 @@ def check_same_run(saved: BankState, own: BankState) -> None:
         ValueError: If they cannot go on from each other; the message says what to set.
     """
     for name, advice in _ADVICE.items():
-        if name == 'num_slots' and own.num_negatives is None:
-            continue  # one for each image
         was, is_now = getattr(saved, name), getattr(own, name)
         if was != is_now:
             raise ValueError(
                 f'this checkpoint cannot be resumed: it was saved with {name}={was} '
                 f'and this run has {is_now}. {advice} The checkpoint is left as it is.')
+    if own.num_negatives is not None and saved.num_slots > own.num_slots:
+        raise ValueError(
+            f'this checkpoint cannot be resumed: its {saved.num_negatives} active classes and those '
+            f'that wait for an optimizer step have {saved.num_slots} rows, and this run has '
+            f'{own.num_slots}. Set PICHead(pending_rows={saved.num_slots - saved.num_negatives}), '
+            'room for gradient accumulation. The checkpoint is left as it is.')
     for was, is_now in ((saved.optimizer or own.optimizer, own.optimizer),
                         (saved.correction, own.correction)):
         if was != is_now:

@@ -95,16 +95,25 @@ class HeadRows:
         """
         if self.are_in_bank_files or state.is_sharded:
             self._fill(checkpoint, state, paths, new_ids)
-        elif self.bank.is_full and (new_ids is not None
-                                    or state.num_instances != self.bank.num_instances):
-            self._move(checkpoint, state, new_ids)
+            return
+        bank, saved_rows = self.bank, len(checkpoint['state_dict'][self.name])
+        fresh = torch.zeros_like(self.weight.detach(), device='cpu')
+        if bank.is_full and (new_ids is not None or state.num_instances != bank.num_instances):
+            fresh[:bank.num_instances] = torch.from_numpy(initial_rows(
+                np.arange(bank.num_instances), bank.feat_dim, state.seed)).to(fresh)
+            self._move(checkpoint, np.arange(state.num_instances) if new_ids is None else new_ids,
+                       fresh)
+        elif saved_rows != len(fresh):
+            # More rows than classes are there for gradient accumulation, or because
+            # DistributedDataParallel fixed their number before that of the images was known.
+            self._move(checkpoint, np.arange(min(saved_rows, len(fresh))), fresh)
 
     def _fill(self, checkpoint: dict, state: BankState, paths: Iterable[Path],
               new_ids: np.ndarray | None) -> None:
         """Rows by their slots, from bank files or from the whole head."""
         bank = self.bank
         # Both have been compared with this run's.
-        num_saved = state.num_instances if bank.is_full else bank.slots.num_slots
+        num_saved = state.num_instances if bank.is_full else state.num_slots
         names, chunks = self._saved_chunks(checkpoint, state, paths)
         tensors = [torch.zeros_like(self.weight.detach()) for _ in range(1 + len(names))]
         own = bank.slots.held(bank.slots.num_slots)
@@ -153,23 +162,20 @@ class HeadRows:
         return names, ((np.arange(start, end), _stacked(tensors, start, end))
                        for start, end in zip(starts, ends))
 
-    def _move(self, checkpoint: dict, state: BankState, new_ids: np.ndarray | None) -> None:
-        """Give the rows of a softmax over all images the places that the images have now."""
-        places = torch.from_numpy(
-            np.arange(state.num_instances) if new_ids is None else new_ids)
-        fresh = torch.from_numpy(initial_rows(np.arange(self.bank.num_instances),
-                                              self.bank.feat_dim, state.seed))
+    def _move(self, checkpoint: dict, places: np.ndarray, fresh: Tensor) -> None:
+        """Give the first R saved rows the places (R,) that they have now, among rows (S, d)."""
         own = self._all_states(checkpoint).get(self._place, {})
+        index = torch.from_numpy(places)
         for name in _row_states(own, checkpoint['state_dict'][self.name]):
             moved = torch.zeros_like(fresh, dtype=own[name].dtype)
-            moved[places] = own[name].to(moved.device)
+            moved[index] = own[name][:len(places)].to(moved.device)
             own[name] = moved
         # mmengine's EMAHook keeps averages of all parameters, under the names of its wrapper.
         for state_dict, name in ((checkpoint['state_dict'], self.name),
                                  (checkpoint.get('ema_state_dict', {}), f'module.{self.name}')):
             if name in state_dict:
                 moved = fresh.clone()
-                moved[places] = state_dict[name].to(moved)
+                moved[index] = state_dict[name][:len(places)].to(moved)
                 state_dict[name] = moved
 
     def _all_states(self, checkpoint: dict) -> dict[int, dict[str, Any]]:
