@@ -115,7 +115,7 @@ class RecordFile:
                 if os.pwrite(self._file, record, row * size) != size:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             raise OSError(
                 error.errno, f'{os.strerror(error.errno)}: the stored class weights do not fit '

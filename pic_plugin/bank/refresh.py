@@ -68,7 +68,8 @@ def turned(weight: Tensor, features: Tensor, share: float) -> Tensor:
     the cosine softmax does not see it while it sets how far a gradient turns the row. With
     ``share=1`` this is the weight imprinting of Qi et al., *Low-Shot Learning with Imprinted
     Weights*, CVPR 2018, and the memory of Wu et al. (InstDisc), CVPR 2018, with ``share=0``
-    nothing happens. A feature of length zero has no direction, and its row stays as it is.
+    nothing happens. Where there is no direction to turn to (a feature of length zero or one that is
+    not finite, or one opposite to the row, half way), the row stays as it is.
 
     Args:
         weight (Tensor): (R, d) floating point.
@@ -91,9 +92,12 @@ def turned(weight: Tensor, features: Tensor, share: float) -> Tensor:
     dtype = torch.promote_types(weight.dtype, torch.float32)
     rows, present = weight.to(dtype), features.to(dtype)
     length = rows.norm(dim=1, keepdim=True)
+    # Of a huge feature the squares would be infinite.
+    present = present / present.abs().amax(dim=1, keepdim=True)
     mixture = (1 - share) * F.normalize(rows, dim=1) + share * F.normalize(present, dim=1)
-    has_direction = present.norm(dim=1, keepdim=True) > 0
-    return torch.where(has_direction, length * F.normalize(mixture, dim=1), rows).to(weight.dtype)
+    mixed = mixture.norm(dim=1, keepdim=True)
+    new = torch.where(mixed > 1e-6, length * mixture / mixed, rows)  # NaN is not more than that
+    return new.to(weight.dtype)
 
 
 @torch.no_grad()

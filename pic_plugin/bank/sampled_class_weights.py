@@ -142,11 +142,14 @@ class SampledClassWeights:
         bank = self.bank
         state: dict[str, Any] = dict(
             num_instances=bank.num_instances, seed=bank.stored.seed, step=bank.step,
+            kind=type(bank.correction).__name__, num_processes=bank.slots.processes.size,
             correction={name: torch.from_numpy(array.copy())
                         for name, array in bank.correction.state_dict().items()})
         if bank.active_set is not None:
             state['active_set'] = {name: torch.from_numpy(array.copy())
                                    for name, array in bank.active_set.state_dict().items()}
+        if self.last_visits is not None:
+            state['last_visits'] = torch.from_numpy(self.last_visits.steps.copy())
         if bank.store is not None:
             state['rows'] = [tuple(map(torch.from_numpy, part)) for part in bank.store.written()]
         return state
@@ -155,11 +158,12 @@ class SampledClassWeights:
         """Go on from a saved state, in the place of :meth:`start`.
 
         Args:
-            state (dict): Of :meth:`state_dict`, from a run with the same images, K, optimizer and
-                number of processes. Load ``weight`` and the optimizer as well.
+            state (dict): Of :meth:`state_dict`, from a run with the same images, K, optimizer,
+                refresh and number of processes. Load ``weight`` and the optimizer as well.
 
         Raises:
-            ValueError: If it is of a run with other images or another K.
+            ValueError: If it is of a run with other images, another K, optimizer or number of
+                processes.
         """
         bank = self.bank
         if state['num_instances'] != bank.num_instances or bank.is_full != (
@@ -168,12 +172,19 @@ class SampledClassWeights:
                 f'the state is of a run with {state["num_instances"]} images and this one has '
                 f'{bank.num_instances}, or one of them has a softmax over all: go on with the same '
                 'images and num_negatives.')
+        for name, own in (('kind', type(bank.correction).__name__),
+                          ('num_processes', bank.slots.processes.size)):
+            if state.get(name, own) != own:
+                raise ValueError(f'the state was saved with {name}={state[name]}, and this run has '
+                                 f'{own}: go on with the same optimizer and number of processes.')
         bank.stored.seed, bank.step = state['seed'], state['step']
         if bank.active_set is not None:
             bank.active_set.load_state_dict(
                 {name: tensor.numpy().copy() for name, tensor in state['active_set'].items()})
         bank.correction.load_state_dict(
             {name: tensor.numpy() for name, tensor in state['correction'].items()})
+        if self.last_visits is not None and 'last_visits' in state:
+            self.last_visits.steps[:] = state['last_visits'].numpy()
         size = bank.slots.processes.size
         for rows, steps, values in state.get('rows', ()):
             bank.stored.put(rows.numpy() * size + bank.slots.processes.rank, steps.numpy(),

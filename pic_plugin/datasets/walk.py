@@ -113,16 +113,25 @@ def walk(folder: str | os.PathLike, endings: Iterable[str]) -> Found:
             folders[os.fsdecode(below)] = status.st_mtime_ns
         for entry in found:
             name = below + b'/' + entry.name if below else entry.name
-            if entry.is_dir():
+            is_folder, is_file = _kind(entry)
+            if is_folder:
                 hidden = within or why_hidden(entry.name)
                 if entry.is_symlink():
                     if hidden is None:
                         links.append(name)
                 else:
                     todo.append((name, hidden))
-            elif not entry.is_file():
+            elif not is_file:
                 if within is None:
                     report.leave_out('broken links and special files', name)
             elif sort_out(name, endings, report, within):
                 names.append(name)
     return Found(NameList.of(sorted(names)), report, folders)
+
+
+def _kind(entry: os.DirEntry) -> tuple[bool, bool]:
+    """Whether an entry is a folder, and whether it is a file; links count as what they lead to."""
+    try:
+        return entry.is_dir(), entry.is_file()
+    except OSError:  # a link to itself, or to where nothing may be read
+        return False, False

@@ -86,9 +86,13 @@ class StreamPosition:
 
     def restore(self, runner: Runner) -> None:
         """Before training: put sampler and loop where the saved run was."""
+        _expect_iterations(runner, self._restore_sampler(runner))
+
+    def _restore_sampler(self, runner: Runner) -> int:
+        """Returns the batches of an epoch-based loop's present epoch that were trained on."""
         sampler, loop, state = self.sampler, runner.train_loop, self._restored
         if sampler is None:
-            return
+            return 0
         done = 0
         if state is not None:
             sampler.load_state_dict(state)
@@ -101,12 +105,14 @@ class StreamPosition:
                 done = loop.iter
             elif offset and isinstance(loop, EpochBasedTrainLoop):
                 sampler.start_at(runner.epoch, offset)
-                _run_rest_first(runner, loop, offset // _global_batch(runner))
+                done = offset // _global_batch(runner)
+                _run_rest_first(runner, loop, done)
         if isinstance(loop, IterBasedTrainLoop):
             if sampler.endless:
                 loop.dataloader_iterator = EndlessIterator(runner.train_dataloader, done)
             elif self._stale or state is not None:
                 loop.dataloader_iterator = type(loop.dataloader_iterator)(runner.train_dataloader)
+        return done
 
     def begin_epoch(self, runner: Runner) -> None:
         """Seed all random generators; note where the epoch or the iterations start or go on."""
@@ -155,6 +161,19 @@ def epoch_and_batch(runner: Runner, batch_idx: int) -> tuple[int, int]:
 
 def _global_batch(runner: Runner) -> int:
     return images_of_a_step(runner.train_dataloader)
+
+
+def _expect_iterations(runner: Runner, done: int) -> None:
+    """Tell the optimizer's wrapper how many iterations there will be, if mmengine is wrong.
+
+    Of a resumed run it adds up epochs of the present length, though those before may have been
+    longer or shorter; and a gradient that is accumulated beyond the last iteration stops the run.
+    """
+    loop = runner.train_loop
+    if isinstance(loop, EpochBasedTrainLoop):
+        left = (loop.max_epochs - loop.epoch) * len(loop.dataloader) - done
+        if loop.iter + left != loop.max_iters:
+            runner.optim_wrapper.initialize_count_status(runner.model, loop.iter, loop.iter + left)
 
 
 def _run_rest_first(runner: Runner, loop: EpochBasedTrainLoop, num_done: int) -> None:

@@ -89,7 +89,7 @@ class PICHead(BaseModule):
                                    ('num_negatives', num_negatives, 1),
                                    ('pending_rows', pending_rows, 0),
                                    ('returning_after', returning_after, 0)):
-            if value is not None and (not isinstance(value, int) or value < least):
+            if value is not None and (type(value) is not int or value < least):
                 raise ValueError(f'{name} must be an integer of at least {least}, not {value!r}.')
         if not isinstance(refresh_returning, (int, float)) or not 0 <= refresh_returning <= 1:
             raise ValueError('refresh_returning is the share of 0 to 1 by which a row is turned, '

@@ -42,6 +42,22 @@ def test_the_whole_share_points_to_the_feature_and_keeps_the_length():
     torch.testing.assert_close(torch.cosine_similarity(new, features), torch.ones(6))
 
 
+@pytest.mark.parametrize('feature', [
+    (0.0, 0.0), (math.inf, 1.0), (math.nan, 1.0), (-3e8, 0.0)], ids=str)
+def test_without_a_direction_a_row_stays(feature):
+    weight = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    features = torch.tensor([feature, (0.0, 1.0)])
+    assert torch.equal(turned(weight, features, 0.5), weight)
+
+
+def test_huge_and_tiny_features_have_a_direction():
+    weight = torch.randn(4, 6)
+    features = torch.randn(4, 6)
+    expected = turned(weight, features, 1.0)
+    for scale in (1e37, 1e-37):
+        torch.testing.assert_close(turned(weight, features * scale, 1.0), expected)
+
+
 def test_only_the_given_rows_and_their_states_change():
     weight, states = torch.randn(9, 4), [torch.randn(9, 4), torch.rand(9, 4)]
     before = [tensor.clone() for tensor in (weight, *states)]

@@ -3,6 +3,7 @@
 
 That it trains as the dense optimizer does is in test_dense_oracle.py.
 """
+import copy
 import doctest
 import gc
 import weakref
@@ -13,11 +14,13 @@ import torch
 
 from pic_plugin.bank import (
     NoCorrection,
+    Refresh,
     RowStore,
     SampledClassWeights,
     Storage,
     sampled_class_weights,
 )
+from pic_plugin.losses import cosine_softmax
 from toys.processes import run_ranks
 from toys.sampled import make, step, train_in_a_process
 
@@ -192,6 +195,41 @@ def test_what_is_read_ahead_is_checked():
     sampled.start()
     with pytest.raises(ValueError, match='lie outside the 40 instances'):
         sampled.read_ahead([40])
+
+
+def test_a_saved_loop_with_refresh_goes_on_bit_for_bit():
+
+    def train(sampled, numbers):
+        for number in numbers:
+            # The first images stay; the others come back after an absence.
+            ids = np.append(np.arange(4), (4 * number + np.arange(4)) % 36 + 4)
+            sampled.optimizer.zero_grad()
+            features = torch.randn(8, 4, generator=torch.Generator().manual_seed(number))
+            targets = sampled.sample(ids)
+            sampled.turn_returning(features)
+            cosine_softmax(features, sampled.active, targets)[0].mean().backward()
+            sampled.optimizer.step()
+
+    whole, part = make(8), make(8)
+    for sampled in (whole, part):
+        sampled.refresh_with(Refresh(share=0.5, away=3))
+    whole.start()
+    train(whole, range(10))
+    part.load_state_dict(whole.state_dict())
+    part.weight.data.copy_(whole.weight.data)
+    part.optimizer.load_state_dict(copy.deepcopy(whole.optimizer.state_dict()))
+    train(whole, range(10, 30))
+    train(part, range(10, 30))
+    assert torch.equal(part.rows(range(40)), whole.rows(range(40)))
+
+
+def test_a_state_of_another_optimizer_is_refused():
+    adamw = make(8, optimizer=torch.optim.AdamW, options=dict(lr=0.01))
+    adamw.start()
+    with pytest.raises(ValueError, match='saved with kind=AdamWCorrection.*SGDCorrection'):
+        make(8).load_state_dict(adamw.state_dict())
+    with pytest.raises(ValueError, match='saved with num_processes=2'):
+        make(8).load_state_dict(dict(make(8).state_dict(), num_processes=2))
 
 
 def test_rows_read_ahead_are_forgotten_when_a_state_is_loaded():

@@ -126,6 +126,7 @@ def test_names_of_any_bytes(tmp_path, images):
 def test_broken_links_and_folders_without_permission(tmp_path, images, monkeypatch):
     images(tmp_path, ['a/1.png', 'b/2.png'])
     os.symlink('nowhere', tmp_path / 'gone.png')
+    os.symlink('round', tmp_path / 'round')
     scandir = os.scandir
 
     def refuse(path):
@@ -136,7 +137,7 @@ def test_broken_links_and_folders_without_permission(tmp_path, images, monkeypat
     monkeypatch.setattr(os, 'scandir', refuse)
     found = walk(tmp_path, ['.png'])
     assert list(found.names) == [b'a/1.png']
-    assert 'broken links and special files (gone.png)' in str(found.report)
+    assert '2 broken links and special files (gone.png, round)' in str(found.report)
     assert 'folders that cannot be read: Permission denied (b)' in str(found.report)
 
 

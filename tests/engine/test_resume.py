@@ -168,6 +168,31 @@ def killed_reference(tmp_path_factory):
     return snapshot(train(folder, seed=7, max_epochs=4, default_hooks=KEEP_TWO))
 
 
+@pytest.mark.parametrize('batch_size', [4, 16])
+def test_accumulation_goes_on_with_another_batch_size(tmp_path, batch_size):
+    """Epochs had 7 iterations, and 13 or 4 now; mmengine counts as if they always had."""
+    options = dict(accumulate=2, head=dict(num_negatives=None))
+    train(tmp_path, max_epochs=2, **options)
+    runner = train(tmp_path, max_epochs=4, resume=True, batch_size=batch_size, **options)
+    iterations = 2 * -(-50 // batch_size)
+    assert len(runner.losses) == iterations
+    assert runner.model.head.bank.step == 7 + -(-iterations // 2)
+
+
+def test_a_copied_folder_goes_on_from_its_own_checkpoint(copy, saved, tmp_path):
+    (copy / 'last_checkpoint').write_text(str(saved / 'epoch_2.pth'))
+    runner = train(copy, max_epochs=3, resume=True)
+    assert runner.model.head.bank.stored.seed == 3 and len(runner.losses) == 7
+    assert (copy / 'last_checkpoint').read_text() == str(copy / 'epoch_3.pth')
+    # Not where checkpoints are kept apart from the rest.
+    runner = train(tmp_path / 'run', max_epochs=1, default_hooks=dict(
+        checkpoint=dict(type='CheckpointHook', interval=1, out_dir=str(tmp_path / 'elsewhere'))))
+    (tmp_path / 'run/epoch_1.pth').write_bytes((copy / 'epoch_3.pth').read_bytes())
+    runner = train(tmp_path / 'run', max_epochs=2, resume=True, default_hooks=dict(
+        checkpoint=dict(type='CheckpointHook', interval=1, out_dir=str(tmp_path / 'elsewhere'))))
+    assert len(runner.losses) == 7
+
+
 @pytest.mark.parametrize('content', [None, '', '/gone/epoch_2.pth'])
 def test_last_checkpoint_is_mended(copy, content):
     pointer = copy / 'last_checkpoint'
@@ -302,7 +327,7 @@ def test_a_run_with_more_room_for_accumulation_goes_on(tmp_path, copy):
     for name in ('class_weights', 'active_ids', 'stored values'):
         assert (first[name] == second[name]).all()
     # And back: the rows that there are need their slots.
-    with pytest.raises(ValueError, match=r'cannot be resumed.* 24 rows, and this run has 16. '
+    with pytest.raises(ValueError, match=r'cannot be resumed.* 24 rows in it, and 16 in this run. '
                        r'Set PICHead\(pending_rows=8\)'):
         train(copy, resume=True, max_epochs=5)
     train(copy, resume=True, max_epochs=5, **room)

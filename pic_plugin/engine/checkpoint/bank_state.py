@@ -240,12 +240,12 @@ def check_same_run(saved: BankState, own: BankState) -> None:
             raise ValueError(
                 f'this checkpoint cannot be resumed: it was saved with {name}={was} '
                 f'and this run has {is_now}. {advice} The checkpoint is left as it is.')
-    if own.num_negatives is not None and saved.num_slots > own.num_slots:
+    if saved.num_negatives is not None and saved.num_slots > own.num_slots:
         raise ValueError(
-            f'this checkpoint cannot be resumed: its {saved.num_negatives} active classes and those '
-            f'that wait for an optimizer step have {saved.num_slots} rows, and this run has '
-            f'{own.num_slots}. Set PICHead(pending_rows={saved.num_slots - saved.num_negatives}), '
-            'room for gradient accumulation. The checkpoint is left as it is.')
+            f'this checkpoint cannot be resumed: active classes and those that wait for an '
+            f'optimizer step have {saved.num_slots} rows in it, and {own.num_slots} in this run. '
+            f'Set PICHead(pending_rows={saved.num_slots - saved.num_negatives}), room for gradient '
+            'accumulation. The checkpoint is left as it is.')
     for was, is_now in ((saved.optimizer or own.optimizer, own.optimizer),
                         (saved.correction, own.correction)):
         if was != is_now:

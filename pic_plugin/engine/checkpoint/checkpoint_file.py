@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from mmengine.utils import digit_version
 
@@ -99,8 +100,17 @@ def mend_last_checkpoint(runner: Runner) -> None:
     pointer = last_checkpoint_file(runner)
     if not resumes(runner) or load_from(runner) is not None:
         return
-    if pointer.exists() and Path(pointer.read_text().strip()).is_file():
-        return
+    named = Path(pointer.read_text().strip()) if pointer.exists() else None
+    if named is not None and named.name:
+        # A folder that was copied or moved brings along a pointer into the old one.
+        here = pointer.parent / named.name
+        if named.is_file() and (_saves_elsewhere(runner) or not here.is_file()
+                                or named.samefile(here)):
+            return
+        if here.is_file() and zipfile.is_zipfile(here):
+            runner.logger.warning(f'{pointer} names {named}, in another folder; {here} is taken.')
+            write_atomically(pointer, str(here))
+            return
     complete = [path for path in pointer.parent.glob('*.pth')
                 if re.fullmatch(r'(epoch|iter)_\d+|interrupted', path.stem)
                 and zipfile.is_zipfile(path)]
@@ -113,3 +123,9 @@ def mend_last_checkpoint(runner: Runner) -> None:
     runner.logger.warning(f'{pointer} is missing, empty or names a file that is gone; the newest '
                           f'complete checkpoint is {newest}.')
     write_atomically(pointer, str(newest))
+
+
+def _saves_elsewhere(runner: Runner) -> bool:
+    """Whether checkpoints go to another folder than the work folder."""
+    return any(isinstance(hook, CheckpointHook) and hook.out_dir not in (None, runner.work_dir)
+               for hook in runner.hooks)

@@ -140,7 +140,7 @@ class InstanceBankHook(Hook):
                 raise RuntimeError(
                     f'training continues at iteration {runner.iter}, but the class weights were '
                     'not restored: resume with resume=True (and load_from=CHECKPOINT), not by '
-                    'loading parts of a checkpoint.')
+                    'loading parts of a checkpoint. A second train() needs a Runner of its own.')
             if has_loaded(runner):
                 runner.logger.info('load_from: the class weights start anew; only resume=True '
                                    'continues with those of the checkpoint.')
