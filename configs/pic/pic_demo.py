@@ -58,8 +58,6 @@ train_pipeline = [
 train_dataloader = dict(
     batch_size=128,
     num_workers=1,
-    # New workers in each epoch draw random numbers that depend on the epoch alone, so that a
-    # resumed run is exactly the run that was not interrupted.
     persistent_workers=False,
     # 5,000 is 39 batches and 8 images: no step on these 8.
     drop_last=True,

@@ -53,7 +53,6 @@ train_pipeline = [
 train_dataloader = dict(
     batch_size=batch_size,
     num_workers=4,
-    # New workers in each epoch draw random numbers that depend on the epoch alone: exact resume.
     persistent_workers=False,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='SlidingWindowSampler', window_size=window_size, stride=stride),

@@ -34,13 +34,9 @@ from pic_plugin.analysis.scalars import read_run
 from pic_plugin.analysis.style import write_figure
 from pic_plugin.analysis.verdict_help import explanation
 from pic_plugin.analysis.verdicts import context_of, verdicts_of
-from pic_plugin.analysis.work_folder import (
-    earlier_checkpoints,
-    find_run_config,
-    newest_checkpoint,
-)
+from pic_plugin.analysis.work_folder import earlier_checkpoints, find_run_config
 from pic_plugin.bank import BankFileError
-from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint
+from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint, read_checkpoint
 from pic_plugin.files import write_atomically
 
 if TYPE_CHECKING:
@@ -137,7 +133,7 @@ def write_report(options: Options, say: Say = lambda line: None) -> tuple[Path, 
 def _open(options: Options) -> _Run:
     inputs = open_inputs(options.config or str(find_run_config(options.work_dir)), options.images,
                          options.side, options.num_images)
-    checkpoint = Path(options.checkpoint or newest_checkpoint(options.work_dir))
+    checkpoint = find_checkpoint(options.checkpoint or options.work_dir)
     network = open_network(checkpoint, inputs.cfg, device=options.device)
     features = extract(network, inputs.images, inputs.indices, inputs.side, options.batch_size)
     return _Run(inputs, checkpoint, network, features)
@@ -146,7 +142,7 @@ def _open(options: Options) -> _Run:
 def _untrained(work_dir: Path) -> dict[str, float]:
     """Accuracies before the first step, which CompareWithUntrainedHook leaves in checkpoints."""
     try:
-        content = read_checkpoint(newest_checkpoint(work_dir))
+        content = read_checkpoint(find_checkpoint(work_dir))
     except MISSING:
         return {}
     hub = content.get('message_hub') or {}

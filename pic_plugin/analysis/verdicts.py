@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pic_plugin.analysis.scalars import Curve, Run
+from pic_plugin.bank.correction import MAX_DECAY
 
 GOOD, NOTICE, BAD = 'good', 'notice', 'bad'
 # Of the last of a curve, what is averaged: single steps are noisy.
@@ -25,8 +26,6 @@ LOADER_SHARE = 0.5
 KNN_STEP = 3.0
 # Dimensions in which features differ, below which they lie on a line.
 COLLAPSED = 2.0
-# lr / (1 - momentum) * weight decay * steps away; rows return with exp(-this) of their norm.
-MAX_DECAY = 3.0
 # What two runs never have in common, whatever they were started with.
 OF_ONE_RUN = {'work_dir', 'experiment_name'}
 
@@ -52,29 +51,23 @@ class Context(NamedTuple):
 
     Attributes:
         num_active (float | None): A, classes in the softmax; None to take it from the log.
-        weight_decay (float): Of the class weights. Defaults to 0.
-        momentum (float): Likewise. Defaults to 0.
         num_workers (int | None): Of the loader.
         goes_on (bool): Whether the network was trained before. Defaults to False.
     """
 
     num_active: float | None = None
-    weight_decay: float = 0.0
-    momentum: float = 0.0
     num_workers: int | None = None
     goes_on: bool = False
 
 
 def context_of(cfg: Any) -> Context:
     """Context out of a run's config (a Config or dict; missing parts are left open)."""
-    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
     loader = cfg.get('train_dataloader') or {}
     model = cfg.get('model') or {}
     init = (model.get('backbone') or {}).get('init_cfg')
     goes_on = bool(cfg.get('load_from') or model.get('pretrained')) or (
         isinstance(init, dict) and init.get('type') == 'Pretrained')
-    return Context(None, float(optimizer.get('weight_decay', 0.0)),
-                   float(optimizer.get('momentum', 0.0)), loader.get('num_workers'), goes_on)
+    return Context(None, loader.get('num_workers'), goes_on)
 
 
 def verdicts_of(run: Run, context: Context | None = None,
@@ -203,12 +196,9 @@ def not_above_start(run: Run, context: Context, untrained: dict[str, float]) -> 
 
 def returns_as_nothing(run: Run, context: Context) -> Verdict | None:
     """Whether weight decay shrinks class weights to nothing while they are outside the softmax."""
-    staleness, rate = run.curves.get('row_staleness', []), run.curves.get('lr', [])
-    if not staleness or not rate:
-        return None
-    decay = (_tail(staleness) * max(value for _, value in rate) * context.weight_decay
-             / (1 - context.momentum))
-    if not decay > MAX_DECAY:
+    staleness, curve = run.curves.get('row_staleness', []), run.curves.get('row_decay', [])
+    decay = max((value for _, value in curve), default=0.0)
+    if not staleness or not decay > MAX_DECAY:
         return None
     return Verdict('rows return as nothing', BAD, f'Class weights come back to the softmax after '
                    f'{_tail(staleness):,.0f} steps, in which weight decay leaves '

@@ -15,19 +15,6 @@ def numbered_checkpoints(work_dir: Path) -> list[Path]:
     return [file for _, file in sorted(numbered)]
 
 
-def newest_checkpoint(work_dir: Path) -> Path:
-    """The checkpoint with the largest number, by epochs or iterations.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    files = numbered_checkpoints(work_dir)
-    if not files:
-        raise FileNotFoundError(f'{work_dir} holds no epoch_N.pth or iter_N.pth: give '
-                                '--checkpoint.')
-    return files[-1]
-
-
 def earlier_checkpoints(checkpoint: Path, most: int) -> list[Path]:
     """Checkpoints of the same run before this one, evenly from all, in their order.
 

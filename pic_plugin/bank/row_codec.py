@@ -31,7 +31,8 @@ class RowCodec:
 
     Args:
         dtype (str): 'float32', 'float16' or 'bfloat16'.
-        squares (Sequence[int]): Planes that hold squares, none of them negative. Defaults to none.
+        squares (Sequence[int]): Which of the tensors hold squares, none of them negative.
+            Defaults to none.
 
     Raises:
         ValueError: If the dtype is another one.

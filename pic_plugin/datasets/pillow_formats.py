@@ -15,6 +15,13 @@ def is_heif(content: bytes) -> bool:
         b'heic', b'heix', b'heim', b'heis', b'hevc', b'mif1', b'msf1', b'avif', b'avis')
 
 
+def open_heif_with_pillow() -> None:
+    """Let ``Image.open`` take HEIC pictures, where the package for them is installed."""
+    if has_heif():
+        import pillow_heif
+        pillow_heif.register_heif_opener()
+
+
 def decode_heif(content: bytes) -> np.ndarray | None:
     """Decode a picture of the HEIF family, turned upright.
 
@@ -30,9 +37,7 @@ def decode_heif(content: bytes) -> np.ndarray | None:
     if not is_heif(content):
         return None
     from PIL import Image, ImageOps, UnidentifiedImageError
-    if has_heif():
-        import pillow_heif
-        pillow_heif.register_heif_opener()
+    open_heif_with_pillow()
     try:
         with Image.open(io.BytesIO(content)) as image:
             pixels = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))

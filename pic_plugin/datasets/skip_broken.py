@@ -28,15 +28,7 @@ class SkipBroken:
 
     def __call__(self, indices: Sequence[int]) -> list[Any]:
         """The samples of a batch, by torch's ``__getitems__`` protocol."""
-        return [self._load(*self._part(int(index))) for index in indices]
-
-    def _part(self, index: int) -> tuple[Any, int]:
-        """The data set that a sample is of, and its place there."""
-        ends = getattr(self.dataset, 'cumulative_sizes', None)  # of a ConcatDataset
-        if ends is None:
-            return self.dataset, index
-        number = bisect_right(ends, index)
-        return self.dataset.datasets[number], index - (ends[number - 1] if number else 0)
+        return [self._load(*_part(self.dataset, int(index))) for index in indices]
 
     def _load(self, dataset: Any, place: int) -> Any:
         try:
@@ -65,6 +57,15 @@ class SkipBroken:
                           f'{str(error).strip()}', logger='current', level=logging.WARNING)
                 return sample
         raise error
+
+
+def _part(dataset: Any, index: int) -> tuple[Any, int]:
+    """The innermost data set that a sample is of, and its place there."""
+    ends = getattr(dataset, 'cumulative_sizes', None)  # of a ConcatDataset
+    if ends is None:
+        return dataset, index
+    number = bisect_right(ends, index)
+    return _part(dataset.datasets[number], index - (ends[number - 1] if number else 0))
 
 
 def _place_of(sample: Any) -> Any:

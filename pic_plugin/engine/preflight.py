@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_world_size
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 
 from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.datasets.plan import describe_data
+from pic_plugin.datasets.sliding_window_sampler import SlidingWindowSampler
 from pic_plugin.engine.head_setup import find_model
 from pic_plugin.engine.ranks import images_of_a_step
 from pic_plugin.engine.schedule_checks import schedule_length_notices, scheduled_rates
@@ -21,6 +22,8 @@ from pic_plugin.engine.single_images import leave_out_single_images
 from pic_plugin.models.augment import AugmentPreprocessor
 from pic_plugin.models.augment.host_operations import doubled_operations
 from pic_plugin.models.pic_head import PICHead, instance_ids
+
+LOADS = 5  # of an image whose id is another one's, before it is held against the data set
 
 
 def check_dataset_ids(dataset: Any, num_instances: int | None) -> int:
@@ -90,8 +93,51 @@ def check_first_batch(data_batch: Any, head: PICHead, model: nn.Module) -> None:
     head.bank.check_ids(ids)
 
 
+def check_drawn_ids(runner: Runner, epoch: int, batch: int, ids: np.ndarray) -> None:
+    """Make sure that samples of the first batch have the ids of the images that were drawn.
+
+    A data set that nothing is known of may give the same id to several images, which would be
+    trained as one class. One that takes another image in the place of a broken one does not.
+
+    Args:
+        runner (Runner): With a SlidingWindowSampler; else nothing is checked.
+        epoch (int): By the sampler's count.
+        batch (int): In that epoch.
+        ids (np.ndarray): (B,) int64, of this process's samples.
+
+    Raises:
+        ValueError: If an image has the id of another one whenever it is loaded.
+    """
+    loader = runner.train_dataloader
+    sampler, size = loader.sampler, images_of_a_step(loader)
+    if not isinstance(sampler, SlidingWindowSampler) or sampler.num_images < 2 * LOADS:
+        return
+    start = epoch * sampler.num_images + batch * size
+    drawn = sampler.ids_at(start, start + size)[
+        (get_rank() - start) % get_world_size()::get_world_size()][:len(ids)]
+    known = number_instances(loader.dataset).ids
+    expected = drawn if known is None else known[drawn]
+    for place in np.flatnonzero(expected != ids[:len(expected)])[:LOADS].tolist():
+        index, given = int(drawn[place]), int(ids[place])
+        # A stand-in for a broken image is another one each time.
+        if all(_id_of(loader.dataset[index]) == given for _ in range(LOADS)):
+            raise ValueError(
+                f'{type(loader.dataset).__name__} gives image {index} the id {given}, which is '
+                f'that of another image: they would be trained as one class. Let sample_idx be the '
+                'place of the image in the data set. ConcatDataset and RepeatDataset join and '
+                'repeat data sets, and are numbered through.')
+
+
+def _id_of(sample: Any) -> Any:
+    return instance_ids([sample['data_samples']])[0] if isinstance(sample, dict) else None
+
+
 def loader_notices(runner: Runner) -> list[str]:
-    """What about the data loader will surprise."""
+    """What about the data loader will surprise.
+
+    Raises:
+        ValueError: If it has no batch.
+    """
     check_batches(runner.train_dataloader)
     notices = augmentation_notices(runner)
     loader = runner.train_dataloader

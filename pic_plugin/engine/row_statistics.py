@@ -6,17 +6,15 @@ import torch
 from mmengine.runner import Runner
 
 from pic_plugin.bank import SampledClassWeights
-
-# Decay of rows between visits, as the exponent e of exp(-e). The authors' setting is at 2.4 for the
-# image that waits longest; from 7 on, norms were seen to leap to 40.
-MAX_DECAY = 3.0
+from pic_plugin.bank.correction import MAX_DECAY
 
 
 class RowStatistics:
     """Logs what cannot be seen in the loss.
 
-    Scalars: ``active_classes``, ``class_weight_norm`` (mean norm of the active class weights) and
-    ``row_staleness`` (optimizer steps that the rows which returned in this step had missed, mean).
+    Scalars: ``active_classes``, ``class_weight_norm`` (mean norm of the active class weights),
+    ``row_staleness`` (optimizer steps that the rows which returned in this step had missed, mean)
+    and ``row_decay`` (weight decay shrinks a row by exp(-this) in that time, at the present rate).
 
     Args:
         class_weights (SampledClassWeights): Of the training.
@@ -40,13 +38,14 @@ class RowStatistics:
             class_weight_norm=norms / num_active,
             active_classes=round(num_active / copies),
             row_staleness=num_missed / num_returned if num_returned else 0.0)
+        scalars['row_decay'] = self.class_weights.bank.correction.decay(
+            self.class_weights.group, scalars['row_staleness'])
         for name, value in scalars.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
-        self._warn_of_decay(runner, scalars['row_staleness'])
+        self._warn_of_decay(runner, scalars['row_staleness'], scalars['row_decay'])
 
-    def _warn_of_decay(self, runner: Runner, staleness: float) -> None:
+    def _warn_of_decay(self, runner: Runner, staleness: float, decay: float) -> None:
         """Say once that rows come back as almost nothing; see docs/numerical_health.md."""
-        decay = self.class_weights.bank.correction.decay(self.class_weights.group, staleness)
         if decay > MAX_DECAY and not self._warned:
             self._warned = True
             runner.logger.warning(

@@ -221,9 +221,7 @@ def config_text(plan: Plan, sources: Sources, logs: Sequence[str] = (),
         "default_scope = 'mmpretrain'\n"
         + assign('custom_imports', dict(imports=imports, allow_failed_imports=False)),
         assign('model', model(plan, sources)),
-        '# Workers are started anew in each pass: their random numbers then depend on the pass\n'
-        '# alone, and a resumed run is exactly the run that was not interrupted.\n'
-        + assign('train_dataloader', train_dataloader(plan, sources)),
+        assign('train_dataloader', train_dataloader(plan, sources)),
     ]
     if sources.references is not None and sources.queries is not None:
         size = plan.image_size

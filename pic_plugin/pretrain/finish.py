@@ -71,7 +71,6 @@ def export(checkpoint: Path, out: Path, say: Say) -> Path:
     check_finite(weights, checkpoint)
     training = read_training(content)
     cfg = backbone_config(training, weights)
-    # The registry's scope prefix, which other libraries' exports do not know.
     for form in FORMATS:
         try:
             made = export_backbone(weights, cfg, form)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from pic_plugin.datasets.pillow_formats import open_heif_with_pillow
 from pic_plugin.pretrain.walk import find_pictures
 
 MOST = 20_000  # labelled pictures: more would take longer than they are worth
@@ -97,7 +98,8 @@ def _from_csv(path: Path) -> list[tuple[str, str]]:
 
 
 def _is_readable(file: str) -> bool:
-    """Whether a decoder takes it: one broken picture would end the evaluation."""
+    """Whether a decoder takes it: the numbers of pictures are said before a long training."""
+    open_heif_with_pillow()
     try:
         with Image.open(file) as picture:
             picture.load()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from pic_plugin.datasets.pillow_formats import open_heif_with_pillow
 from pic_plugin.datasets.value_range import Measured, measure_value_range
 from pic_plugin.pretrain.walk import Found, find_pictures
 
@@ -123,6 +124,7 @@ def _open_sample(found: Found, chosen: Iterable[int]
     modes: Counter = Counter()
     broken: dict[str, str] = {}
     thumbnails: list[np.ndarray] = []
+    open_heif_with_pillow()
     for index in chosen:
         name = found.files[index]
         try:

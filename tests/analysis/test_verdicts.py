@@ -30,8 +30,8 @@ def falling(first, last, count=20):
 GOOD_RUN = {
     'loss': falling(8.0, 4.0), 'active_classes': curve(3000.0), 'time': falling(1.0, 1.0),
     'data_time': falling(0.1, 0.1), 'knn/top1_k20': curve(30.0, 35.0, 40.0),
-    'row_staleness': curve(10.0), 'lr': falling(0.1, 0.01)}
-CONTEXT = Context(weight_decay=1e-4, momentum=0.9)
+    'row_staleness': curve(10.0), 'row_decay': curve(0.01), 'lr': falling(0.1, 0.01)}
+CONTEXT = Context()
 
 
 def names(changes=None, context=CONTEXT, untrained=None):
@@ -110,11 +110,11 @@ def test_a_network_that_was_trained_before_is_compared_with_itself():
 
 
 def test_rows_return_as_nothing():
-    # 0.1 / 0.1 * 1e-4 * steps: from 30,000 steps on exp(-3).
     name = 'rows return as nothing'
-    assert name in names({'row_staleness': curve(31000.0)})
-    assert name not in names({'row_staleness': curve(29000.0)})
-    assert name not in names({'row_staleness': curve(31000.0)}, Context())
+    assert name in names({'row_decay': curve(0.0, 3.1, 0.5)})
+    assert name not in names({'row_decay': curve(0.0, 2.9, 0.5)})
+    # Of a run of an earlier version, which did not log it, or without decay of class weights.
+    assert name not in names({'row_staleness': curve(1e6), 'row_decay': []})
 
 
 def test_a_loss_that_is_not_a_number():
@@ -129,7 +129,7 @@ def test_each_has_a_section_on_its_page():
     anchors = {re.sub(r'[^a-z0-9 -]', '', line[3:].lower()).replace(' ', '-')
                for line in page_text.splitlines() if line.startswith('## ')}
     bad = {'loss': curve(8.0, 8.0, 8.0, 8.0, math.nan, 8.0), 'data_time': falling(0.9, 0.9),
-           'knn/top1_k20': curve(30.0, 45.0, 38.0), 'row_staleness': curve(1e6),
+           'knn/top1_k20': curve(30.0, 45.0, 38.0), 'row_decay': curve(9.0),
            'effective_rank': falling(1.0, 1.0)}
     found = [one for loss in (bad['loss'], falling(8.0, 8.0), falling(8.0, 4.0))
              for one in verdicts_of(Run('run', {**GOOD_RUN, **bad, 'loss': loss}, 0), CONTEXT,
@@ -148,9 +148,7 @@ def test_each_has_a_section_on_its_page():
 
 
 def test_context_of_a_config():
-    cfg = dict(optim_wrapper=dict(optimizer=dict(type='SGD', weight_decay=5e-4, momentum=0.9)),
-               train_dataloader=dict(num_workers=3))
-    assert context_of(cfg) == Context(None, 5e-4, 0.9, 3)
+    assert context_of(dict(train_dataloader=dict(num_workers=3))) == Context(None, 3)
     assert context_of({}) == Context()
 
 

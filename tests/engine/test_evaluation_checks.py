@@ -51,7 +51,7 @@ def said(monkeypatch):
     return texts
 
 
-def config(folder, work_dir, topk=3, load='LoadImageFromFile', test_mode=False):
+def config(folder, work_dir, topk=3, load='LoadImageFromFile', test_mode=False, nested=False):
     pack = dict(type='PackInputs', meta_keys=('sample_idx', 'reference', 'img_path'))
     cfg = make_config(
         work_dir, max_epochs=1, batch_size=4, seed=0,
@@ -63,6 +63,10 @@ def config(folder, work_dir, topk=3, load='LoadImageFromFile', test_mode=False):
                      test_mode=test_mode, pipeline=[dict(type=load), *mark, pack])
                 for split, mark in (('train', [dict(type='MarkReference')]), ('val', []))])),
         val_evaluator=dict(type='KNNMetric', topk=topk), val_cfg=dict())
+    if nested:
+        joined = cfg['val_dataloader']['dataset']
+        joined['datasets'] = [dict(type='ConcatDataset', datasets=[one])
+                              for one in joined['datasets']]
     cfg['model']['backbone'] = dict(type='PictureToyBackbone')
     cfg['train_dataloader']['dataset'] = dict(
         type='CustomDataset', data_root=str(folder / 'train'), with_label=False,
@@ -85,12 +89,13 @@ def test_fewer_references_than_neighbours(folder, work_dir):
 
 @pytest.mark.parametrize('load', ['LoadImageFromFile', 'LoadImageOrSkip'])
 @pytest.mark.parametrize('test_mode', [False, True])
-@pytest.mark.parametrize('content', [b'<html>', b''])
-def test_broken_labelled_pictures_are_left_out(folder, work_dir, said, load, test_mode, content):
+@pytest.mark.parametrize('content, nested', [(b'<html>', False), (b'', True)])
+def test_broken_labelled_pictures_are_left_out(folder, work_dir, said, load, test_mode, content,
+                                               nested):
     for name in ('val/dog/bad.png', 'train/cat/bad.png'):
         (folder / name).write_bytes(content)
     (folder / 'train/cat/bad.png').rename(folder / 'train/dog/bad.png')
-    cfg = config(folder, work_dir, load=load, test_mode=test_mode)
+    cfg = config(folder, work_dir, load=load, test_mode=test_mode, nested=nested)
     cfg.train_dataloader.dataset.data_root = str(folder / 'val/cat')
     runner = Runner.from_cfg(cfg)
     runner.train()

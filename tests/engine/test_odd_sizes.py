@@ -34,10 +34,11 @@ def said(monkeypatch):
     return texts
 
 
-def run(work_dir, num_images, drop_last=False, batch_norm=True, batch_size=8, max_epochs=2):
+def run(work_dir, num_images, drop_last=False, batch_norm=True, batch_size=8, max_epochs=2,
+        hooks=()):
     config = make_config(work_dir, num_images=num_images, batch_size=batch_size,
                          max_epochs=max_epochs, head=dict(num_negatives=None), seed=0,
-                         custom_hooks=[dict(type='InstanceBankHook')])
+                         custom_hooks=[dict(type='InstanceBankHook'), *hooks])
     config['train_dataloader'].update(drop_last=drop_last,
                                       sampler=dict(type='SlidingWindowSampler'))
     if batch_norm:
@@ -49,7 +50,9 @@ def run(work_dir, num_images, drop_last=False, batch_norm=True, batch_size=8, ma
 
 
 def test_a_last_batch_of_one_is_left_out(work_dir, said):
-    runner = run(work_dir, 9)
+    # The hook finds no features there.
+    runner = run(work_dir, 9, hooks=[dict(type='OnlineMeasuresHook', interval=1)])
+    assert len(runner.message_hub.get_scalar('train/effective_rank').data[0]) == 2
     assert runner.model.backbone.batches == [8, 8]
     assert runner.iter == 4  # so that schedules end where they should
     assert runner.model.head.bank.step == 2

@@ -6,6 +6,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from mmpretrain.registry import DATASETS
 from mmpretrain.structures import DataSample
 
 from pic_plugin.engine import preflight
@@ -48,6 +49,62 @@ def test_empty_data_set(work_dir):
         build(work_dir, loader, param_scheduler=None).train()
     with pytest.raises(ValueError, match='data set is empty'):
         build(work_dir, dict(dataset=empty)).train()
+
+
+class Joined:
+    """Two data sets, each of which counts its images from 0, without a word of it."""
+
+    metainfo = {}
+
+    def __init__(self, dataset):
+        self.parts = [DATASETS.build(one) for one in dataset]
+
+    def full_init(self):
+        for one in self.parts:
+            one.full_init()
+
+    def __len__(self):
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, index):
+        size = len(self.parts[0])
+        return self.parts[index >= size][index % size]
+
+
+class Miscounted(ToyImages):
+    """Its infos are right, and its samples are not."""
+
+    def prepare_data(self, idx):
+        sample = super().prepare_data(idx)
+        sample['data_samples'].set_metainfo(dict(sample_idx=idx % 10))
+        return sample
+
+
+class SometimesBroken(ToyImages):
+    """Takes another image, as data sets do in the place of one that cannot be loaded."""
+
+    def prepare_data(self, idx):
+        return None if idx % 2 else super().prepare_data(idx)
+
+
+@pytest.fixture(params=[Joined, Miscounted, SometimesBroken])
+def own_dataset(request):
+    DATASETS.register_module(module=request.param)
+    yield request.param.__name__
+    DATASETS.module_dict.pop(request.param.__name__)
+
+
+def test_ids_that_only_samples_show_to_collide(work_dir, own_dataset):
+    dataset = dict(TOY, type=own_dataset, num_images=50)
+    if own_dataset == 'Joined':
+        dataset = dict(type='Joined', dataset=[dict(TOY, num_images=25)] * 2)
+    runner = build(work_dir, dict(dataset=dataset))
+    if own_dataset == 'SometimesBroken':
+        runner.train()
+        assert runner.iter == 7
+    else:
+        assert_stops_before_the_first_step(
+            runner, ValueError, f'{own_dataset} gives image .* that of another image')
 
 
 def toy_images(num_images):

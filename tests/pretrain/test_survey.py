@@ -2,10 +2,13 @@
 """Folders as people have them: what is found, what is left out, and what is said."""
 import os
 import shutil
+import sys
+import types
+from importlib.machinery import ModuleSpec
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from pic_plugin.pretrain.survey import survey_folders
 from pic_plugin.pretrain.walk import find_pictures
@@ -31,6 +34,19 @@ def test_the_range_of_deep_pictures_is_measured(tmp_path):
     # In the other order: a folder may have one kind among thousands of the other.
     with pytest.raises(ValueError, match='pixels of uint16 and uint8.*Train on files of one depth'):
         survey_folders([tmp_path / 'scans', tmp_path / 'eight'])
+
+
+def test_heic_pictures_are_opened(tmp_path, monkeypatch):
+    """Pillow takes them once the package for them is registered; here PNG files stand for them."""
+    write_pictures(tmp_path, 6)
+    monkeypatch.setitem(sys.modules, 'pillow_heif', types.SimpleNamespace(
+        __spec__=ModuleSpec('pillow_heif', None),
+        register_heif_opener=lambda: Image.register_open('PNG', PngImagePlugin.PngImageFile,
+                                                         PngImagePlugin._accept)))
+    monkeypatch.setattr('pic_plugin.datasets.pillow_formats.has_heif', lambda: True)
+    monkeypatch.delitem(Image.OPEN, 'PNG')
+    found = survey_folders([tmp_path])
+    assert len(found.files) == found.num_sampled == 6 and not found.broken
 
 
 def test_what_is_left_out_is_named(tmp_path):

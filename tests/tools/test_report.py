@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 from pic_plugin.analysis.inputs import network_name
-from pic_plugin.analysis.work_folder import earlier_checkpoints, newest_checkpoint
+from pic_plugin.analysis.work_folder import earlier_checkpoints
 from pic_plugin.datasets import ImageGrid
 from pic_plugin.engine.config_file import find_config
 from pic_plugin.tools import embedding
@@ -90,7 +90,7 @@ def test_one_picture_without_label(tmp_path):
 def test_without_checkpoint_curves_are_drawn(tmp_path, capsys):
     page = make(write_run(tmp_path / 'run', checkpoint=False))
     assert 'report: nearest pictures ...' in capsys.readouterr().err
-    assert page.count('Not drawn') == 4 and 'give --checkpoint' in page
+    assert page.count('Not drawn') == 4 and 'name the file of a checkpoint' in page
     assert 'loss from 8 to 7' in page
 
 
@@ -102,10 +102,9 @@ def test_without_scalars_the_rest_is_drawn(tmp_path):
     assert page.count('<circle ') == 12
 
 
-def test_newest_is_by_number(tmp_path):
+def test_earlier_checkpoints_are_by_number(tmp_path):
     for name in ('epoch_9.pth', 'epoch_10.pth', 'best_knn.pth'):
         (tmp_path / name).touch()
-    assert newest_checkpoint(tmp_path).name == 'epoch_10.pth'
     for number in (1, 2, 3, 4):
         (tmp_path / f'epoch_{number}.pth').touch()
     assert [file.name for file in earlier_checkpoints(tmp_path / 'epoch_10.pth', 3)] == [

@@ -92,6 +92,17 @@ def publish(partial: Path, final: Path) -> None:
         os.close(folder)
 
 
+def saved_checkpoints(work_dir: Path) -> list[Path]:
+    """``epoch_N.pth``, ``iter_N.pth`` and ``interrupted.pth`` of a run, the newest last.
+
+    By time: a run may have saved by epochs and, interrupted, by iterations.
+    """
+    files = [path for path in work_dir.glob('*.pth')
+             if re.fullmatch(r'(epoch|iter)_\d+|interrupted', path.stem)]
+    return sorted(files, key=lambda path: (
+        path.stat().st_mtime_ns, *map(int, re.findall(r'\d+', path.stem))))
+
+
 def mend_last_checkpoint(runner: Runner) -> None:
     """Point ``last_checkpoint`` at a checkpoint that is there, after a crash while it was written.
 
@@ -111,15 +122,12 @@ def mend_last_checkpoint(runner: Runner) -> None:
             runner.logger.warning(f'{pointer} names {named}, in another folder; {here} is taken.')
             write_atomically(pointer, str(here))
             return
-    complete = [path for path in pointer.parent.glob('*.pth')
-                if re.fullmatch(r'(epoch|iter)_\d+|interrupted', path.stem)
-                and zipfile.is_zipfile(path)]
+    complete = [path for path in saved_checkpoints(pointer.parent) if zipfile.is_zipfile(path)]
     if not complete:
         if pointer.exists():
             pointer.unlink()
         return
-    newest = max(complete, key=lambda path: (
-        path.stat().st_mtime_ns, *map(int, re.findall(r'\d+', path.stem))))
+    newest = complete[-1]
     runner.logger.warning(f'{pointer} is missing, empty or names a file that is gone; the newest '
                           f'complete checkpoint is {newest}.')
     write_atomically(pointer, str(newest))

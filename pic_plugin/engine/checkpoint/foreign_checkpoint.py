@@ -12,6 +12,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from .checkpoint_file import saved_checkpoints
+
 StateDict = dict[str, Tensor]
 # Put in front of a model's own names by DistributedDataParallel, torch.compile, and by averages of
 # the weights that are stored as a model of their own.
@@ -129,15 +131,11 @@ def find_checkpoint(checkpoint: str | Path) -> Path:
     path = Path(checkpoint).expanduser()
     if not path.is_dir():
         return path
-    files = [(int(digits), file) for file in path.glob('*.pth')
-             for name, _, digits in [file.stem.partition('_')]
-             if name in ('epoch', 'iter') and digits.isdigit()]
-    files += [(0, file) for file in path.glob('interrupted.pth')]
-    # By time: a run may have saved by epochs and, interrupted, by iterations.
-    files.sort(key=lambda found: (found[1].stat().st_mtime, found[0]))
+    files = saved_checkpoints(path)
     if not files:
-        raise FileNotFoundError(f'{path} holds no epoch_N.pth or iter_N.pth.')
-    return files[-1][1]
+        raise FileNotFoundError(f'{path} holds no epoch_N.pth or iter_N.pth: '
+                                'name the file of a checkpoint.')
+    return files[-1]
 
 
 def state_dict_of(content: dict, path: str | Path) -> StateDict:

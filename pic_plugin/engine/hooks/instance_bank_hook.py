@@ -26,6 +26,7 @@ from pic_plugin.engine.head_setup import (
 )
 from pic_plugin.engine.preflight import (
     check_dataset_ids,
+    check_drawn_ids,
     check_first_batch,
     checkpoint_notices,
     describe_plan,
@@ -157,12 +158,14 @@ class InstanceBankHook(Hook):
                           data_batch: dict | None = None) -> None:
         """Bring the batch's classes into the softmax."""
         assert self.class_weights is not None and data_batch is not None, 'training is under way'
-        seed_iteration(runner)
+        place = epoch_and_batch(runner, batch_idx)
         if not self._checked_batch:
             check_first_batch(data_batch, self.head, find_model(runner.model))
+            check_drawn_ids(runner, *place, instance_ids(data_batch['data_samples']))
             self._checked_batch = True
+        seed_iteration(runner)
         if self.prefetcher is not None:
-            self.prefetcher.advance(*epoch_and_batch(runner, batch_idx))
+            self.prefetcher.advance(*place)
         self.class_weights.sample(instance_ids(data_batch['data_samples']))
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,

@@ -12,6 +12,7 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
 from pic_plugin.models.feature_measures import alignment, effective_rank, uniformity
+from pic_plugin.models.pic_head import instance_ids
 from pic_plugin.models.pooling import pooled
 
 from ..head_setup import find_head, find_model
@@ -90,6 +91,8 @@ class OnlineMeasuresHook(Hook):
                          outputs: dict | None = None) -> None:
         """Train the probe; now and then compute the rest."""
         assert data_batch is not None, 'the train loop passes it'
+        if not self._seen:
+            return  # a batch that was left out
         samples, features = data_batch['data_samples'], self._seen['backbone']
         self._recent.append(features)
         while sum(map(len, self._recent[1:])) >= self.num_samples:
@@ -103,18 +106,14 @@ class OnlineMeasuresHook(Hook):
                 runner.train_dataloader, batch_idx):
             scalars['effective_rank'] = effective_rank(
                 torch.cat(self._recent)[-self.num_samples:])
-            scalars['uniformity'] = uniformity(self._seen['neck'])
+            if len(samples) > 1:
+                scalars['uniformity'] = uniformity(self._seen['neck'])
             if not self.head.slots.is_sharded:
-                ids = [int(sample.sample_idx) for sample in samples]
-                scalars['alignment'] = alignment(self._seen['neck'], self._own_rows(ids))
+                rows = self.head.weight.detach()[self.head.bank.softmax_rows]
+                places = self.head.bank.positions(instance_ids(samples)).to(rows.device)
+                scalars['alignment'] = alignment(self._seen['neck'], rows[places])
         for name, value in scalars.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
-
-    def _own_rows(self, ids: list[int]) -> Tensor:
-        """(B, d) class weights of this process's batch, all of them active."""
-        place = {class_id: i for i, class_id in enumerate(self.head.active_ids.tolist())}
-        rows = self.head.weight.detach()[self.head.bank.softmax_rows]
-        return rows[[place[class_id] for class_id in ids]]
 
     def _train_probe(self, features: Tensor, samples: list[Any], num_classes: int) -> float:
         if not all(hasattr(sample, 'gt_label') for sample in samples):

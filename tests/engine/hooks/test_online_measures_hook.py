@@ -80,3 +80,10 @@ def test_other_labels(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         train(tmp_path, max_epochs=1, pipeline=LABELLED,
               custom_hooks=[*HOOKS, dict(type='OnlineMeasuresHook', **options)])
+
+
+def test_a_last_batch_of_one_image_has_no_pair(tmp_path):
+    runner = train(tmp_path, max_epochs=1, num_images=17, pipeline=LABELLED,
+                   custom_hooks=[*HOOKS, dict(PROBE, interval=1)])
+    assert len(history(runner, 'uniformity')) == 2
+    assert len(history(runner, 'probe_acc')) == len(history(runner, 'alignment')) == 3
