@@ -20,9 +20,10 @@ AUTHORS_RATE, AUTHORS_BATCH, AUTHORS_NEGATIVES = 0.03, 256, 65536
 SHORT_STEPS, LONG_STEPS, SHORT_FACTOR = 2_000, 200_000, 8.0
 # Of the rate, for a network that has been trained: docs/continue.md has the tries.
 GOING_ON = 0.3
-# Of few images: rows are turned to the present feature when an image comes back, and windows show
-# it more often. docs/pretrain.md and docs/results/ahead.md have the trainings, of up to 10,000.
-FEW_IMAGES, MORE_VISITS = 20_000, 32
+# Of few images: rows are turned to the present feature when an image comes back, and smaller
+# windows show it more often. docs/pretrain.md and docs/results/ahead.md have the trainings, of up to
+# 10,000 images.
+FEW_IMAGES, MORE_VISITS, MOST_BATCHES = 20_000, 32, 8
 CPU_IMAGES, CPU_WHY = 300_000, 'enough for a first try on a CPU'
 # Bytes of a stored row: weight and momentum as float32, and the step it left at.
 ROW_BYTES = 8 * FEAT_DIM + 8
@@ -171,10 +172,13 @@ def window_and_stride(num_images: int, global_batch: int,
 
     What the sampler takes by itself where a config says nothing: a tenth of the images as in the
     paper, but at least four batches and at most half of the images; the stride is an eighth of it.
-    With more visits the stride is a 32nd.
+    With more visits the window is at most eight batches, and the stride is a 32nd of it.
     """
     window = default_window(num_images, global_batch)
-    return window, max(1, window // MORE_VISITS) if more_visits else default_stride(window)
+    if not more_visits:
+        return window, default_stride(window)
+    window = min(window, MOST_BATCHES * global_batch)
+    return window, max(1, window // MORE_VISITS)
 
 
 def choose_window(num_images: int, global_batch: int, more_visits: bool = False) -> Choice:
@@ -184,6 +188,9 @@ def choose_window(num_images: int, global_batch: int, more_visits: bool = False)
         reason = "a tenth of the images, the paper's share"
     elif window == num_images // 2:
         reason = 'half of the images: a larger one would be plain shuffling'
+    elif window == MOST_BATCHES * global_batch:
+        reason = (f'eight batches of {global_batch}: better than more in the short runs that were '
+                  'tried')
     else:
         reason = f'four batches of {global_batch}: a tenth of the images would be fewer'
     return Choice((window, stride), f'{reason}; an image returns {window // stride} times in a row')

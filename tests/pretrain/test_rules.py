@@ -73,8 +73,11 @@ def test_window_is_a_tenth_but_four_batches_and_at_most_half(num_images, batch):
     if num_images >= 40 * batch:
         assert window == num_images // 10
     assert stride == max(1, window // 8)
+    window = min(window, 8 * batch)
     assert rules.window_and_stride(num_images, batch, more_visits=True) == (
         window, max(1, window // 32))
+    reason = rules.choose_window(num_images, batch, more_visits=True).reason
+    assert ('eight batches of' in reason) == (window == 8 * batch != num_images // 10)
 
 
 def test_rows_are_refreshed_in_short_runs_on_few_images():

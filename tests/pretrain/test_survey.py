@@ -38,7 +38,7 @@ def test_the_range_of_deep_pictures_is_measured(tmp_path):
 
 def test_heic_pictures_are_opened(tmp_path, monkeypatch):
     """Pillow takes them once the package for them is registered; here PNG files stand for them."""
-    write_pictures(tmp_path, 6)
+    write_pictures(tmp_path, 9)
     monkeypatch.setitem(sys.modules, 'pillow_heif', types.SimpleNamespace(
         __spec__=ModuleSpec('pillow_heif', None),
         register_heif_opener=lambda: Image.register_open('PNG', PngImagePlugin.PngImageFile,
@@ -46,7 +46,7 @@ def test_heic_pictures_are_opened(tmp_path, monkeypatch):
     monkeypatch.setattr('pic_plugin.datasets.pillow_formats.has_heif', lambda: True)
     monkeypatch.delitem(Image.OPEN, 'PNG')
     found = survey_folders([tmp_path])
-    assert len(found.files) == found.num_sampled == 6 and not found.broken
+    assert len(found.files) == found.num_sampled == 9 and not found.broken
 
 
 def test_what_is_left_out_is_named(tmp_path):
