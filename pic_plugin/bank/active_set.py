@@ -123,21 +123,6 @@ class ActiveSet:
         self._num_sampled += len(ids)
         return Swap(leaving_ids, leaving_slots, entering_ids, slots[entering])
 
-    def positions(self, ids: np.ndarray) -> np.ndarray:
-        """Places of classes among the rows of :attr:`softmax_slots`.
-
-        Args:
-            ids (np.ndarray): (B,) int64.
-
-        Returns:
-            np.ndarray: (B,) int64.
-
-        Raises:
-            KeyError: If a class is not in the softmax.
-        """
-        slots = self.softmax_slots_of(ids)
-        return slots if self.is_prefix else (np.cumsum(self.active) - 1)[slots]
-
     def softmax_slots_of(self, ids: np.ndarray) -> np.ndarray:
         """(B,) int64: slots of classes in the softmax.
 

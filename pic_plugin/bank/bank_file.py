@@ -10,6 +10,7 @@ length: npz and safetensors want all of an array at once, which for a billion ro
 from __future__ import annotations
 
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -153,7 +154,7 @@ def _read_section(file: BinaryIO) -> tuple[str, dict[str, Any], Arrays]:
         if dtype not in ('<i8', '<f4', '<f8', '<i2', '<u2', '<f2') or not all(
                 isinstance(size, int) and 0 <= size < 2**40 for size in shape):
             raise ValueError('it announces an array of an unknown kind')
-        num_bytes = int(np.dtype(dtype).itemsize) * _product(shape)
+        num_bytes = int(np.dtype(dtype).itemsize) * math.prod(shape)
         remaining = os.fstat(file.fileno()).st_size - file.tell()
         if num_bytes > min(remaining, MAX_SECTION_BYTES):
             raise ValueError('it ends within an array')
@@ -163,10 +164,3 @@ def _read_section(file: BinaryIO) -> tuple[str, dict[str, Any], Arrays]:
     if file.read(4) != checksum.to_bytes(4, 'little'):
         raise ValueError('a checksum is wrong')
     return header['kind'], header['values'], arrays
-
-
-def _product(shape: list) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product

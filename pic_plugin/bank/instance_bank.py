@@ -192,16 +192,9 @@ class InstanceBank:
         Raises:
             KeyError: If a class is not in the softmax.
         """
-        if self.slots.is_sharded:
-            return self.shard_positions(batch.ids)
-        return self.positions(batch.own_ids)
+        return self.positions(batch.ids if self.slots.is_sharded else batch.own_ids)
 
     def positions(self, ids: np.ndarray) -> Tensor:
-        """(B,) int64: places of classes in :attr:`active_ids`."""
-        return torch.from_numpy(
-            ids if self.active_set is None else self.active_set.positions(ids))
-
-    def shard_positions(self, ids: np.ndarray) -> Tensor:
         """Places of classes among the rows of the softmax that this process holds.
 
         Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 DTYPES = ('float32', 'float16', 'bfloat16')
 
@@ -66,7 +67,8 @@ class RowCodec:
         if self.dtype == 'float32':
             return dict(values=values)
         if self.dtype == 'bfloat16':
-            return dict(values=_to_bfloat16(values))
+            rounded = torch.from_numpy(np.array(values)).to(torch.bfloat16)
+            return dict(values=rounded.view(torch.int16).numpy().view(np.uint16))
         if self.squares:
             values = values.copy()
             squares = values[:, self.squares]
@@ -91,17 +93,10 @@ class RowCodec:
         if self.dtype == 'float32':
             return values
         if self.dtype == 'bfloat16':
-            return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+            bits = torch.from_numpy(np.array(values).view(np.int16))
+            return bits.view(torch.bfloat16).float().numpy()
         exponents = fields['exponents'].astype(np.int32) - _FLOAT16_EXPONENT
         values = np.ldexp(values.astype(np.float32), exponents[..., None])
         if self.squares:
             values[:, self.squares] **= 2
         return values
-
-
-def _to_bfloat16(values: np.ndarray) -> np.ndarray:
-    """Upper 16 bits of float32, rounded to nearest even, as uint16."""
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    odd = (bits >> np.uint32(16)) & np.uint32(1)
-    rounded = ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype(np.uint16)
-    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)

@@ -6,7 +6,7 @@ import mmap
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class RowStore:
         num_rows = max(num_rows, 1)
         self.num_bytes = num_rows * record.itemsize
         self.shape = (num_tensors, feat_dim)
-        self._records: _Records = (
+        self._records: RecordFile | _RecordMemory = (
             _RecordMemory(num_rows, record) if path is None else
             RecordFile(num_rows, record, Path(path)))
         # Reading a page of memory that was never written would make the system allocate it.
@@ -129,23 +129,6 @@ class RowStore:
     def _decode(self, records: np.ndarray) -> np.ndarray:
         names = (records.dtype.names or ())[1:]
         return self.codec.decode({name: records[name] for name in names})
-
-
-class _Records(Protocol):
-    dtype: np.dtype
-    num_records: int
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """(R,) records."""
-
-    def write(self, rows: np.ndarray, records: np.ndarray) -> None:
-        """Replace records."""
-
-    def prefetch(self, rows: np.ndarray) -> None:
-        """Records that will be read."""
-
-    def close(self) -> None:
-        """The end."""
 
 
 class _RecordMemory:

@@ -15,7 +15,6 @@ from pic_plugin.bank import (
     Refresh,
     SampledClassWeights,
     Storage,
-    correction_for,
     no_correction_for,
 )
 from pic_plugin.datasets.sliding_window_sampler import SlidingWindowSampler
@@ -96,9 +95,7 @@ def sample_class_weights(runner: Runner, head: PICHead,
         head.num_instances,
         head.num_negatives,
         seed=runner.seed,
-        correction=(correction_for(optimizer, head.weight)
-                    if head.correct_weights and not head.is_full
-                    else no_correction_for(optimizer, head.weight)),
+        correction=None if head.correct_weights else no_correction_for(optimizer, head.weight),
         storage=Storage(path, head.storage.get('dtype', 'float32')),
         slots=head.slots)
     class_weights.refresh_with(Refresh(head.refresh_returning, _away(runner, head)))

@@ -21,8 +21,8 @@ SHORT_STEPS, LONG_STEPS, SHORT_FACTOR = 2_000, 200_000, 8.0
 # Of the rate, for a network that has been trained: docs/continue.md has the tries.
 GOING_ON = 0.3
 # Of few images: rows are turned to the present feature when an image comes back, and smaller
-# windows show it more often. docs/pretrain.md and docs/results/ahead.md have the trainings, of up to
-# 10,000 images.
+# windows show it more often. docs/pretrain.md and docs/results/ahead.md have the trainings, of up
+# to 10,000 images.
 FEW_IMAGES, MORE_VISITS, MOST_BATCHES = 20_000, 32, 8
 CPU_IMAGES, CPU_WHY = 300_000, 'enough for a first try on a CPU'
 # Bytes of a stored row: weight and momentum as float32, and the step it left at.

@@ -52,8 +52,8 @@ def check(active_set, oracle, everyone):
     np.testing.assert_array_equal(active_set.slots_of(np.array(everyone)), expected)
     assert set(oracle.slot_of) == set(recent) | oracle.waiting
     if recent:
-        positions = active_set.positions(np.array(recent))
-        np.testing.assert_array_equal(active_set.ids[slots][positions], recent)
+        np.testing.assert_array_equal(active_set.softmax_slots_of(np.array(recent)),
+                                      [oracle.slot_of[i] for i in recent])
     assert active_set.is_prefix == (slots.tolist() == list(range(len(slots))))
 
 
@@ -130,9 +130,9 @@ def test_classes_outside_have_no_position():
     active_set.update(np.array([0, 1]))
     active_set.update(np.array([2]), pending=True)  # parks 0
     with pytest.raises(KeyError, match='0'):
-        active_set.positions(np.array([1, 0]))
+        active_set.softmax_slots_of(np.array([1, 0]))
     with pytest.raises(KeyError):
-        active_set.positions(np.array([5]))
+        active_set.softmax_slots_of(np.array([5]))
     assert active_set.slots_of(np.array([0, 5])).tolist() == [0, -1]
 
 

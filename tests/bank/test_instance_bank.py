@@ -217,11 +217,10 @@ def test_shards_hold_what_one_process_holds(world_size, accumulate, num_states):
         for i in range(40):
             ids = rng.integers(0, 20, 5)
             missed = bank.sample(ids, tensors, pending=i % accumulate > 0)
-            places = bank.positions(ids).numpy()
-            held = bank.shard_positions(ids).numpy()
+            held = bank.positions(ids).numpy()
             rows = tensors.weight[bank.softmax_rows]
             seen.append((missed.sum(), bank.active_ids.tolist(),
-                         {int(places[j]): rows[held[j]].clone() for j in np.flatnonzero(held >= 0)},
+                         {int(ids[j]): rows[held[j]].clone() for j in np.flatnonzero(held >= 0)},
                          len(rows)))
             if (i + 1) % accumulate == 0:
                 noise = torch.from_numpy(rng.normal(size=(num_slots, D))).float()
@@ -261,7 +260,7 @@ def test_full_softmax_in_shards(world_size):
     def look(slots):
         bank, tensors = make(num_negatives=None, num_states=0, slots=slots)
         assert not len(bank.sample(ids, tensors))
-        return (bank.shard_positions(ids).tolist(), tensors.weight[bank.softmax_rows],
+        return (bank.positions(ids).tolist(), tensors.weight[bank.softmax_rows],
                 bank.class_weights(np.array([5, 2]), tensors.weight))
 
     initial = torch.from_numpy(initial_rows(arange(0, 20), D, SEED))
@@ -276,4 +275,4 @@ def test_a_class_outside_the_softmax_has_no_place():
     bank, tensors = make()
     bank.sample(arange(0, 4), tensors)
     with pytest.raises(KeyError):
-        bank.shard_positions(np.array([7]))
+        bank.positions(np.array([7]))

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+
+from pic_plugin.engine.head_setup import find_model
 
 
 @HOOKS.register_module()
@@ -50,7 +51,7 @@ class CheckLabelsHook(Hook):
 
 
 def _num_classes(runner: Any) -> int:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model: Any = find_model(runner.model)
     return model.head.num_classes
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader
 from torch import nn
@@ -22,6 +21,7 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     say_which,
     state_dict_of,
 )
+from pic_plugin.engine.head_setup import find_model
 from pic_plugin.engine.runner_private import has_loaded, load_from, resumes
 
 OPTION = 'model.backbone.init_cfg.checkpoint'
@@ -70,7 +70,7 @@ class CheckPretrainedHook(Hook):
                 self._weights(runner, name)
             elif not self._init_cfg(runner, name).get('checkpoint'):
                 # All weights come from another file: mmengine would look for one named None.
-                attrgetter(name)(_unwrapped(runner)).init_cfg = None
+                attrgetter(name)(find_model(runner.model)).init_cfg = None
 
     def before_train(self, runner: Any) -> None:
         """Compare every tensor.
@@ -78,7 +78,7 @@ class CheckPretrainedHook(Hook):
         Raises:
             ValueError: If a weight was not taken, or is not in the file.
         """
-        model = _unwrapped(runner)
+        model = find_model(runner.model)
         if has_loaded(runner):
             if not resumes(runner):
                 self._check_load_from(runner, model)
@@ -127,7 +127,7 @@ class CheckPretrainedHook(Hook):
                 'the place of load_from.')
 
     def _init_cfg(self, runner: Any, name: str) -> dict[str, Any]:
-        cfg = attrgetter(name)(_unwrapped(runner)).init_cfg
+        cfg = attrgetter(name)(find_model(runner.model)).init_cfg
         return cfg if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained' else {}
 
     def _weights(self, runner: Any, name: str) -> StateDict | None:
@@ -162,10 +162,6 @@ def _state_dict(file: str) -> StateDict:
                if '://' in file else read_checkpoint(file))
     say_which(content, file, averaged=True, advice='; extract_backbone takes out either')
     return state_dict_of(content, file)
-
-
-def _unwrapped(runner: Any) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _same(own: torch.Tensor, saved: torch.Tensor | None) -> bool:

@@ -17,6 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
+from pic_plugin.communication import communicator
 from pic_plugin.engine.runner_private import is_training, last_checkpoint_file, restart_workers
 from pic_plugin.engine.worker_signals import outlive
 from pic_plugin.files import write_atomically
@@ -125,7 +126,8 @@ class SaveOnInterruptHook(Hook):
         self._listen_no_more()
 
     def _stop_if_asked(self, runner: Runner, meta: dict[str, int]) -> None:
-        number = _largest(self._received or 0)
+        # Of all processes: they have to stop after the same step.
+        number = int(communicator().max(torch.tensor([self._received or 0]), 'signals'))
         if not number:
             return
         self._listen_no_more()
@@ -139,12 +141,3 @@ class SaveOnInterruptHook(Hook):
         runner.logger.warning(f'{HINT} with --resume and --work-dir {runner.work_dir} (or '
                               'resume=True in the config).')
         sys.exit(128 + number)
-
-
-def _largest(number: int) -> int:
-    """The largest of all processes' numbers: they have to stop after the same step."""
-    if dist.get_world_size() == 1:
-        return number
-    told = torch.tensor([number], device=dist.get_comm_device())
-    dist.all_reduce(told, op='max')
-    return int(told)
