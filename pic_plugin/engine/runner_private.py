@@ -72,7 +72,9 @@ def count_epoch(loop: EpochBasedTrainLoop) -> None:
 
 def accumulative_counts(optim_wrapper: Any) -> int:
     """Iterations whose gradients make up one optimizer step."""
-    return optim_wrapper._accumulative_counts
+    wrappers = (optim_wrapper.values() if hasattr(optim_wrapper, 'optim_wrappers')
+                else [optim_wrapper])
+    return max(wrapper._accumulative_counts for wrapper in wrappers)
 
 
 def set_inner_count(optim_wrapper: OptimWrapper, count: int) -> None:

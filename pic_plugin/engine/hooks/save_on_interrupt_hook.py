@@ -18,7 +18,12 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from pic_plugin.communication import communicator
-from pic_plugin.engine.runner_private import is_training, last_checkpoint_file, restart_workers
+from pic_plugin.engine.runner_private import (
+    accumulative_counts,
+    is_training,
+    last_checkpoint_file,
+    restart_workers,
+)
 from pic_plugin.engine.worker_signals import outlive
 from pic_plugin.files import write_atomically
 
@@ -112,6 +117,9 @@ class SaveOnInterruptHook(Hook):
                          outputs: dict | None = None) -> None:
         """Save and stop, if a signal has come."""
         if dist.get_world_size() > 1 and (runner.iter + 1) % self.interval:
+            return
+        # Gradients that wait for an optimizer step are in no checkpoint.
+        if (runner.iter + 1) % accumulative_counts(runner.optim_wrapper):
             return
         self._stop_if_asked(runner, dict(epoch=runner.epoch, iter=runner.iter + 1))
 

@@ -47,6 +47,19 @@ def test_a_signal_in_an_epoch_saves_and_stops(tmp_path, names, status):
     assert_equal(snapshot(rest), snapshot(whole))
 
 
+def test_with_accumulation_it_waits_for_an_optimizer_step(tmp_path):
+    options = dict(seed=3, max_epochs=2, accumulate=4)
+    whole = train(tmp_path / 'whole', **options, custom_hooks=hooks())
+    part = tmp_path / 'part'
+    with pytest.raises(SystemExit):
+        train(part, **options, custom_hooks=hooks(
+            dict(type='SendSignal', point='train', iteration=5)))
+    assert torch.load(part / 'interrupted.pth')['meta']['iter'] == 8
+    rest = train(part, **options, resume=True, custom_hooks=hooks())
+    assert rest.losses == whole.losses[8:]
+    assert_equal(snapshot(rest), snapshot(whole))
+
+
 def test_a_signal_at_the_last_step_of_an_epoch(tmp_path):
     """Seven steps: what is left of the epoch is its end."""
     whole = train(tmp_path / 'whole', seed=3, max_epochs=2, custom_hooks=hooks())
