@@ -98,8 +98,8 @@ def duplicates(values: Tensor, indices: Sequence[int], images: Images, similarit
 
 def _look_at(images: Images, first: int, second: int, cosine: float) -> Pair:
     ours, theirs = images.read(first), images.read(second)
-    thumbs = [cv2.cvtColor(square(one, THUMB), cv2.COLOR_BGR2GRAY).astype(int)
-              for one in (ours, theirs)]
+    thumbs = [cv2.cvtColor(images.reader.shown(square(one, THUMB)),
+                           cv2.COLOR_BGR2GRAY).astype(int) for one in (ours, theirs)]
     difference = float(np.abs(thumbs[0] - thumbs[1]).mean())
     same = ours.shape == theirs.shape and np.array_equal(ours, theirs)
     return Pair(first, second, cosine, difference, 'identical' if same else 'similar')

@@ -142,7 +142,7 @@ class SampledClassWeights:
         bank = self.bank
         state: dict[str, Any] = dict(
             num_instances=bank.num_instances, seed=bank.stored.seed, step=bank.step,
-            kind=type(bank.correction).__name__, num_processes=bank.slots.processes.size,
+            **self._kind(),
             correction={name: torch.from_numpy(array.copy())
                         for name, array in bank.correction.state_dict().items()})
         if bank.active_set is not None:
@@ -153,6 +153,14 @@ class SampledClassWeights:
         if bank.store is not None:
             state['rows'] = [tuple(map(torch.from_numpy, part)) for part in bank.store.written()]
         return state
+
+    def _kind(self) -> dict[str, Any]:
+        """What a run that goes on from a state has in common with the one that saved it."""
+        bank = self.bank
+        return dict(correction_kind=type(bank.correction).__name__,
+                    num_processes=bank.slots.processes.size,
+                    num_negatives=None if bank.active_set is None else
+                    bank.active_set.num_negatives)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state, in the place of :meth:`start`.
@@ -172,11 +180,11 @@ class SampledClassWeights:
                 f'the state is of a run with {state["num_instances"]} images and this one has '
                 f'{bank.num_instances}, or one of them has a softmax over all: go on with the same '
                 'images and num_negatives.')
-        for name, own in (('kind', type(bank.correction).__name__),
-                          ('num_processes', bank.slots.processes.size)):
+        for name, own in self._kind().items():
             if state.get(name, own) != own:
                 raise ValueError(f'the state was saved with {name}={state[name]}, and this run has '
-                                 f'{own}: go on with the same optimizer and number of processes.')
+                                 f'{own}: go on with the same optimizer, num_negatives and number '
+                                 'of processes.')
         bank.stored.seed, bank.step = state['seed'], state['step']
         if bank.active_set is not None:
             bank.active_set.load_state_dict(

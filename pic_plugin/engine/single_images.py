@@ -8,6 +8,8 @@ from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 from torch import nn
 
+from pic_plugin.engine.runner_private import accumulative_counts
+
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -23,6 +25,9 @@ def leave_out_single_images(runner: Runner) -> str | None:
 
     Returns:
         str | None: What to tell the user, if there is such a batch.
+
+    Raises:
+        ValueError: If there is no other batch, or gradients are accumulated.
     """
     loader = runner.train_dataloader
     batch_size = loader.batch_size or 1
@@ -33,6 +38,11 @@ def leave_out_single_images(runner: Runner) -> str | None:
     if len(loader) == 1:
         raise ValueError('the training data set has one image, and nothing to tell it from: check '
                          'data_root and data_prefix.')
+    if accumulative_counts(runner.optim_wrapper) > 1:
+        # An iteration without a backward pass would put the count of gradients out of step.
+        raise ValueError(f'{len(loader.sampler)} images in batches of {batch_size} leave a last '
+                         'batch of one, with which BatchNorm cannot train, and gradients are '
+                         'accumulated over batches: set train_dataloader.drop_last=True.')
     train_step = runner.model.train_step
 
     def train_step_of_several(data: dict[str, Any], optim_wrapper: Any) -> dict[str, Any]:

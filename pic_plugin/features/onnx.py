@@ -50,7 +50,8 @@ def export_onnx(backbone: LoadedBackbone, out: str | Path,
     import onnxruntime
     side = side or backbone.image_size
     file = Path(out).expanduser()
-    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, len(backbone.mean), side, side, generator=generator) * 2 - 1
     if backbone.normalise:
         images = (images + 1) * 127.5
     backbone.eval()

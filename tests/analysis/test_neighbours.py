@@ -33,14 +33,14 @@ def test_nearest_by_brute_force(monkeypatch, block_bytes):
     assert nearest(values[:3], [1], 99)[0].shape == (1, 2)
 
 
-@pytest.mark.parametrize('block_bytes', [1, 2**20])
-def test_planted_duplicates_are_found(monkeypatch, block_bytes):
+@pytest.mark.parametrize('block_bytes, channels', [(1, 3), (2**20, 3), (2**20, 1), (2**20, 5)])
+def test_planted_duplicates_are_found(monkeypatch, block_bytes, channels):
     """Pictures are their own features: a copy and a slightly noisy copy are planted."""
     monkeypatch.setattr(neighbours, 'BLOCK_BYTES', block_bytes)
     generator = np.random.default_rng(0)
-    pictures = list(generator.integers(0, 250, (12, 8, 8, 3), dtype=np.uint8))
+    pictures = list(generator.integers(0, 250, (12, 8, 8, channels), dtype=np.uint8))
     pictures[7] = pictures[2].copy()
-    pictures[11] = pictures[4] + np.uint8(3) * (generator.random((8, 8, 3)) < 0.5)
+    pictures[11] = pictures[4] + np.uint8(3) * (generator.random((8, 8, channels)) < 0.5)
     values = torch.tensor(np.stack(pictures)).flatten(1).float() - 125
     pairs = duplicates(values[1:], range(1, 12), Pictures(pictures), 0.98, most=10)
     assert [(pair.first, pair.second, pair.kind) for pair in pairs] == [

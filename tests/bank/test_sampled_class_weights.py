@@ -226,8 +226,10 @@ def test_a_saved_loop_with_refresh_goes_on_bit_for_bit():
 def test_a_state_of_another_optimizer_is_refused():
     adamw = make(8, optimizer=torch.optim.AdamW, options=dict(lr=0.01))
     adamw.start()
-    with pytest.raises(ValueError, match='saved with kind=AdamWCorrection.*SGDCorrection'):
+    with pytest.raises(ValueError, match='saved with correction_kind=AdamWC.* SGDC'):
         make(8).load_state_dict(adamw.state_dict())
+    with pytest.raises(ValueError, match='saved with num_negatives=9, and this run has 8'):
+        make(8).load_state_dict(dict(make(8).state_dict(), num_negatives=9))
     with pytest.raises(ValueError, match='saved with num_processes=2'):
         make(8).load_state_dict(dict(make(8).state_dict(), num_processes=2))
 

@@ -49,6 +49,13 @@ def run(work_dir, num_images, drop_last=False, batch_norm=True, batch_size=8, ma
     return runner
 
 
+def test_a_last_batch_of_one_does_not_go_with_accumulation(work_dir):
+    config = make_config(work_dir, num_images=9, batch_size=8, accumulate=2)
+    config['model']['backbone'] = dict(type='NormedToyBackbone')
+    with pytest.raises(ValueError, match='accumulated over batches: set .*drop_last=True'):
+        Runner.from_cfg(Config(config)).train()
+
+
 def test_a_last_batch_of_one_is_left_out(work_dir, said):
     # The hook finds no features there.
     runner = run(work_dir, 9, hooks=[dict(type='OnlineMeasuresHook', interval=1)])

@@ -116,10 +116,9 @@ class SaveOnInterruptHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: dict | None = None) -> None:
         """Save and stop, if a signal has come."""
-        if dist.get_world_size() > 1 and (runner.iter + 1) % self.interval:
-            return
-        # Gradients that wait for an optimizer step are in no checkpoint.
-        if (runner.iter + 1) % accumulative_counts(runner.optim_wrapper):
+        steps = (runner.iter + 1) // accumulative_counts(runner.optim_wrapper)
+        interval = max(1, self.interval // accumulative_counts(runner.optim_wrapper))
+        if dist.get_world_size() > 1 and steps % interval:
             return
         self._stop_if_asked(runner, dict(epoch=runner.epoch, iter=runner.iter + 1))
 
@@ -134,6 +133,9 @@ class SaveOnInterruptHook(Hook):
         self._listen_no_more()
 
     def _stop_if_asked(self, runner: Runner, meta: dict[str, int]) -> None:
+        # Gradients that wait for an optimizer step are in no checkpoint.
+        if meta['iter'] % accumulative_counts(runner.optim_wrapper):
+            return
         # Of all processes: they have to stop after the same step.
         number = int(communicator().max(torch.tensor([self._received or 0]), 'signals'))
         if not number:

@@ -47,13 +47,14 @@ def test_a_signal_in_an_epoch_saves_and_stops(tmp_path, names, status):
     assert_equal(snapshot(rest), snapshot(whole))
 
 
-def test_with_accumulation_it_waits_for_an_optimizer_step(tmp_path):
-    options = dict(seed=3, max_epochs=2, accumulate=4)
+@pytest.mark.parametrize('point, iteration', [('train', 5), ('val', 7)])
+def test_with_accumulation_it_waits_for_an_optimizer_step(tmp_path, point, iteration):
+    options = dict(seed=3, max_epochs=2, accumulate=4, validate=point == 'val')
     whole = train(tmp_path / 'whole', **options, custom_hooks=hooks())
     part = tmp_path / 'part'
     with pytest.raises(SystemExit):
         train(part, **options, custom_hooks=hooks(
-            dict(type='SendSignal', point='train', iteration=5)))
+            dict(type='SendSignal', point=point, iteration=iteration)))
     assert torch.load(part / 'interrupted.pth')['meta']['iter'] == 8
     rest = train(part, **options, resume=True, custom_hooks=hooks())
     assert rest.losses == whole.losses[8:]
