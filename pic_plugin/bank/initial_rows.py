@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor, from_numpy
 
 from pic_plugin.random_bits import random_bits
 
 INIT_STD = 0.01  # the authors' N(0, 0.01²) per element
+FILL_ROWS = 65536  # in one go: 270 MB of host memory for d = 128
 
 _ZEROTH, _FIRST = np.arange(2, dtype=np.uint64)[:, None]
 
@@ -37,3 +39,10 @@ def initial_rows(ids: np.ndarray, feat_dim: int, seed: int) -> np.ndarray:
     normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     return (INIT_STD * normal[:, :feat_dim]).astype(np.float32)
 
+
+def fill_with_initial_rows(rows: Tensor, ids: np.ndarray, seed: int) -> None:
+    """Give the first R rows of a tensor (S, d) the initial values of classes (R,), in pieces."""
+    for start in range(0, len(ids), FILL_ROWS):
+        part = ids[start:start + FILL_ROWS]
+        rows[start:start + len(part)] = from_numpy(
+            initial_rows(part, rows.shape[1], seed)).to(rows)

@@ -11,13 +11,11 @@ from torch import Tensor
 from .active_set import ActiveSet
 from .correction import Correction
 from .global_batch import GlobalBatch
-from .initial_rows import initial_rows
+from .initial_rows import fill_with_initial_rows
 from .row_store import RowStore
 from .slots import Slots
 from .stored_rows import Storage, StoredRows
 from .transfers import HostCopy, to_device
-
-FILL_ROWS = 65536
 
 
 class SlotTensors(NamedTuple):
@@ -100,11 +98,8 @@ class InstanceBank:
         """Fill the head's parameter for a training that begins: zeros, or all initial rows."""
         tensors.weight.zero_()
         if self.is_full:
-            held = self.slots.held(self.num_instances)
-            for first in range(0, len(held), FILL_ROWS):
-                ids = held[first:first + FILL_ROWS]
-                tensors.weight[first:first + len(ids)] = torch.from_numpy(
-                    initial_rows(ids, self.feat_dim, self.stored.seed)).to(tensors.weight)
+            fill_with_initial_rows(tensors.weight, self.slots.held(self.num_instances),
+                                   self.stored.seed)
 
     def sample(self, ids: np.ndarray, tensors: SlotTensors, pending: bool = False) -> np.ndarray:
         """Make the classes of a batch the most recent ones, and move rows accordingly.

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pic_plugin.bank import BankFileError, SampledClassWeights, initial_rows
+from pic_plugin.bank import BankFileError, SampledClassWeights
+from pic_plugin.bank.initial_rows import fill_with_initial_rows
 
 from .bank_files import ADVICE, read_bank_files
 from .bank_state import BankState
@@ -99,8 +100,7 @@ class HeadRows:
         bank, saved_rows = self.bank, len(checkpoint['state_dict'][self.name])
         fresh = torch.zeros_like(self.weight.detach(), device='cpu')
         if bank.is_full and (new_ids is not None or state.num_instances != bank.num_instances):
-            fresh[:bank.num_instances] = torch.from_numpy(initial_rows(
-                np.arange(bank.num_instances), bank.feat_dim, state.seed)).to(fresh)
+            fill_with_initial_rows(fresh, np.arange(bank.num_instances), state.seed)
             self._move(checkpoint, np.arange(state.num_instances) if new_ids is None else new_ids,
                        fresh)
         elif saved_rows != len(fresh):
@@ -118,10 +118,7 @@ class HeadRows:
         tensors = [torch.zeros_like(self.weight.detach()) for _ in range(1 + len(names))]
         own = bank.slots.held(bank.slots.num_slots)
         if bank.is_full and bank.num_instances > state.num_instances:
-            for start in range(0, len(own), CHUNK_ROWS):
-                ids = own[start:start + CHUNK_ROWS]
-                tensors[0][start:start + len(ids)] = torch.from_numpy(
-                    initial_rows(ids, bank.feat_dim, state.seed)).to(tensors[0])
+            fill_with_initial_rows(tensors[0], own, state.seed)
         filled = np.zeros(len(own), dtype=bool)
         for slots, values in chunks:
             if values.shape[1:] != (len(tensors), bank.feat_dim):
