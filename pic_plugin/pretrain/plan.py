@@ -142,5 +142,11 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
                 negatives.value, temperature.value, refresh.value, storage.value, workers.value,
                 precision.value, memory_format.value, choices)
     if plan.images_seen is not None:
-        choices['images to see'] = length._replace(value=plan.num_steps * plan.global_batch)
+        seen = plan.num_steps * plan.global_batch
+        choices['images to see'] = length._replace(value=seen)
+        # A window shows an image several times in a row before it comes to others.
+        shown = seen // (plan.window // plan.stride) + plan.window
+        if shown < 0.95 * num_images:
+            choices['images'] = Choice(num_images, 'each is a class of its own; in this length the '
+                                       f'windows come to about {shown:,} of them')
     return plan

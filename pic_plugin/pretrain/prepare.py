@@ -11,13 +11,13 @@ from pic_plugin.pretrain import rules
 from pic_plugin.pretrain.config_text import Sources, config_text
 from pic_plugin.pretrain.describe import describe
 from pic_plugin.pretrain.labels import read_labels
-from pic_plugin.pretrain.machine import find_machine
+from pic_plugin.pretrain.machine import Machine, find_machine
 from pic_plugin.pretrain.measure import Speed, measure_speed
 from pic_plugin.pretrain.networks import look_at, usual_name
 from pic_plugin.pretrain.plan import Plan, make_plan
 from pic_plugin.pretrain.progress import duration
 from pic_plugin.pretrain.rules import Choice, Facts, Wishes
-from pic_plugin.pretrain.start import read_start, write_start
+from pic_plugin.pretrain.start import Start, read_start, write_start
 from pic_plugin.pretrain.survey import Survey, survey_folders
 from pic_plugin.pretrain.walk import find_pictures
 from pic_plugin.pretrain.work_folder import PICTURES, WorkFolder, default_out, fingerprint
@@ -90,6 +90,13 @@ def prepare(options: Options, say: Say, num_processes: int = 1) -> Prepared:
     survey = survey_folders(options.folders)
     work.check(survey.folders, resume=False)
     say(describe(survey, machine))
+    with work.lists_kept_for_a_run():
+        return _plan_and_write(options, survey, start, machine, work, say)
+
+
+def _plan_and_write(options: Options, survey: Survey, start: Start | None, machine: Machine,
+                    work: WorkFolder, say: Say) -> Prepared:
+    wishes, num_processes = options.wishes, machine.num_processes
     sources = _write_lists(options, survey, work, say)._replace(start=start)
     # A pass is what a sampler and a loader are asked for, whatever the length.
     facts = Facts(len(survey.files), survey.sides[1], machine)

@@ -46,6 +46,9 @@ class QuietRunner(CPURunner):
                 handler.addFilter(lambda record: not record.getMessage().startswith(HINT))
         return logger
 
+    def dump_config(self) -> None:
+        """Leave the config as it was written, with the reasons in it."""
+
 
 def train(prepared: Prepared, options: Options, say: Say, launcher: str = 'none') -> QuietRunner:
     """Train with the config of the work folder.

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pic_plugin.files import write_atomically, write_json
 
 CONFIG, STATE, PICTURES = 'pretrain.py', 'pretrain.json', 'pictures.txt'
+LISTS = (PICTURES, 'references.txt', 'queries.txt')
 
 
 class WorkFolder:
@@ -74,6 +76,17 @@ class WorkFolder:
         """Write config and state, each whole or not at all."""
         write_atomically(self.config, config)
         write_json(self.state, state)
+
+    @contextmanager
+    def lists_kept_for_a_run(self) -> Iterator[None]:
+        """Remove the lists that were written meanwhile if the block raises and there is no run."""
+        try:
+            yield
+        except BaseException:
+            if not self.state.exists():
+                for name in LISTS:
+                    (self.path / name).unlink(missing_ok=True)
+            raise
 
     def write_list(self, name: str, lines: Sequence[str]) -> Path:
         """Write a list of files; names keep bytes that are not UTF-8."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import signal
 import warnings
 from collections.abc import Sequence
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prepared = prepare_together(options, launcher)
         if options.dry_run:
             say('Nothing was trained (--dry-run); the same command without it trains, or '
-                f'`python -m pic_plugin.tools.train {prepared.work}/pretrain.py`.')
+                f'`python -m pic_plugin.tools.train {shlex.quote(prepared.work)}/pretrain.py`.')
             return
         runner = train_in_memory(prepared, options, say, launcher)
         if os.environ.get('RANK', '0') == '0':

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmengine.config import Config
 
@@ -22,6 +23,7 @@ from pic_plugin.command_line import (
     explained_unpickling,
     read_runner_config,
 )
+from pic_plugin.engine.checkpoint.checkpoint_file import saved_checkpoints
 from pic_plugin.engine.config_file import build_runner, check_checkpoint, complete_dataloaders
 from pic_plugin.engine.evaluation_checks import explained_classes
 from pic_plugin.engine.train_loader import build_train_loader
@@ -103,6 +105,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = merge_args(read_runner_config(args), args)
     announce('train', cfg)
     runner = build_runner(cfg)
+    if args.resume == 'auto' and not saved_checkpoints(Path(runner.work_dir)):
+        runner.logger.warning(f'--resume: {runner.work_dir} holds no checkpoint, so the training '
+                              'begins anew.')
     with explained_errors('train'), explained_classes('train', runner):
         build_train_loader(runner)
     with explained_unpickling('train'), explained_classes('train', runner):

@@ -83,6 +83,22 @@ def test_scans_keep_their_grey_levels(tmp_path, work_dir, lines, quick):
     assert (work_dir / 'epoch_1.pth').is_file()
 
 
+def test_a_corrected_mistake_is_taken(data, work_dir, lines, quick):
+    """What the first call had written does not stand in the way of the next."""
+    for wrong in (('--labels', 'nosuch.csv'), ('--batch-size', 4096)):
+        with pytest.raises(SystemExit):
+            call(data, '--out', work_dir, *SMALL, *wrong, '--epochs', 1, '--dry-run')
+    call(data, '--out', work_dir, *SMALL, '--epochs', 1, '--dry-run')
+
+
+def test_the_reasons_stay_in_the_config(data, work_dir, lines, quick):
+    call(data, '--out', work_dir, *SMALL, '--epochs', 1, '--dry-run')
+    before = (work_dir / 'pretrain.py').read_text()
+    assert '# Why these values' in before
+    call(data, '--out', work_dir, *SMALL, '--epochs', 1)
+    assert (work_dir / 'pretrain.py').read_text() == before
+
+
 def test_a_dry_run_writes_what_train_takes(data, work_dir, lines, quick):
     call(data, '--out', work_dir, *SMALL, '--epochs', 1, '--dry-run')
     assert not list(work_dir.glob('*.pth'))

@@ -2,8 +2,10 @@
 """The rules at 60 pictures, 5,000, a million and ten million, on a CPU, one GPU and eight."""
 import itertools
 
+import numpy as np
 import pytest
 
+from pic_plugin.datasets import SlidingWindowSampler
 from pic_plugin.pretrain import rules
 from pic_plugin.pretrain.machine import Machine
 from pic_plugin.pretrain.networks import Backbone
@@ -184,3 +186,15 @@ def test_wishes_that_cannot_be_meant(wishes, message):
 def test_a_batch_of_more_than_all_pictures():
     with pytest.raises(ValueError, match='at most 7'):
         plan_of(60, EIGHT, wishes=Wishes(batch_size=8))
+
+
+def test_the_plan_says_how_many_pictures_come_up():
+    """Windows show a picture many times in a row: a short run does not come to all."""
+    short = plan_of(20_000, CPU)
+    assert 'come to about 9,' in short.choices['images'].reason
+    visits = short.window // short.stride
+    sampler = SlidingWindowSampler(range(20_000), short.window, short.stride, seed=0)
+    seen = len(np.unique(sampler.ids_at(0, short.num_steps * short.global_batch)))
+    said = short.num_steps * short.global_batch // visits + short.window
+    assert abs(seen - said) < 0.02 * said
+    assert plan_of(5_000, CPU).choices['images'].reason == 'each is a class of its own'

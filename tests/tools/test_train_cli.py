@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.utils import digit_version
 
 from pic_plugin.command_line import read_runner_config
@@ -230,6 +230,14 @@ def test_without_options_the_config_is_only_completed():
     assert (cfg.pop('launcher'), cfg.pop('work_dir')) == ('none', 'work_dirs/tiny_config')
     assert cfg.custom_hooks.pop() == dict(type='SaveOnInterruptHook')
     assert cfg.to_dict() == plain.to_dict()
+
+
+def test_resuming_without_a_checkpoint_is_said(work_dir, monkeypatch):
+    texts = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *args: texts.append(str(text)))
+    train_tool.main([str(TINY), '--work-dir', str(work_dir), '--no-validate', '--resume'])
+    assert any(f'{work_dir} holds no checkpoint, so the training begins anew' in text
+               for text in texts)
 
 
 def test_interrupts_save_where_the_run_can_resume(tmp_path):
