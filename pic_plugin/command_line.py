@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
@@ -23,11 +24,26 @@ from pic_plugin.engine.config_options import apply_options
 NUM_NAMED = 5  # skipped pictures that are printed
 
 
+class ConfigOptions(DictAction):
+    """``KEY=VALUE`` as mmengine reads it, but for spaces in a name, which mmengine drops."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
+                 values: Any, option_string: Any = None) -> None:
+        names = {}
+        for text in list(values):
+            key, _, value = text.partition('=')
+            if ' ' in value.strip() and not set(value) & set('[](),'):
+                names[key] = value.strip().strip('\'"')
+                values.remove(text)
+        super().__call__(parser, namespace, values, option_string)
+        getattr(namespace, self.dest).update(names)
+
+
 def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what train and test both take, named as in mmpretrain's tools."""
     parser.add_argument('--work-dir', help='folder for logs and checkpoints; default: the '
                         "config's work_dir, else work_dirs/NAME_OF_THE_CONFIG")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE',
                         help='values to change in the config: train_cfg.max_epochs=2, or a '
                         'variable at its top: batch_size=16; lists and tuples as '
                         'key="[a,b]" key="[(a,b),(c,d)]" (quotes needed, no blanks)')

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names of files in what the tools write and print."""
+import argparse
 import os
 
 from pic_plugin.analysis.images import Images, Skipped
-from pic_plugin.command_line import report_skipped
+from pic_plugin.command_line import add_runner_arguments, report_skipped
 from pic_plugin.files import write_csv
 
 
@@ -17,3 +18,12 @@ def test_skipped_names_are_printed(capsys):
     images.skipped.append(Skipped(os.fsdecode(b'caf\xe9.png'), 'broken'))
     report_skipped('tool', images)
     assert capsys.readouterr().err == 'tool: left out caf\\xe9.png: broken\n'
+
+
+def test_options_keep_spaces_of_names():
+    parser = argparse.ArgumentParser()
+    add_runner_arguments(parser)
+    given = parser.parse_args(['--cfg-options', 'data_root=my pictures', 'a=" b c "', 'lr=0.5',
+                               'size=[1, 2]', 'pair=(x y,z)', '--cfg-options', 'more=1'])
+    assert given.cfg_options == {'data_root': 'my pictures', 'a': ' b c ', 'lr': 0.5,
+                                 'size': [1, 2], 'pair': ('xy', 'z'), 'more': 1}
