@@ -74,7 +74,8 @@ def accumulative_counts(optim_wrapper: Any) -> int:
     """Iterations whose gradients make up one optimizer step."""
     wrappers = (optim_wrapper.values() if hasattr(optim_wrapper, 'optim_wrappers')
                 else [optim_wrapper])
-    return max(wrapper._accumulative_counts for wrapper in wrappers)
+    # Wrappers of other frameworks (DeepSpeed) do not say.
+    return max(getattr(wrapper, '_accumulative_counts', 1) for wrapper in wrappers)
 
 
 def set_inner_count(optim_wrapper: OptimWrapper, count: int) -> None:

@@ -44,11 +44,13 @@ def leave_out_single_images(runner: Runner) -> str | None:
                          'batch of one, with which BatchNorm cannot train, and gradients are '
                          'accumulated over batches: set train_dataloader.drop_last=True.')
     train_step = runner.model.train_step
+    last: dict[str, Any] = {}
 
     def train_step_of_several(data: dict[str, Any], optim_wrapper: Any) -> dict[str, Any]:
-        if len(data['data_samples']) == 1:
-            return {}
-        return train_step(data, optim_wrapper)
+        if len(data['data_samples']) > 1:
+            # Hooks look at the loss of each iteration: after the one left out, at the last.
+            last.update(train_step(data, optim_wrapper))
+        return dict(last)
 
     runner.model.train_step = train_step_of_several
     return (f'{len(loader.sampler)} images in batches of {batch_size} leave a last batch of one, '

@@ -109,8 +109,9 @@ def _loader_speed(cfg: dict) -> float:
 
 
 def _step_speed(cfg: Config, plan: Plan, device: str) -> tuple[float, int]:
-    """Images a second, and most memory: backbone, projection, softmax, backward and step."""
+    """Images a second, and most memory: a step from crops to new weights."""
     model = cfg.model.to_dict()
+    preprocessor = MODELS.build(model['data_preprocessor']).to(device)
     channels_last = plan.memory_format == 'channels_last'
     network = nn.Sequential(MODELS.build(model['backbone']), MODELS.build(model['neck']))
     network = network.to(device).train()
@@ -120,7 +121,7 @@ def _step_speed(cfg: Config, plan: Plan, device: str) -> tuple[float, int]:
     weight = nn.Parameter(0.01 * torch.randn(classes, 128, device=device))
     optimizer = torch.optim.SGD([*network.parameters(), weight], lr=1e-3, momentum=0.9)
     size = plan.batch_size if device.startswith('cuda') else min(plan.batch_size, CPU_BATCH)
-    images = torch.randn(size, 3, plan.image_size, plan.image_size, device=device)
+    crops = torch.randint(0, 256, (size, 3, plan.image_size, plan.image_size), dtype=torch.uint8)
     targets = torch.arange(size, device=device) % classes
     if device.startswith('cuda'):
         torch.cuda.reset_peak_memory_stats()
@@ -129,6 +130,7 @@ def _step_speed(cfg: Config, plan: Plan, device: str) -> tuple[float, int]:
         amp = torch.autocast('cuda', getattr(torch, plan.precision)) if (
             plan.precision != 'float32') else nullcontext()
         with amp:
+            images, = preprocessor(dict(inputs=crops), training=True)['inputs']
             features = network(images)[-1]  # (size, 128)
         logits = F.normalize(features.float()) @ F.normalize(weight).T / 0.2  # (size, classes)
         optimizer.zero_grad()

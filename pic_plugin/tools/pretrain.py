@@ -103,8 +103,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         prepared = prepare_together(options, launcher)
         if options.dry_run:
-            say('Nothing was trained (--dry-run); the same command without it trains, or '
-                f'`python -m pic_plugin.tools.train {shlex.quote(prepared.work)}/pretrain.py`.')
+            folder = shlex.quote(prepared.work)
+            say('Nothing was trained (--dry-run); the same command without it trains, or `python '
+                f'-m pic_plugin.tools.train {folder}/pretrain.py --work-dir {folder}`.')
             return
         runner = train_in_memory(prepared, options, say, launcher)
         if os.environ.get('RANK', '0') == '0':

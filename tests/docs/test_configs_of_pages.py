@@ -22,7 +22,7 @@ SMALLER = [
     'model.neck.in_channels=64', 'model.neck.hid_channels=8',
     'train_dataloader.dataset.pipeline.0.size=32', 'train_dataloader.batch_size=4',
     'train_dataloader.num_workers=0', 'train_dataloader.sampler.window_size=8',
-    'train_dataloader.sampler.stride=4', 'train_cfg.max_epochs=2',
+    'train_dataloader.sampler.stride=4',
     'default_hooks.checkpoint.interval=1']
 
 
@@ -53,7 +53,7 @@ def test_pic_in_an_existing_config(folder):
     (folder / 'my_config.py').write_text(block('existing-config').text)
     words = shlex.split(block('existing-config-train').text)
     assert words[:3] == ['python', '-m', 'pic_plugin.tools.train']
-    train_tool.main([*words[3:], '--cfg-options', *SMALLER])
+    train_tool.main([*words[3:], '--cfg-options', *SMALLER, 'max_epochs=2'])
     weights = torch.load('work_dirs/my_config/epoch_2.pth')['state_dict']
     assert all(tensor.isfinite().all() for tensor in weights.values())
 
@@ -61,7 +61,7 @@ def test_pic_in_an_existing_config(folder):
 def test_features_are_measured(folder):
     (folder / 'my_config.py').write_text(block('existing-config').text + block('knn-config').text)
     smaller = [
-        *SMALLER, 'val_evaluator.topk=3', 'val_dataloader.num_workers=0',
+        *SMALLER, 'max_epochs=2', 'val_evaluator.topk=3', 'val_dataloader.num_workers=0',
         'val_dataloader.batch_size=4', 'train_cfg.val_interval=1', *(
             f'val_dataloader.dataset.datasets.{i}.pipeline.{key}' for i in (0, 1)
             for key in ('1.scale=36', '2.crop_size=32'))]
@@ -81,7 +81,8 @@ def test_rows_in_a_file_without_decay_and_curves(folder):
     write_config(folder, rows_in_a_file.replace(path, str(folder / 'rows.bank')),
                  block('half-precision-rows').text, block('no-decay').text,
                  block('tensorboard').text)
-    train_tool.main(['my_config.py', '--cfg-options', *SMALLER, 'model.head.num_negatives=8'])
+    train_tool.main(['my_config.py', '--cfg-options', *SMALLER, 'model.head.num_negatives=8',
+                     'train_cfg.max_epochs=2'])
     # 16 rows of weight and momentum in half precision, with steps and little else.
     assert 0 < next(folder.glob('rows.bank*')).stat().st_size < 16 * (8 * 128)
     assert list(Path('work_dirs/my_config').rglob('events.out.tfevents*'))

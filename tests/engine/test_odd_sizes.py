@@ -49,6 +49,11 @@ def run(work_dir, num_images, drop_last=False, batch_norm=True, batch_size=8, ma
     return runner
 
 
+def test_hooks_find_a_loss_where_a_batch_was_left_out(work_dir):
+    runner = run(work_dir, 9, max_epochs=1, hooks=[dict(type='RecordLoss')])
+    assert len(runner.losses) == 2 and runner.losses[0] == runner.losses[1]
+
+
 def test_a_last_batch_of_one_does_not_go_with_accumulation(work_dir):
     config = make_config(work_dir, num_images=9, batch_size=8, accumulate=2)
     config['model']['backbone'] = dict(type='NormedToyBackbone')

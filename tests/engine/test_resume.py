@@ -206,6 +206,17 @@ def test_last_checkpoint_is_mended(copy, content):
     assert pointer.read_text() == str(copy / 'epoch_3.pth')
 
 
+@pytest.mark.parametrize('pointer', ['', 'epoch_2.pth'])
+def test_a_folder_of_damaged_checkpoints_is_not_written_over(copy, pointer):
+    """As an interrupted copy leaves it."""
+    os.truncate(copy / 'epoch_2.pth', 1000)
+    (copy / 'last_checkpoint').write_text(pointer and f'/gone/{pointer}')
+    before = hash_files(copy)
+    with pytest.raises(ValueError, match='epoch_2.pth is truncated or damaged'):
+        train(copy, resume=True)
+    assert hash_files(copy) == before
+
+
 def test_resume_in_an_empty_folder_starts_anew(tmp_path):
     tmp_path.joinpath('last_checkpoint').write_text('')
     assert len(train(tmp_path, max_epochs=1, resume=True).losses) == 7
@@ -315,6 +326,11 @@ def test_changed_run_is_refused(copy, name, options, by_path):
         train(copy, resume=True, **where, **options)
     assert 'BankFileError' not in repr(error.value)
     assert hash_files(copy) == before
+
+
+def test_schedules_that_were_left_out_are_missed(copy):
+    with pytest.raises(ValueError, match='saved with 1 learning-rate schedulers, .* run has 0'):
+        train(copy, resume=True, param_scheduler=[])
 
 
 def test_a_run_with_more_room_for_accumulation_goes_on(tmp_path, copy):

@@ -107,6 +107,10 @@ def mend_last_checkpoint(runner: Runner) -> None:
     """Point ``last_checkpoint`` at a checkpoint that is there, after a crash while it was written.
 
     mmengine writes that file in place, so a crash can leave it empty.
+
+    Raises:
+        ValueError: If there are checkpoints, and none is whole: a training that began anew would
+            write over them.
     """
     pointer = last_checkpoint_file(runner)
     if not resumes(runner) or load_from(runner) is not None:
@@ -122,7 +126,11 @@ def mend_last_checkpoint(runner: Runner) -> None:
             runner.logger.warning(f'{pointer} names {named}, in another folder; {here} is taken.')
             write_atomically(pointer, str(here))
             return
-    complete = [path for path in saved_checkpoints(pointer.parent) if zipfile.is_zipfile(path)]
+    saved = saved_checkpoints(pointer.parent)
+    complete = [path for path in saved if zipfile.is_zipfile(path)]
+    if saved and not complete:
+        raise ValueError(f'{saved[-1]} is truncated or damaged, and so is every checkpoint in '
+                         f'{pointer.parent}: copy them again, or choose another work folder.')
     if not complete:
         if pointer.exists():
             pointer.unlink()

@@ -53,16 +53,14 @@ def check_schedulers(runner: Runner, checkpoint: dict[str, Any]) -> None:
             'this checkpoint cannot be resumed: it was saved without the state of the optimizer. '
             'Start from its network alone with load_from=CHECKPOINT and resume=False, or resume '
             'from another one.')
-    if not runner.param_schedulers:
-        return
-    if not checkpoint.get('param_schedulers'):
+    own, saved = _counts(runner.param_schedulers), _counts(checkpoint.get('param_schedulers'))
+    if any(own) and not any(saved):
         raise ValueError(
             'this checkpoint cannot be resumed: it was saved without its learning-rate schedulers '
             '(CheckpointHook(save_param_scheduler=False)), and the rate would not go on as it was '
             'planned. Resume from a checkpoint that has them, or start a new schedule from the '
             'network alone with load_from=CHECKPOINT and resume=False.')
-    own, saved = _counts(runner.param_schedulers), _counts(checkpoint['param_schedulers'])
-    if own != saved:
+    if sum(own) != sum(saved) or (any(own) and own != saved):
         raise ValueError(
             f'this checkpoint cannot be resumed: it was saved with {sum(saved)} learning-rate '
             f'schedulers, and this run has {sum(own)}: set param_scheduler as it was.')
@@ -72,4 +70,4 @@ def _counts(schedulers: Any) -> list[int]:
     """Schedulers of each optimizer."""
     if isinstance(schedulers, dict):
         return [len(part) for _, part in sorted(schedulers.items())]
-    return [len(schedulers)]
+    return [len(schedulers or [])]
