@@ -68,8 +68,7 @@ class Training:
             for part in module.modules():
                 if isinstance(part, nn.modules.batchnorm._BatchNorm):
                     part.num_batches_tracked = None  # counting is an operation each
-        self.parameters = FlatParameters([self.net, *objective.modules],
-                                         channels_last=device.type == 'cuda')
+        self.parameters = FlatParameters([self.net, *objective.modules], channels_last=True)
         self.optimizer = Optimizer(self.parameters.values, setting.optimizer, setting.lr,
                                    setting.momentum, setting.weight_decay)
         objective.prepare(self.parameters)
