@@ -88,6 +88,22 @@ def test_what_is_no_archive(tmp_path, name, content, message):
         index_archive(str(tmp_path / 'missing.zip'), ['.png'])
 
 
+def test_a_tar_that_is_cut_or_damaged_anywhere(tmp_path, encoded):
+    path = tmp_path / 'a.tar'
+    make_tar(path, encoded, tarfile.GNU_FORMAT)
+    whole = path.read_bytes()
+    with tarfile.open(path) as tar:
+        *_, picture, _, folder = tar.getmembers()  # and a link
+    header, data = picture.offset, picture.offset_data
+    for content in (whole[:header + 200], whole[:data + picture.size // 2],
+                    whole[:header] + b'?' * 512 + whole[data:]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match='no whole archive'):
+            read_all(str(path))
+    path.write_bytes(whole[:folder.offset_data])  # a writer that was stopped before the end mark
+    assert len(read_all(str(path))) == len(NAMES)
+
+
 def test_archives_that_change_under_a_run(tmp_path, encoded):
     path = make_zip(tmp_path / 'a.zip', encoded)
     index = index_archive(path, ['.png'])
