@@ -130,7 +130,7 @@ def mend_last_checkpoint(runner: Runner) -> None:
     complete = [path for path in saved if zipfile.is_zipfile(path)]
     if saved and not complete:
         raise ValueError(f'{saved[-1]} is truncated or damaged, and so is every checkpoint in '
-                         f'{pointer.parent}: copy them again, or choose another work folder.')
+                         f'{pointer.parent}: copy them again, or remove them to begin anew.')
     if not complete:
         if pointer.exists():
             pointer.unlink()
