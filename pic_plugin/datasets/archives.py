@@ -91,8 +91,8 @@ def _tar_entries(path: str, report: FileReport) -> Iterator[Entry]:
             else:
                 yield name, (member.offset_data, member.size, member.size)
         # The library takes a header that it cannot read for the end, which is a block of zeros.
-        tar.fileobj.seek(tar.offset)  # type: ignore[union-attr]
-        end = tar.fileobj.read(tarfile.BLOCKSIZE)  # type: ignore[union-attr]
+        tar.fileobj.seek(tar.offset)
+        end = tar.fileobj.read(tarfile.BLOCKSIZE)
         if end and end != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f'there is no member at byte {tar.offset:,}')
 

@@ -19,8 +19,8 @@ from pic_plugin.pretrain.progress import duration
 from pic_plugin.pretrain.rules import Choice, Facts, Wishes
 from pic_plugin.pretrain.start import Start, read_start, write_start
 from pic_plugin.pretrain.survey import Survey, survey_folders
-from pic_plugin.pretrain.walk import find_pictures
-from pic_plugin.pretrain.work_folder import PICTURES, WorkFolder, default_out, fingerprint
+from pic_plugin.pretrain.walk import Found, find_pictures
+from pic_plugin.pretrain.work_folder import PICTURES, QUERIES, REFERENCES, WorkFolder, default_out
 from pic_plugin.version import __version__
 
 Say = Callable[[str], Any]
@@ -114,7 +114,7 @@ def _plan_and_write(options: Options, survey: Survey, start: Start | None, machi
         f'{duration(seen / rate)} at {rate:,.0f} images/s.')
     work.write(config_text(plan, sources, options.logs), dict(
         folders=list(survey.folders), num_images=plan.num_images,
-        fingerprint=fingerprint(survey.files), window=plan.window, stride=plan.stride,
+        num_bytes=survey.num_bytes, window=plan.window, stride=plan.stride,
         batch_size=plan.batch_size, num_processes=num_processes, images_seen=plan.images_seen,
         backbone=plan.backbone.name, image_size=plan.image_size, wishes=wishes._asdict(),
         labels=options.labels, logs=list(options.logs), pic_plugin_version=__version__))
@@ -190,8 +190,8 @@ def _write_lists(options: Options, survey: Survey, work: WorkFolder, say: Say) -
     say(f'Labels: {len(labelled.references):,} pictures of {len(labelled.classes)} classes to look '
         f'among, {len(labelled.queries):,} to classify by their neighbours'
         + (f'; {labelled.num_broken} cannot be read' if labelled.num_broken else '') + '.')
-    files = [work.write_list(f'{name}.txt', [f'{path} {label}' for path, label in rows])
-             for name, rows in (('references', labelled.references), ('queries', labelled.queries))]
+    files = [work.write_list(name, [f'{path} {label}' for path, label in rows])
+             for name, rows in ((REFERENCES, labelled.references), (QUERIES, labelled.queries))]
     return sources._replace(references=str(files[0]), queries=str(files[1]),
                             num_references=len(labelled.references))
 
@@ -202,12 +202,31 @@ def _prepare_resume(options: Options, work: WorkFolder, say: Say, num_processes:
     state = work.read_state()
     _check_same(options, state, work)
     machine = find_machine(work.path, options.device, num_processes)
-    if fingerprint(found.files) != state.get('fingerprint'):
-        say(f'The folders hold {len(found.files):,} pictures now and held '
-            f'{state.get("num_images", 0):,}: the training goes on with those it began with.')
+    _look_for_pictures(found, state, work, say)
     say(f'Going on with {work.path}: {state.get("num_images", 0):,} images, window '
         f'{state.get("window", 0):,}.')
     return Prepared(str(work.path), machine.device, True)
+
+
+def _look_for_pictures(found: Found, state: dict[str, Any], work: WorkFolder, say: Say) -> None:
+    """A run goes on with the pictures that it began with, wherever their folder is now."""
+    sizes = dict(zip(found.files, found.sizes))
+    listed = work.read_list(PICTURES)
+    gone = [name for name in listed if name not in sizes]
+    some = f'{len(gone):,} of its {len(listed):,} pictures, such as {gone[0]},' if gone else ''
+    if sorted(state['folders']) != sorted(found.folders):
+        same = not gone and state.get('num_bytes') in (None, sum(map(sizes.__getitem__, listed)))
+        if not same:
+            raise ValueError(
+                f'{work.path} is the work folder of {", ".join(state["folders"])}, and '
+                f'{some or "files of these sizes"} are not in {", ".join(found.folders)}: give the '
+                'folder that they are in, or choose another --out.')
+    work.follow(found.root, found.folders)
+    if gone:
+        say(f'{some} are gone: they are skipped, as broken files are.')
+    if new := len(sizes) + len(gone) - len(listed):
+        say(f'{new:,} pictures have come since the run began. It goes on without them; a new one '
+            f'can begin with its network: --from {work.path} --out NEW.')
 
 
 def _check_same(options: Options, state: dict[str, Any], work: WorkFolder) -> None:
@@ -218,6 +237,7 @@ def _check_same(options: Options, state: dict[str, Any], work: WorkFolder) -> No
         wishes['from'] = wishes.pop('start', None)
     for name, value in given.items():
         if value and value != began.get(name):
+            further = (f' To train further, begin with its network: --from {work.path} --out NEW.'
+                       if name in rules.LENGTHS else '')
             raise ValueError(f'--resume goes on with {work.config} as it is, which did not begin '
-                             f'with --{name.replace("_", "-")} {value}: leave that out, or change '
-                             'the file.')
+                             f'with --{name.replace("_", "-")} {value}: leave that out.{further}')

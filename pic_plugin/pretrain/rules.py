@@ -28,6 +28,8 @@ CPU_IMAGES, CPU_WHY = 300_000, 'enough for a first try on a CPU'
 # Bytes of a stored row: weight and momentum as float32, and the step it left at.
 ROW_BYTES = 8 * FEAT_DIM + 8
 GIB = 2**30
+#: Options that say how long to train.
+LENGTHS = 'epochs', 'images_seen', 'budget'
 
 
 class Choice(NamedTuple):
@@ -83,7 +85,7 @@ def check_wishes(wishes: Wishes) -> None:
         value = getattr(wishes, name)
         if value is not None and not value > 0:
             raise ValueError(f'--{name.replace("_", "-")} must be more than 0, not {value}.')
-    lengths = [f'--{name.replace("_", "-")}' for name in ('epochs', 'images_seen', 'budget')
+    lengths = [f'--{name.replace("_", "-")}' for name in LENGTHS
                if getattr(wishes, name) is not None]
     if len(lengths) > 1:
         raise ValueError(f'{" and ".join(lengths)} both say how long to train: give one of them.')

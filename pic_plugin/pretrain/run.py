@@ -28,7 +28,7 @@ from pic_plugin.pretrain.prepare import Options, Prepared, Say, is_out_of_memory
 from pic_plugin.pretrain.progress import Interrupted, ProgressHook
 from pic_plugin.pretrain.rules import Choice, Facts, Wishes
 from pic_plugin.pretrain.start import FILE, read_start
-from pic_plugin.pretrain.work_folder import WorkFolder
+from pic_plugin.pretrain.work_folder import PICTURES, QUERIES, REFERENCES, WorkFolder
 
 
 class QuietRunner(CPURunner):
@@ -115,7 +115,7 @@ def _plan_smaller(prepared: Prepared, options: Options, state: dict[str, Any], s
     say(f'Out of memory with {batch} images a step: beginning again with {batch // 2}; learning '
         'rate and window follow.')
     machine = find_machine(work.path, prepared.device)
-    files = work.pictures.read_text(encoding='utf-8', errors='surrogateescape').splitlines()
+    files = work.read_list(PICTURES)
     cfg = Config.fromfile(work.config)
     root = cfg.train_dataloader.dataset.data_root
     facts = Facts(len(files), int(state['image_size']), machine)
@@ -128,14 +128,13 @@ def _plan_smaller(prepared: Prepared, options: Options, state: dict[str, Any], s
     network = Choice(wishes.backbone, 'as before')
     backbone = look_at(state['backbone'], size.value, None if start is None else start.cfg)
     plan = make_plan(facts, wishes, backbone, size, network)
-    references = work.path / 'references.txt'
     sources = Sources(root, str(work.pictures), value_range=(
         cfg.train_dataloader.dataset.pipeline[0].get('value_range')), start=start,
         start_file=None if start is None else str(start_file))
-    if references.is_file():
-        count = len(references.read_text(encoding='utf-8', errors='surrogateescape').splitlines())
-        sources = sources._replace(references=str(references), num_references=count,
-                                   queries=str(work.path / 'queries.txt'))
+    if (work.path / REFERENCES).is_file():
+        sources = sources._replace(
+            references=str(work.path / REFERENCES), queries=str(work.path / QUERIES),
+            num_references=len(work.read_list(REFERENCES)))
     say('Plan:\n' + rules.explain(plan.choices))
     state.update(batch_size=plan.batch_size, window=plan.window, stride=plan.stride)
     work.write(config_text(plan, sources, options.logs), state)

@@ -32,6 +32,7 @@ class Survey(NamedTuple):
         folders (tuple[str, ...]): As given, the same one once.
         root (str): The folder that paths of pictures are relative to.
         files (list[str]): Paths of the pictures below ``root``.
+        num_bytes (int): Of all these files.
         by_ending (dict[str, int]): Pictures by file ending.
         left_out (dict[str, int]): Files that are not trained on, by the reason.
         sides (tuple[int, int, int]): Least, median and largest shorter side of the sample, pixels.
@@ -47,6 +48,7 @@ class Survey(NamedTuple):
     folders: tuple[str, ...]
     root: str
     files: list[str]
+    num_bytes: int
     by_ending: dict[str, int]
     left_out: dict[str, int]
     sides: tuple[int, int, int]
@@ -87,7 +89,7 @@ def survey_folders(folders: Sequence[str | Path], num_sampled: int = NUM_SAMPLED
         raise ValueError(f'none of {len(chosen)} pictures of {names} can be read ({first[0]}: '
                          f'{first[1]}): look at the files, or at how they were copied.')
     return Survey(
-        found.folders, found.root, found.files,
+        found.folders, found.root, found.files, sum(found.sizes),
         dict(Counter(os.path.splitext(name)[1].lower() for name in found.files).most_common()),
         found.left_out, (min(sides), int(np.median(sides)), max(sides)), len(chosen), broken,
         dict(modes.most_common()), _count_copies(found), _count_near(thumbnails), found.notices,

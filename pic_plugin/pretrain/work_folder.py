@@ -2,7 +2,6 @@
 """The work folder of ``pretrain``: whose data it is of, what is in it, and what must stay."""
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -10,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 from pic_plugin.files import write_atomically, write_json
 
-CONFIG, STATE, PICTURES = 'pretrain.py', 'pretrain.json', 'pictures.txt'
-LISTS = (PICTURES, 'references.txt', 'queries.txt')
+CONFIG, STATE = 'pretrain.py', 'pretrain.json'
+LISTS = PICTURES, REFERENCES, QUERIES = 'pictures.txt', 'references.txt', 'queries.txt'
 
 
 class WorkFolder:
@@ -48,7 +49,8 @@ class WorkFolder:
         """Refuse a folder in which something would be overwritten or mixed.
 
         Args:
-            folders (Sequence[str]): Absolute folders of the pictures.
+            folders (Sequence[str]): Absolute folders of the pictures. Those of a run that goes on
+                may have moved: :meth:`follow`.
             resume (bool): Whether to go on with what is there.
 
         Raises:
@@ -65,10 +67,12 @@ class WorkFolder:
                 raise ValueError(f'{self.path} is not empty and holds no run of pretrain: choose '
                                  'another --out.')
             return
+        if resume:
+            return
         if sorted(state.get('folders', [])) != sorted(folders):
             raise ValueError(f'{self.path} is the work folder of {", ".join(state["folders"])}, '
                              f'not of {", ".join(folders)}: choose another --out.')
-        if self.has_training and not resume:
+        if self.has_training:
             raise ValueError(f'{self.path} holds a training of these pictures: add --resume to go '
                              'on with it, or choose another --out.')
 
@@ -76,6 +80,39 @@ class WorkFolder:
         """Write config and state, each whole or not at all."""
         write_atomically(self.config, config)
         write_json(self.state, state)
+
+    def read_list(self, name: str) -> list[str]:
+        """Lines that :meth:`write_list` wrote."""
+        # Not splitlines(): file names may have what it takes for the end of a line.
+        text = (self.path / name).read_text(encoding='utf-8', errors='surrogateescape')
+        return text.split('\n')[:-1]
+
+    def follow(self, root: str, folders: Sequence[str]) -> None:
+        """Have config and state name the places where pictures and work folder are now.
+
+        Args:
+            root (str): Folder that paths of pictures are relative to.
+            folders (Sequence[str]): Absolute folders of the pictures.
+
+        Raises:
+            ValueError: If the config gets its pictures in another way than it was written.
+        """
+        state = self.read_state()
+        dataset = Config.fromfile(self.config).train_dataloader.dataset
+        before, listed = dataset.get('data_root'), dataset.get('ann_file')
+        if (before, listed) == (root, str(self.pictures)) and state['folders'] == list(folders):
+            return
+        text = self.config.read_text(encoding='utf-8')
+        if before is not None and listed is not None:
+            text = text.replace(repr(before), repr(root))
+            # The lists, and weights that it began with.
+            text = text.replace(repr(os.path.dirname(listed) + '/')[:-1],
+                                repr(f'{self.path}/')[:-1])
+        dataset = Config.fromstring(text, '.py').train_dataloader.dataset
+        if (dataset.get('data_root'), dataset.get('ann_file')) != (root, str(self.pictures)):
+            raise ValueError(f'{self.config} was changed by hand, and its pictures have moved: '
+                             f'set data_root={root!r} and ann_file={str(self.pictures)!r} there.')
+        self.write(text, {**state, 'folders': list(folders)})
 
     @contextmanager
     def lists_kept_for_a_run(self) -> Iterator[None]:
@@ -93,14 +130,6 @@ class WorkFolder:
         file = self.path / name
         write_atomically(file, ''.join(f'{line}\n' for line in lines))
         return file
-
-
-def fingerprint(files: list[str]) -> str:
-    """Digits that tell one list of pictures from another."""
-    digest = hashlib.sha256()
-    for name in files:
-        digest.update(os.fsencode(name) + b'\0')
-    return digest.hexdigest()[:16]
 
 
 def default_out(folders: tuple[str, ...]) -> Path:

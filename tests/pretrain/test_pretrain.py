@@ -147,9 +147,14 @@ def test_another_call_overwrites_nothing(data, work_dir, lines, quick):
     assert 'add --resume' in failure(data, '--out', work_dir, *SMALL, '--epochs', 1)
     other = write_pictures(data.parent / 'other', 10)
     assert 'is the work folder of' in failure(other, '--out', work_dir, *SMALL)
-    assert 'is the work folder of' in failure(other, '--out', work_dir, '--resume')
-    assert 'did not begin with --epochs 5: leave that out' in failure(
-        data, '--out', work_dir, '--resume', '--epochs', 5)
+    assert 'and 38 of its 48 pictures, such as ' in failure(other, '--out', work_dir, '--resume')
+    same_names = write_pictures(data.parent / 'same names', 48, side=40)
+    assert 'and files of these sizes are not in' in failure(
+        same_names, '--out', work_dir, '--resume')
+    assert f'did not begin with --epochs 5: leave that out. To train further, begin with its ' \
+        f'network: --from {work_dir} --out NEW.' in failure(
+            data, '--out', work_dir, '--resume', '--epochs', 5)
+    assert 'further' not in failure(data, '--out', work_dir, '--resume', '--image-size', 64)
     assert files_in(work_dir) == before
 
 
@@ -190,6 +195,40 @@ def test_a_place_that_cannot_be_written(data, lines, quick):
     assert 'cannot be written (Not a directory)' in failure(data, '--out', file / 'run', *SMALL)
 
 
+def test_pictures_and_work_folder_that_moved(data, work_dir, lines, quick):
+    call(data, '--out', work_dir, *SMALL, '--epochs', 2)
+    weights = torch.load(work_dir / 'epoch_2.pth')['state_dict']
+    moved = data.rename(data.parent / 'else where')
+    work = work_dir.rename(data.parent / 'run')
+    (work / 'epoch_2.pth').unlink()
+    forget_runners()
+    lines.clear()
+    call(moved, '--out', work, *SMALL, '--resume')
+    again = torch.load(work / 'epoch_2.pth')['state_dict']
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    text = (work / 'pretrain.py').read_text()
+    assert str(data) not in text and str(work_dir) not in text
+    assert not any('gone' in line or 'have come' in line for line in lines)
+
+
+def test_pictures_that_came_and_went(data, work_dir, lines, quick):
+    call(data, '--out', work_dir, *SMALL, '--epochs', 1)
+    write_pictures(data / 'new', 3)
+    gone = next(data.glob('*.png'))
+    content = gone.read_bytes()
+    gone.unlink()
+    forget_runners()
+    call(data, '--out', work_dir, *SMALL, '--resume')
+    text = '\n'.join(lines)
+    assert '1 of its 48 pictures, such as ' in text and 'they are skipped' in text
+    assert '3 pictures have come since the run began' in text
+    config = work_dir / 'pretrain.py'
+    config.write_text(config.read_text().replace(f'data_root={str(data)!r}', "data_root='/' + 'x'"))
+    gone.write_bytes(content)
+    assert 'was changed by hand, and its pictures have moved: set data_root=' in failure(
+        data.rename(data.parent / 'b'), '--out', work_dir, *SMALL, '--resume')
+
+
 def test_the_work_folder_among_the_pictures(data, lines, quick, monkeypatch):
     """As where somebody types `pretrain .` in the folder of the pictures."""
     monkeypatch.chdir(data)
@@ -200,7 +239,7 @@ def test_the_work_folder_among_the_pictures(data, lines, quick, monkeypatch):
     forget_runners()
     lines.clear()
     call('.', *SMALL, '--epochs', 1, '--resume')
-    assert not any('the training goes on with those it began with' in line for line in lines)
+    assert not any('gone' in line or 'have come' in line for line in lines)
 
 
 def test_out_of_memory_while_measuring_halves_the_batch(data, work_dir, lines, quick, monkeypatch):
