@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from pic_plugin.datasets.file_names import printable
 from pic_plugin.engine.config_file import read_config
 from pic_plugin.engine.config_options import apply_options
 
+PACKAGE = Path(__file__).parent
 NUM_NAMED = 5  # skipped pictures that are printed
 
 
@@ -120,6 +122,9 @@ def require_positive(parser: argparse.ArgumentParser, args: argparse.Namespace,
 def explained_errors(tool: str) -> Iterator[None]:
     """End a tool with one line for what its user can put right.
 
+    What other packages raise within an iteration of a Runner is left as it is: there an error says
+    less of the input than of where it came from.
+
     Args:
         tool (str): Name to begin the line with.
 
@@ -128,10 +133,21 @@ def explained_errors(tool: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ModuleNotFoundError, ValueError, BankFileError) as error:
+    except (OSError, ModuleNotFoundError, ValueError, KeyError, BankFileError) as error:
+        if not _is_of_the_input(error):
+            raise
         # mmengine's registries say first which class they were building.
-        message = re.sub(r'^(class `\w+` in \S+: )+', '', str(error))
+        text = str(error.args[0] if isinstance(error, KeyError) else error)
+        message = re.sub(r'^(class `\w+` in \S+: )+', '', text)
         raise SystemExit(f'{tool}: {message}') from error
+
+
+def _is_of_the_input(error: Exception) -> bool:
+    if isinstance(error, KeyError):
+        return 'registry' in str(error)  # a misspelt type
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return (Path(frames[-1].f_code.co_filename).is_relative_to(PACKAGE)
+            or all(frame.f_code.co_name != 'run_iter' for frame in frames))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from pic_plugin.engine.config_names import RUNNER_KEYS, assigned_names, set_names
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+DEFAULT_TYPES = {'optim_wrapper': 'OptimWrapper', 'model.head.loss': 'CosineSoftmaxLoss'}
 LOOPS = dict(train_cfg='EpochBasedTrainLoop', val_cfg='ValLoop', test_cfg='TestLoop')
 _HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}
 # Dicts without a type whose entries are known, by their place.
@@ -130,8 +131,8 @@ def _allowed(place: str, node: dict[str, Any]) -> set[str] | None:
     kind = node.get('type')
     if place in LOOPS and kind is None:
         kind = LOOPS[place] if node.get('by_epoch', True) else 'IterBasedTrainLoop'
-    if place == 'optim_wrapper' and kind is None:
-        kind = 'OptimWrapper'
+    if kind is None:
+        kind = DEFAULT_TYPES.get(place)
     if not isinstance(kind, str):
         return arguments_of(kind) if callable(kind) else None
     # A registry that does not know a name tries to import a module of that name.

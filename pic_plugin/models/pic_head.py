@@ -37,10 +37,11 @@ class PICHead(BaseModule):
             DistributedDataParallel, which fixes the parameter's size when it wraps the model.
         num_negatives (int, optional): K, classes in the softmax, the batch's own included. None or
             at least N: all instances. Defaults to 65536.
-        loss (dict): Config of the loss. Its module is called with features (B, d), class weights
-            (A, d) and targets (B,), and may have ``with_accuracy`` of the same arguments that
-            gives the top-1 accuracy too. One that spans processes says ``takes_shards = True``, and
-            its ``with_accuracy`` takes ``shards`` as well.
+        loss (dict): Config of the loss, of CosineSoftmaxLoss if it has no type. Its module is
+            called with features (B, d), class weights (A, d) and targets (B,), and may have
+            ``with_accuracy`` of the same arguments that gives the top-1 accuracy too. One that
+            spans processes says ``takes_shards = True``, and its ``with_accuracy`` takes
+            ``shards`` as well.
         correct_weights (bool): Whether a class that returns to the softmax is owed the momentum
             and weight decay of the steps it missed. False leaves rows as they were (the uncorrected
             variant of the paper's Table 2). Defaults to True.
@@ -103,7 +104,7 @@ class PICHead(BaseModule):
         self.refresh_returning = refresh_returning
         self.returning_after = returning_after
         self.storage = _check_storage(storage or dict(type='memory'))
-        self.loss_module = MODELS.build(loss or dict(type='CosineSoftmaxLoss', temperature=0.2))
+        self.loss_module = MODELS.build({'type': 'CosineSoftmaxLoss', **(loss or {})})
         self.weight = nn.Parameter(torch.zeros(self.slots.num_rows, feat_dim))
         self._sampled: SampledClassWeights | None = None
         self._checked: tuple[Sequence[Any], GlobalBatch] | None = None

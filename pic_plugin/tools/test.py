@@ -69,12 +69,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     with explained_errors('test'):
         cfg = merge_args(read_runner_config(args), args)
     announce('test', cfg)
-    runner = build_runner(cfg)
     with explained_errors('test'):
+        runner = build_runner(cfg)
         check_fits(get_ori_model(runner.model), args.checkpoint)
     with explained_classes('test', runner), explained_errors('test'):
         check_evaluation(runner, runner.test_loop)
-    with explained_unpickling('test'):
+    with explained_errors('test'), explained_unpickling('test'):
         metrics = runner.test()
     if args.out and runner.rank == 0:
         mmengine.dump(metrics, args.out)

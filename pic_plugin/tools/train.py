@@ -104,13 +104,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     with explained_errors('train'):
         cfg = merge_args(read_runner_config(args), args)
     announce('train', cfg)
-    runner = build_runner(cfg)
+    with explained_errors('train'):
+        runner = build_runner(cfg)
     if args.resume == 'auto' and not saved_checkpoints(Path(runner.work_dir)):
         runner.logger.warning(f'--resume: {runner.work_dir} holds no checkpoint, so the training '
                               'begins anew.')
     with explained_errors('train'), explained_classes('train', runner):
         build_train_loader(runner)
-    with explained_unpickling('train'), explained_classes('train', runner):
+    with explained_errors('train'), explained_unpickling('train'), explained_classes(
+            'train', runner):
         runner.train()
 
 

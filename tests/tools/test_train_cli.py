@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.utils import digit_version
+from mmpretrain.registry import MODELS
 
 from pic_plugin.command_line import read_runner_config
 from pic_plugin.engine import config_file
@@ -170,6 +171,37 @@ def test_a_missing_data_folder_ends_in_one_line(tmp_path):
                          f'train_dataloader.dataset.data_root={tmp_path / "nothing"}'])
     assert str(error.value) == (
         f'train: there is nothing at {tmp_path / "nothing"}: check data_root.')
+
+
+@pytest.mark.parametrize('option, message', [
+    ('val_dataloader.dataset.datasets.0.img_file=nowhere.webp', 'nowhere.webp'),
+    ('val_evaluator.topk=1000', 'topk=.* but there are .* references'),
+    ('model.backbone.type=ResNett', 'ResNett is not in the mmpretrain::model registry'),
+    ('model.head.loss.temprature=0.1', 'did you mean model.head.loss.temperature'),
+    ('model.neck.in_channels=9', 'the backbone gives .* channels, and .* takes 9: set'),
+])
+def test_one_line_for_what_is_wrong_before_the_first_step_is_done(work_dir, option, message):
+    with pytest.raises(SystemExit, match=f'^train: .*{message}') as error:
+        train_tool.main([str(TINY), '--work-dir', str(work_dir), '--cfg-options', option])
+    assert '\n' not in str(error.value)
+
+
+def test_a_temperature_alone(work_dir):
+    """The loss keeps its type where a config says nothing of it."""
+    args = train_tool.parse_args([str(TINY), '--work-dir', str(work_dir), '--cfg-options',
+                                  'model.head.loss.temperature=0.1'])
+    model = MODELS.build(train_tool.merge_args(read_runner_config(args), args).model)
+    assert type(model.head.loss_module).__name__ == 'CosineSoftmaxLoss'
+    assert model.head.loss_module.temperature == 0.1
+
+
+def test_an_error_of_other_code_in_a_step_keeps_its_traceback(work_dir, monkeypatch):
+    def fail(self, *args):
+        raise ValueError('of somebody else')
+
+    monkeypatch.setattr('mmpretrain.models.ResNet.forward', fail)
+    with pytest.raises(ValueError, match='of somebody else'):
+        train_tool.main([str(TINY), '--work-dir', str(work_dir)])
 
 
 def test_a_config_that_needs_pkg_resources_says_what_to_install(tmp_path, monkeypatch):
