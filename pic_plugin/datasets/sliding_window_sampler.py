@@ -16,6 +16,7 @@ from torch.utils.data import Sampler
 
 from pic_plugin.datasets.permutation import derive_keys, permute
 from pic_plugin.datasets.stream_index import StreamIndex, seed_by_index
+from pic_plugin.datasets.window_cache import caches_of
 
 CHUNK = 8192  # indices made at a time: 64 KiB arrays stay in the cache
 PASS_ORDER, WINDOW_ORDER, SAMPLE_DRAWS = 0, 1, 2  # purposes of the keys
@@ -138,6 +139,8 @@ class SlidingWindowSampler(Sampler[int]):
         self.window_size, self.stride = self._resolve(self._given_window, self._given_stride)
         if 2 * self.window_size > self.num_images and self._given_window is not None:
             _warn_of_large_window(self.num_images, self._given_window, self.stride)
+        for cache in caches_of(dataset):
+            cache.follow(self.window_size, -(-self.window_size // self.stride), self.world_size)
         # What is no data set of mmengine's has no pipeline that would draw random numbers.
         self.seeds_samples = (endless or hasattr(dataset, 'get_data_info')) and (
             seed_by_index(dataset))

@@ -20,6 +20,7 @@ except ImportError:  # Windows
 
 WAYS = 8  # places in the index that one image may take
 FREE, WRITING = -1, -2
+PASSES = 8  # the authors' window by their stride
 
 _ENTRY = np.dtype([
     ('key', np.int64), ('offset', np.int64), ('num_bytes', np.int64), ('born', np.int64),
@@ -48,8 +49,10 @@ class WindowCache:
 
     Args:
         max_bytes (int): Of pixels; the index takes 0.3 % more. The files are sparse.
-        window_size (int): Images in the sampler's window.
-        passes (int): Times that the window shows an image, its size by its stride. Defaults to 8.
+        window_size (int, optional): Images in the sampler's window. Defaults to None, that of
+            the SlidingWindowSampler.
+        passes (int, optional): Times that the window shows an image, its size by its stride.
+            Defaults to None, the SlidingWindowSampler's; 8 without one.
         image_bytes (int): Size of an image, of which the index has room for as many as fit into
             the cache; a smaller mean than this is not used to the full. Defaults to 32768, 128x85
             pixels.
@@ -60,16 +63,18 @@ class WindowCache:
         ValueError: If a number is not positive, or the system cannot lock parts of files.
     """
 
-    def __init__(self, max_bytes: int, window_size: int, passes: int = 8,
+    def __init__(self, max_bytes: int, window_size: int | None = None, passes: int | None = None,
                  folder: os.PathLike | None = None, image_bytes: int = 32_768) -> None:
-        if min(max_bytes, window_size, passes, image_bytes) < 1:
-            raise ValueError('max_bytes, window_size, passes and image_bytes must be at least 1, '
-                             f'not {max_bytes}, {window_size}, {passes} and {image_bytes}.')
+        given = dict(max_bytes=max_bytes, window_size=window_size, passes=passes,
+                     image_bytes=image_bytes)
+        for name, value in given.items():
+            if value is not None and value < 1:
+                raise ValueError(f'{name} of a cache must be at least 1, not {value}.')
         if fcntl is None:
             raise ValueError('the cache of decoded images needs a POSIX system: leave cache out.')
         self.max_bytes = int(max_bytes)
-        self.max_age = window_size * passes
-        self.passes = passes
+        self.window_size, self.passes = window_size, passes
+        self.num_processes = 1
         self.num_entries = max(1, -(-self.max_bytes // image_bytes // WAYS)) * WAYS
         self.folder = Path(tempfile.mkdtemp(prefix='pic_window_cache_', dir=folder))
         weakref.finalize(self, _remove, self.folder, os.getpid())
@@ -86,6 +91,18 @@ class WindowCache:
 
     def __deepcopy__(self, memo: dict) -> WindowCache:
         return self  # mmengine's subsets copy their pipeline
+
+    def follow(self, window_size: int, passes: int, num_processes: int = 1) -> None:
+        """Learn from the sampler what was not given; before workers have a copy.
+
+        Args:
+            window_size (int): Images in the sampler's window.
+            passes (int): Times that the window shows an image.
+            num_processes (int): That share the stream, each with a cache of its own.
+        """
+        self.window_size = self.window_size or window_size
+        self.passes = self.passes or passes
+        self.num_processes = num_processes
 
     def get(self, key: int) -> CachedImage | None:
         """The image with an id, or None. The pixels are a copy."""
@@ -114,7 +131,12 @@ class WindowCache:
 
         Returns:
             bool: Whether it was.
+
+        Raises:
+            ValueError: If the size of the window is not known.
         """
+        if self.window_size is None:
+            raise ValueError('cache needs window_size where no SlidingWindowSampler says it.')
         pixels = np.ascontiguousarray(image.pixels)
         if pixels.nbytes == 0 or pixels.nbytes > self.max_bytes:
             return False
@@ -182,9 +204,13 @@ class WindowCache:
         state = self._state
         if state['count'] == 0:
             return False
+        assert self.window_size is not None, 'put has made sure'
+        passes = self.passes or PASSES
         slot = self._order[state['first']]
         entry = self._entries[slot]
-        if entry['uses'] < self.passes and state['clock'] - entry['born'] <= self.max_age:
+        # Of the requests meanwhile the other processes get their share.
+        max_age = self.window_size * passes // self.num_processes
+        if entry['uses'] < passes and state['clock'] - entry['born'] <= max_age:
             return False
         entry['key'] = FREE
         state['first'] = (state['first'] + 1) % self.num_entries
@@ -215,6 +241,16 @@ class WindowCache:
             yield
         finally:
             fcntl.lockf(self._lock_file, fcntl.LOCK_UN)
+
+
+def caches_of(dataset: Any) -> Iterator[WindowCache]:
+    """Caches of the transforms of a data set, or of those that it wraps."""
+    for part in (*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)):
+        if part is not None:
+            yield from caches_of(part)
+    for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+        if isinstance(getattr(transform, 'cache', None), WindowCache):
+            yield transform.cache
 
 
 def _remove(folder: Path, owner: int) -> None:

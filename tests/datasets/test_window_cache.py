@@ -3,12 +3,13 @@
 import copy
 import multiprocessing
 import pickle
+from argparse import Namespace
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 
-from pic_plugin.datasets import SlidingWindowSampler
+from pic_plugin.datasets import DecodeRandomCrop, SlidingWindowSampler
 from pic_plugin.datasets.window_cache import CachedImage, WindowCache
 from toys.cached_images import image, same, visit
 
@@ -51,6 +52,33 @@ def test_the_window_is_decoded_once_if_it_fits(tmp_path, capacity):
         assert decoded <= 1.15 * distinct, 'each image once'
     # Less room, fewer hits, in proportion: not none, as with the oldest thrown out.
     assert (shown - decoded) > 0.6 * min(capacity, 1) * (shown - distinct)
+
+
+@pytest.mark.parametrize('num_processes', [1, 3])
+def test_the_sampler_says_how_long(tmp_path, num_processes, monkeypatch):
+    """Also to one of several processes, each of which meets an image in a part of its visits."""
+    monkeypatch.setattr('pic_plugin.datasets.sliding_window_sampler.get_dist_info',
+                        lambda: (0, num_processes))
+    size, num_bytes = (8, 8), 8 * 8 * 3
+    crop = DecodeRandomCrop(8, cache=dict(short_edge=8, max_bytes=2 * 256 * num_bytes,
+                                          folder=tmp_path, image_bytes=96))
+    leaf = Namespace(pipeline=Namespace(transforms=[Namespace(), crop]))
+    with pytest.raises(ValueError, match='cache needs window_size where no'):
+        crop.cache.put(0, image(0, size))
+
+    class Joined(list):
+        datasets = [leaf]
+
+    keys = list(SlidingWindowSampler(Joined(range(40000)), 256, 16, seed=0))
+    hits = 0
+    for key in keys:
+        found = crop.cache.get(key)
+        hits += found is not None
+        if found is None:
+            crop.cache.put(key, image(key, size))
+    assert crop.cache.passes == 16
+    # Room for two windows is enough, with several processes too.
+    assert hits > 0.9 * (len(keys) - len(set(keys)))
 
 
 def test_an_image_is_dropped_when_its_time_is_over(tmp_path):
