@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +55,14 @@ class Settings(NamedTuple):
         """From a config's ``model`` and top-level ``data_preprocessor``."""
         own = model.get('data_preprocessor')
         return cls(model.get('backbone'), own if own is not None else preprocessor)
+
+    @property
+    def normalisation(self) -> tuple[Sequence[float] | None, Sequence[float] | None, bool]:
+        """Mean, std (None if unknown) and whether the backbone wants RGB, as for Network."""
+        given = self.preprocessor or {}
+        # As mmpretrain's preprocessors, which leave BGR where nothing is said.
+        return (given.get('mean'), given.get('std'),
+                bool(given.get('to_rgb', given.get('bgr_to_rgb', False))))
 
 
 class Network:
@@ -140,7 +149,7 @@ def open_network(checkpoint: str | Path,
     if str(checkpoint) == RANDOM:
         if settings is None or settings.backbone is None:
             raise ValueError(f'a {RANDOM} network needs a config that says which.')
-        return _network(_random_backbone(settings, seed), settings, device)
+        return Network(_random_backbone(settings, seed), *settings.normalisation, device, settings)
     content = read_checkpoint(checkpoint)
     state = weights_of(content, checkpoint)
     say_which(content, checkpoint, averaged=False,
@@ -159,7 +168,7 @@ def open_network(checkpoint: str | Path,
     cfg = backbone_config(dict(backbone=settings.backbone), weights)
     backbone = build_backbone(cfg)
     take_every_weight(backbone, weights, str(checkpoint))
-    return _network(backbone, settings._replace(backbone=cfg), device)
+    return Network(backbone, *settings.normalisation, device, settings._replace(backbone=cfg))
 
 
 def _image_channels(backbone: nn.Module, cfg: dict[str, Any] | None) -> int:
@@ -191,20 +200,21 @@ def _bare_resnet(state: StateDict) -> StateDict | None:
 
 
 def _random_backbone(settings: Settings, seed: int) -> nn.Module:
+    # mmengine logs a line for each weight.
+    with quiet_log('WARNING'), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = build_backbone(backbone_config(settings._asdict(), {}))
+        backbone.init_weights()  # type: ignore[operator]
+    return backbone
+
+
+@contextmanager
+def quiet_log(level: str) -> Iterator[None]:
+    """Keep what is below a level out of mmengine's log."""
     logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('WARNING')  # mmengine logs a line for each weight
+    before = logger.level
+    logger.setLevel(level)
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            backbone = build_backbone(backbone_config(settings._asdict(), {}))
-            backbone.init_weights()  # type: ignore[operator]
-            return backbone
+        yield
     finally:
-        logger.setLevel(level)
-
-
-def _network(backbone: nn.Module, settings: Settings, device: str) -> Network:
-    given = settings.preprocessor or {}
-    to_rgb = bool(given.get('to_rgb', given.get('bgr_to_rgb', False)))
-    return Network(backbone, given.get('mean'), given.get('std'), to_rgb, device, settings)
+        logger.setLevel(before)

@@ -117,13 +117,11 @@ def untrained_twin(checkpoint: str | Path, normalise: bool = False, device: str 
 
 def _loaded(network: Network, file: Path, normalise: bool) -> LoadedBackbone:
     training = training_of(file)
-    preprocessor = network.settings.preprocessor or {}
-    mean = preprocessor.get('mean') or [0.0] * len(network.grey)
-    std = preprocessor.get('std') or [1.0] * len(mean)
-    to_rgb = bool(preprocessor.get('to_rgb', preprocessor.get('bgr_to_rgb', False)))
-    return LoadedBackbone(network.backbone, mean, std, 'RGB' if to_rgb else 'BGR',
-                          training_side(training) or DEFAULT_SIDE, normalise,
-                          reader_of(training))
+    mean, std, to_rgb = network.settings.normalisation
+    mean = mean or [0.0] * len(network.grey)
+    return LoadedBackbone(network.backbone, mean, std or [1.0] * len(mean),
+                          'RGB' if to_rgb else 'BGR', training_side(training) or DEFAULT_SIDE,
+                          normalise, reader_of(training))
 
 
 def training_of(checkpoint: Path) -> dict:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from pic_plugin.analysis.inputs import choose
 from pic_plugin.datasets.pillow_formats import open_heif_with_pillow
 from pic_plugin.datasets.value_range import Measured, measure_value_range
 from pic_plugin.pretrain.walk import Found, find_pictures
@@ -82,7 +83,7 @@ def survey_folders(folders: Sequence[str | Path], num_sampled: int = NUM_SAMPLED
     if len(found.files) < 8:
         raise ValueError(f'{names} has only {len(found.files)} pictures: every picture is a class '
                          'of its own, and so few teach nothing. Give at least 8, better thousands.')
-    chosen = _evenly(len(found.files), num_sampled)
+    chosen = choose(len(found.files), num_sampled)
     sides, modes, broken, thumbnails = _open_sample(found, chosen)
     if not sides:
         first = next(iter(broken.items()))
@@ -111,12 +112,6 @@ def _measure_depth(found: Found, chosen: Sequence[int], names: str) -> Measured 
         raise ValueError(f'the pictures of {names} have pixels of {" and ".join(sorted(depths))}: '
                          'one range of values does not fit all. Train on files of one depth.')
     return measured
-
-
-def _evenly(count: int, wanted: int) -> list[int]:
-    if count <= wanted:
-        return list(range(count))
-    return [number * count // wanted for number in range(wanted)]
 
 
 def _open_sample(found: Found, chosen: Iterable[int]
