@@ -25,12 +25,11 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     weights_of,
 )
 from pic_plugin.models.pooling import pooled
-from pic_plugin.transfer.config_text import value_in_config
+from pic_plugin.transfer.config_text import dicts_of_training
 from pic_plugin.transfer.export import (
     CLASSIFIER,
     backbone_config,
     build_backbone,
-    read_training,
     take_every_weight,
 )
 
@@ -180,10 +179,8 @@ def _image_channels(backbone: nn.Module, cfg: dict[str, Any] | None) -> int:
 
 
 def _settings_in(content: dict, weights: StateDict, like: Settings | None) -> Settings:
-    training = read_training(content)
-    text = (content.get('meta') or {}).get('cfg')
-    outer = value_in_config(text, 'data_preprocessor') if isinstance(text, str) else None
-    own = Settings.of(training, outer if isinstance(outer, dict) else None)
+    training = dicts_of_training(content, 'model', 'data_preprocessor')
+    own = Settings.of(training.get('model', {}), training.get('data_preprocessor'))
     if own.backbone is not None:
         return own
     if like is not None and like.backbone is not None:

@@ -18,7 +18,7 @@ from pic_plugin.analysis.network import RANDOM, Network, open_network, pooled
 from pic_plugin.analysis.picture_reader import PictureReader, reader_of
 from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint, read_checkpoint
 from pic_plugin.features.files import check_writable, write_features
-from pic_plugin.transfer.config_text import value_in_config
+from pic_plugin.transfer.config_text import dicts_of_training
 
 DEFAULT_SIDE = 224  # pixels, where a checkpoint does not say with which it was trained
 
@@ -116,23 +116,13 @@ def untrained_twin(checkpoint: str | Path, normalise: bool = False, device: str 
 
 
 def _loaded(network: Network, file: Path, normalise: bool) -> LoadedBackbone:
-    training = training_of(file)
+    training = dicts_of_training(read_checkpoint(file), 'train_dataloader', 'model',
+                                 'data_preprocessor')
     mean, std, to_rgb = network.settings.normalisation
     mean = mean or [0.0] * len(network.grey)
     return LoadedBackbone(network.backbone, mean, std or [1.0] * len(mean),
                           'RGB' if to_rgb else 'BGR', training_side(training) or DEFAULT_SIDE,
                           normalise, reader_of(training))
-
-
-def training_of(checkpoint: Path) -> dict:
-    """What a checkpoint's config says of its training data; empty where it says nothing."""
-    meta = read_checkpoint(checkpoint).get('meta')
-    text = meta.get('cfg') if isinstance(meta, dict) else None
-    if not isinstance(text, str):
-        return {}
-    names = ('train_dataloader', 'model', 'data_preprocessor')
-    found = {name: value_in_config(text, name) for name in names}
-    return {name: value for name, value in found.items() if isinstance(value, dict)}
 
 
 class Embedding(NamedTuple):
