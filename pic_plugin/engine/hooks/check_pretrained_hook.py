@@ -113,8 +113,7 @@ class CheckPretrainedHook(Hook):
         """mmengine passes over what ``load_from`` lacks: all of it, if a name differs."""
         file = load_from(runner)
         assert file is not None, 'it has been loaded'
-        saved = {key[len('module.'):] if key.startswith('module.') else key: value
-                 for key, value in _state_dict(file).items()}
+        saved = {key.removeprefix('module.'): value for key, value in _state_dict(file).items()}
         own = {f'{name}.{key}': value for name in self.modules
                for key, value in attrgetter(name)(model).state_dict().items()}
         wrong = [_difference(key, value, saved.get(key)) for key, value in own.items()
