@@ -64,13 +64,7 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 def figure(draw: Callable[[], Figure], description: str, caption: str) -> dict[str, Any]:
-    """A figure for light and dark pages, which opens in full size.
-
-    Args:
-        draw (Callable): Makes it.
-        description (str): What it shows, for those who do not see it.
-        caption (str): Below it.
-    """
+    """A figure for light and dark pages, which opens in full size."""
     light, dark = (data_uri(png_bytes(draw, dark), 'png') for dark in (False, True))
     return dict(kind='figure', light=light, dark=dark, description=description, caption=caption)
 

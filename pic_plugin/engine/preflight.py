@@ -30,10 +30,6 @@ def check_dataset_ids(dataset: Any, num_instances: int | None) -> int:
 
     Data sets that join or repeat others are numbered through.
 
-    Args:
-        dataset: The training data set.
-        num_instances (int, optional): N of the config.
-
     Returns:
         int: N.
 
