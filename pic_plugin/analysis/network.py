@@ -57,7 +57,10 @@ class Settings(NamedTuple):
 
     @property
     def normalisation(self) -> tuple[Sequence[float] | None, Sequence[float] | None, bool]:
-        """Mean, std (None if unknown) and whether the backbone wants RGB, as for Network."""
+        """Mean and std of the channels as the backbone gets them, and whether it wants RGB.
+
+        Of pixels from 0 to 255; None where they stay as they are.
+        """
         given = self.preprocessor or {}
         # As mmpretrain's preprocessors, which leave BGR where nothing is said.
         return (given.get('mean'), given.get('std'),
@@ -70,12 +73,9 @@ class Network:
     Args:
         backbone (nn.Module): Gives (B, C, H, W) maps, (B, T, C) tokens or (B, C) features, or a
             tuple that ends with them.
-        mean (Sequence[float], optional): Of the channels as the backbone gets them, 0 to 255.
-            Defaults to None: pixels stay as they are.
-        std (Sequence[float], optional): Likewise.
-        to_rgb (bool): Whether the backbone wants RGB. Defaults to True.
+        settings (Settings, optional): How it was built. Defaults to None: nothing is known, and
+            pixels stay as they are.
         device (str): Where it computes. Defaults to 'cpu'.
-        settings (Settings): How it was built. Defaults to nothing known.
 
     Attributes:
         grey (Tensor): (C, 1, 1) what an occluded pixel is in normalised images: the mean colour.
@@ -83,19 +83,16 @@ class Network:
 
     def __init__(self,
                  backbone: nn.Module,
-                 mean: Sequence[float] | None = None,
-                 std: Sequence[float] | None = None,
-                 to_rgb: bool = True,
-                 device: str = 'cpu',
-                 settings: Settings | None = None) -> None:
+                 settings: Settings | None = None,
+                 device: str = 'cpu') -> None:
+        self.settings = settings or Settings(None, None)
+        mean, std, self._to_rgb = self.settings.normalisation
         self.device = torch.device(device)
         self.backbone = backbone.to(self.device)
         self.backbone.eval()  # some of mmpretrain's return nothing
         self._mean, self._std = (
             None if values is None else torch.tensor(values, device=self.device).view(-1, 1, 1)
             for values in (mean, std))
-        self._to_rgb = to_rgb
-        self.settings = settings or Settings(None, None)
         self._channels = _image_channels(backbone, self.settings.backbone)
         self.grey = torch.full((self._channels, 1, 1), 127.5 if mean is None else 0.0,
                                device=self.device)
@@ -148,7 +145,7 @@ def open_network(checkpoint: str | Path,
     if str(checkpoint) == RANDOM:
         if settings is None or settings.backbone is None:
             raise ValueError(f'a {RANDOM} network needs a config that says which.')
-        return Network(_random_backbone(settings, seed), *settings.normalisation, device, settings)
+        return Network(_random_backbone(settings, seed), settings, device)
     content = read_checkpoint(checkpoint)
     state = weights_of(content, checkpoint)
     say_which(content, checkpoint, averaged=False,
@@ -167,7 +164,7 @@ def open_network(checkpoint: str | Path,
     cfg = backbone_config(dict(backbone=settings.backbone), weights)
     backbone = build_backbone(cfg)
     take_every_weight(backbone, weights, str(checkpoint))
-    return Network(backbone, *settings.normalisation, device, settings._replace(backbone=cfg))
+    return Network(backbone, settings._replace(backbone=cfg), device)
 
 
 def _image_channels(backbone: nn.Module, cfg: dict[str, Any] | None) -> int:
