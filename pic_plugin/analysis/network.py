@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,16 +45,20 @@ class Settings(NamedTuple):
     Attributes:
         backbone (dict | None): mmpretrain's config of it.
         preprocessor (dict | None): mmpretrain's config of the data preprocessor.
+        training (Mapping): The config of its training, as far as it is known.
     """
 
     backbone: dict[str, Any] | None
     preprocessor: dict[str, Any] | None
+    training: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
-    def of(cls, model: dict[str, Any], preprocessor: dict[str, Any] | None) -> Settings:
-        """From a config's ``model`` and top-level ``data_preprocessor``."""
+    def of(cls, training: Mapping[str, Any]) -> Settings:
+        """From a config, whose data preprocessor is in ``model`` or beside it."""
+        model = training.get('model') or {}
         own = model.get('data_preprocessor')
-        return cls(model.get('backbone'), own if own is not None else preprocessor)
+        return cls(model.get('backbone'),
+                   own if own is not None else training.get('data_preprocessor'), training)
 
     @property
     def normalisation(self) -> tuple[Sequence[float] | None, Sequence[float] | None, bool]:
@@ -141,7 +146,7 @@ def open_network(checkpoint: str | Path,
     """
     settings = like
     if config is not None:
-        settings = Settings.of(config.get('model', {}), config.get('data_preprocessor'))
+        settings = Settings.of(config)
     if str(checkpoint) == RANDOM:
         if settings is None or settings.backbone is None:
             raise ValueError(f'a {RANDOM} network needs a config that says which.')
@@ -176,15 +181,15 @@ def _image_channels(backbone: nn.Module, cfg: dict[str, Any] | None) -> int:
 
 
 def _settings_in(content: dict, weights: StateDict, like: Settings | None) -> Settings:
-    training = dicts_of_training(content, 'model', 'data_preprocessor')
-    own = Settings.of(training.get('model', {}), training.get('data_preprocessor'))
+    own = Settings.of(
+        dicts_of_training(content, 'model', 'data_preprocessor', 'train_dataloader'))
     if own.backbone is not None:
         return own
     if like is not None and like.backbone is not None:
         twin = build_backbone(backbone_config(dict(backbone=like.backbone), weights))
         if not differing(twin.state_dict(), weights):
             return like
-    return Settings(None, IMAGENET)
+    return own._replace(preprocessor=IMAGENET)
 
 
 def _bare_resnet(state: StateDict) -> StateDict | None:

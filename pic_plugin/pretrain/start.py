@@ -85,7 +85,7 @@ def _of_model(name: str) -> tuple[dict[str, Any], StateDict, Settings]:
         raise ValueError(f'mmpretrain has no weights of {name}: choose another model.')
     config = info.config
     assert isinstance(config, Config)
-    settings = Settings.of(config.model, config.get('data_preprocessor'))
+    settings = Settings.of(config)
     content = CheckpointLoader.load_checkpoint(info.weights, map_location='cpu')
     cfg = {key: value for key, value in (settings.backbone or {}).items()
            if key not in ('init_cfg', '_scope_')}
