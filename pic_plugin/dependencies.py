@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -172,24 +172,22 @@ def check_new_mmcv(version: str, importer: Callable[[str], ModuleType]) -> None:
         stacklevel=3)
 
 
-def check_dependencies(requirements: Sequence[Requirement] = REQUIREMENTS,
-                       importer: Callable[[str], ModuleType] = importlib.import_module) -> None:
+def check_dependencies(
+        importer: Callable[[str], ModuleType] = importlib.import_module) -> None:
     """Import everything that pic_plugin builds on and check the versions.
 
     Args:
-        requirements (Sequence[Requirement]): Checked in this order, up to the first that fails.
         importer (Callable): Called with a module's name. Defaults to Python's import.
 
     Raises:
         ImportError: In one line with the command to run.
     """
     versions = {}
-    for requirement in requirements:
+    for requirement in REQUIREMENTS:
         versions[requirement.module] = import_required(requirement, importer)
         if requirement.module == 'torch':
             check_numpy(importer('numpy').__version__, versions['torch'])
-    if 'mmcv' in versions:
-        check_new_mmcv(versions['mmcv'], importer)
+    check_new_mmcv(versions['mmcv'], importer)
 
 
 def explain_missing_pkg_resources(error: ModuleNotFoundError) -> str | None:

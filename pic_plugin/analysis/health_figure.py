@@ -56,11 +56,7 @@ def charts_of(runs: Sequence[Run]) -> tuple[Chart, ...]:
 
 
 def draw_health(runs: Sequence[Run]) -> Figure:
-    """One chart for each kind of scalar; a colour for each run, a line style for each scalar.
-
-    Args:
-        runs (Sequence[Run]): At least one.
-    """
+    """One chart for each kind of scalar; a colour for each run, a line style for each scalar."""
     from matplotlib.ticker import EngFormatter
     charts = charts_of(runs)
     rows = -(-len(charts) // 3)

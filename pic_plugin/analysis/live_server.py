@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from pic_plugin.analysis.live_page import live_page, parse_address
+from pic_plugin.analysis.live_page import live_page
 
 
 def make_server(work_dirs: Sequence[Path], port: int | None = None,
@@ -22,6 +22,8 @@ def make_server(work_dirs: Sequence[Path], port: int | None = None,
     Raises:
         ValueError: If the port is out of range.
     """
+    if port is not None and not 0 <= port < 65536:
+        raise ValueError(f'--port must be from 0 (any that is free) to 65535, not {port}.')
 
     class Handler(BaseHTTPRequestHandler):
 
@@ -40,7 +42,7 @@ def make_server(work_dirs: Sequence[Path], port: int | None = None,
         def log_message(self, format: str, *args: Any) -> None:
             """Say nothing of each request."""
 
-    return ThreadingHTTPServer(parse_address(port), Handler)
+    return ThreadingHTTPServer(('127.0.0.1', port or 0), Handler)
 
 
 def serve(work_dirs: Sequence[Path], port: int | None = None) -> None:

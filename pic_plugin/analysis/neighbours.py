@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pic_plugin.analysis.images import Images, square
+from pic_plugin.analysis.inputs import choose
 
 BLOCK_BYTES = 64 * 2**20  # of similarities at a time
 THUMB = 32  # pixels; pictures of differing sizes are compared at this one
@@ -119,8 +120,7 @@ def find_queries(images: Images, names: Sequence[str] | None, indices: Sequence[
         ValueError: If a name is not one of them.
     """
     if names is None:
-        count = min(count, len(indices))
-        return [number * len(indices) // count for number in range(count)]
+        return choose(len(indices), count)
     places: dict[str, int] = {images.names[index]: place for place, index in enumerate(indices)}
     unknown = [name for name in names if name not in places]
     if unknown:

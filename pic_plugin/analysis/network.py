@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,12 +26,11 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     weights_of,
 )
 from pic_plugin.models.pooling import pooled
-from pic_plugin.transfer.config_text import value_in_config
+from pic_plugin.transfer.config_text import dicts_of_training
 from pic_plugin.transfer.export import (
     CLASSIFIER,
     backbone_config,
     build_backbone,
-    read_training,
     take_every_weight,
 )
 
@@ -44,16 +45,31 @@ class Settings(NamedTuple):
     Attributes:
         backbone (dict | None): mmpretrain's config of it.
         preprocessor (dict | None): mmpretrain's config of the data preprocessor.
+        training (Mapping): The config of its training, as far as it is known.
     """
 
     backbone: dict[str, Any] | None
     preprocessor: dict[str, Any] | None
+    training: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
-    def of(cls, model: dict[str, Any], preprocessor: dict[str, Any] | None) -> Settings:
-        """From a config's ``model`` and top-level ``data_preprocessor``."""
+    def of(cls, training: Mapping[str, Any]) -> Settings:
+        """From a config, whose data preprocessor is in ``model`` or beside it."""
+        model = training.get('model') or {}
         own = model.get('data_preprocessor')
-        return cls(model.get('backbone'), own if own is not None else preprocessor)
+        return cls(model.get('backbone'),
+                   own if own is not None else training.get('data_preprocessor'), training)
+
+    @property
+    def normalisation(self) -> tuple[Sequence[float] | None, Sequence[float] | None, bool]:
+        """Mean and std of the channels as the backbone gets them, and whether it wants RGB.
+
+        Of pixels from 0 to 255; None where they stay as they are.
+        """
+        given = self.preprocessor or {}
+        # As mmpretrain's preprocessors, which leave BGR where nothing is said.
+        return (given.get('mean'), given.get('std'),
+                bool(given.get('to_rgb', given.get('bgr_to_rgb', False))))
 
 
 class Network:
@@ -62,12 +78,9 @@ class Network:
     Args:
         backbone (nn.Module): Gives (B, C, H, W) maps, (B, T, C) tokens or (B, C) features, or a
             tuple that ends with them.
-        mean (Sequence[float], optional): Of the channels as the backbone gets them, 0 to 255.
-            Defaults to None: pixels stay as they are.
-        std (Sequence[float], optional): Likewise.
-        to_rgb (bool): Whether the backbone wants RGB. Defaults to True.
+        settings (Settings, optional): How it was built. Defaults to None: nothing is known, and
+            pixels stay as they are.
         device (str): Where it computes. Defaults to 'cpu'.
-        settings (Settings): How it was built. Defaults to nothing known.
 
     Attributes:
         grey (Tensor): (C, 1, 1) what an occluded pixel is in normalised images: the mean colour.
@@ -75,19 +88,16 @@ class Network:
 
     def __init__(self,
                  backbone: nn.Module,
-                 mean: Sequence[float] | None = None,
-                 std: Sequence[float] | None = None,
-                 to_rgb: bool = True,
-                 device: str = 'cpu',
-                 settings: Settings | None = None) -> None:
+                 settings: Settings | None = None,
+                 device: str = 'cpu') -> None:
+        self.settings = settings or Settings(None, None)
+        mean, std, self._to_rgb = self.settings.normalisation
         self.device = torch.device(device)
         self.backbone = backbone.to(self.device)
         self.backbone.eval()  # some of mmpretrain's return nothing
         self._mean, self._std = (
             None if values is None else torch.tensor(values, device=self.device).view(-1, 1, 1)
             for values in (mean, std))
-        self._to_rgb = to_rgb
-        self.settings = settings or Settings(None, None)
         self._channels = _image_channels(backbone, self.settings.backbone)
         self.grey = torch.full((self._channels, 1, 1), 127.5 if mean is None else 0.0,
                                device=self.device)
@@ -136,11 +146,11 @@ def open_network(checkpoint: str | Path,
     """
     settings = like
     if config is not None:
-        settings = Settings.of(config.get('model', {}), config.get('data_preprocessor'))
+        settings = Settings.of(config)
     if str(checkpoint) == RANDOM:
         if settings is None or settings.backbone is None:
             raise ValueError(f'a {RANDOM} network needs a config that says which.')
-        return _network(_random_backbone(settings, seed), settings, device)
+        return Network(_random_backbone(settings, seed), settings, device)
     content = read_checkpoint(checkpoint)
     state = weights_of(content, checkpoint)
     say_which(content, checkpoint, averaged=False,
@@ -159,7 +169,7 @@ def open_network(checkpoint: str | Path,
     cfg = backbone_config(dict(backbone=settings.backbone), weights)
     backbone = build_backbone(cfg)
     take_every_weight(backbone, weights, str(checkpoint))
-    return _network(backbone, settings._replace(backbone=cfg), device)
+    return Network(backbone, settings._replace(backbone=cfg), device)
 
 
 def _image_channels(backbone: nn.Module, cfg: dict[str, Any] | None) -> int:
@@ -171,17 +181,15 @@ def _image_channels(backbone: nn.Module, cfg: dict[str, Any] | None) -> int:
 
 
 def _settings_in(content: dict, weights: StateDict, like: Settings | None) -> Settings:
-    training = read_training(content)
-    text = (content.get('meta') or {}).get('cfg')
-    outer = value_in_config(text, 'data_preprocessor') if isinstance(text, str) else None
-    own = Settings.of(training, outer if isinstance(outer, dict) else None)
+    own = Settings.of(
+        dicts_of_training(content, 'model', 'data_preprocessor', 'train_dataloader'))
     if own.backbone is not None:
         return own
     if like is not None and like.backbone is not None:
         twin = build_backbone(backbone_config(dict(backbone=like.backbone), weights))
         if not differing(twin.state_dict(), weights):
             return like
-    return Settings(None, IMAGENET)
+    return own._replace(preprocessor=IMAGENET)
 
 
 def _bare_resnet(state: StateDict) -> StateDict | None:
@@ -191,20 +199,21 @@ def _bare_resnet(state: StateDict) -> StateDict | None:
 
 
 def _random_backbone(settings: Settings, seed: int) -> nn.Module:
+    # mmengine logs a line for each weight.
+    with quiet_log('WARNING'), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone = build_backbone(backbone_config(settings._asdict(), {}))
+        backbone.init_weights()  # type: ignore[operator]
+    return backbone
+
+
+@contextmanager
+def quiet_log(level: str) -> Iterator[None]:
+    """Keep what is below a level out of mmengine's log."""
     logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('WARNING')  # mmengine logs a line for each weight
+    before = logger.level
+    logger.setLevel(level)
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            backbone = build_backbone(backbone_config(settings._asdict(), {}))
-            backbone.init_weights()  # type: ignore[operator]
-            return backbone
+        yield
     finally:
-        logger.setLevel(level)
-
-
-def _network(backbone: nn.Module, settings: Settings, device: str) -> Network:
-    given = settings.preprocessor or {}
-    to_rgb = bool(given.get('to_rgb', given.get('bgr_to_rgb', False)))
-    return Network(backbone, given.get('mean'), given.get('std'), to_rgb, device, settings)
+        logger.setLevel(before)

@@ -40,7 +40,12 @@ class Section(NamedTuple):
 
 
 def build_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """The file's content; nothing in it refers to another file or address.
+    """The file's content; nothing in it refers to another file or address."""
+    return render('report.html.jinja', title=title, subtitle=subtitle, sections=sections)
+
+
+def render(template: str, **values: Any) -> str:
+    """HTML out of a template in ``data/``.
 
     Raises:
         ModuleNotFoundError: If jinja2 is not installed, with the command that installs it.
@@ -50,23 +55,17 @@ def build_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(DATA), autoescape=True, trim_blocks=True,
         lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    template = environment.get_template('report.html.jinja')
-    return template.render(title=title, subtitle=subtitle, sections=sections).strip() + '\n'
+    return environment.get_template(template).render(values).strip() + '\n'
 
 
-def _data_uri(content: bytes, kind: str) -> str:
+def data_uri(content: bytes, kind: str) -> str:
+    """A picture of the ``kind`` 'png' or 'jpeg' as an address that holds all of it."""
     return f'data:image/{kind};base64,{base64.b64encode(content).decode()}'
 
 
 def figure(draw: Callable[[], Figure], description: str, caption: str) -> dict[str, Any]:
-    """A figure for light and dark pages, which opens in full size.
-
-    Args:
-        draw (Callable): Makes it.
-        description (str): What it shows, for those who do not see it.
-        caption (str): Below it.
-    """
-    light, dark = (_data_uri(png_bytes(draw, dark), 'png') for dark in (False, True))
+    """A figure for light and dark pages, which opens in full size."""
+    light, dark = (data_uri(png_bytes(draw, dark), 'png') for dark in (False, True))
     return dict(kind='figure', light=light, dark=dark, description=description, caption=caption)
 
 
@@ -117,7 +116,7 @@ def picture_map(points: np.ndarray, groups: Sequence[str], names: Sequence[str],
         raise RuntimeError('OpenCV cannot write JPEG.')
     colours = {name: colour for name, (colour, _) in group_styles(groups).items()}
     return dict(
-        kind='map', key=list(colours.items()), sprite=_data_uri(encoded.tobytes(), 'jpeg'),
+        kind='map', key=list(colours.items()), sprite=data_uri(encoded.tobytes(), 'jpeg'),
         dots=[(points[i, 0], 1 - points[i, 1], colours[groups[i]]) for i in order],
         data=dict(columns=COLUMNS, rows=rows, groups=[groups[i] for i in order],
                   names=[names[i] for i in order]))

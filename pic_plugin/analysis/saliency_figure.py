@@ -33,12 +33,7 @@ class Panel(NamedTuple):
 
 
 def draw_maps(panels: Sequence[Panel], names: Sequence[str]) -> Figure:
-    """Images, each followed by its map under each network with the region outlined.
-
-    Args:
-        panels (Sequence[Panel]): At least one.
-        names (Sequence[str]): Of the networks.
-    """
+    """Images, each followed by its map under each network with the region outlined."""
     width = 1 + len(names)
     rows = -(-len(panels) // BLOCKS)
     blocks = min(BLOCKS, len(panels))

@@ -50,12 +50,10 @@ class Context(NamedTuple):
     """What a config says that the scalars do not.
 
     Attributes:
-        num_active (float | None): A, classes in the softmax; None to take it from the log.
         num_workers (int | None): Of the loader.
         goes_on (bool): Whether the network was trained before. Defaults to False.
     """
 
-    num_active: float | None = None
     num_workers: int | None = None
     goes_on: bool = False
 
@@ -67,7 +65,7 @@ def context_of(cfg: Any) -> Context:
     init = (model.get('backbone') or {}).get('init_cfg')
     goes_on = bool(cfg.get('load_from') or model.get('pretrained')) or (
         isinstance(init, dict) and init.get('type') == 'Pretrained')
-    return Context(None, loader.get('num_workers'), goes_on)
+    return Context(loader.get('num_workers'), goes_on)
 
 
 def verdicts_of(run: Run, context: Context | None = None,
@@ -81,17 +79,16 @@ def verdicts_of(run: Run, context: Context | None = None,
             Defaults to None.
     """
     context = context or Context()
-    found = [loss_at_chance(run, context), not_finite(run), collapsed(run),
-             loader_bound(run, context),
+    found = [loss_at_chance(run), not_finite(run), collapsed(run), loader_bound(run, context),
              knn_falls(run), *not_above_start(run, context, untrained or {}),
-             returns_as_nothing(run, context)]
+             returns_as_nothing(run)]
     return [one for one in found if one is not None]
 
 
-def loss_at_chance(run: Run, context: Context) -> Verdict | None:
+def loss_at_chance(run: Run) -> Verdict | None:
     """Whether the loss is still what a network that knows nothing has: ln A."""
     loss, active = run.curves.get('loss', []), run.curves.get('active_classes', [])
-    num_active = context.num_active or (active[-1][1] if active else None)
+    num_active = active[-1][1] if active else None
     if len(loss) < LEAST_POINTS or not num_active or num_active < 2:
         return None
     chance, now = math.log(num_active), _tail(loss)
@@ -194,7 +191,7 @@ def not_above_start(run: Run, context: Context, untrained: dict[str, float]) -> 
     return found[:1]
 
 
-def returns_as_nothing(run: Run, context: Context) -> Verdict | None:
+def returns_as_nothing(run: Run) -> Verdict | None:
     """Whether weight decay shrinks class weights to nothing while they are outside the softmax."""
     staleness, curve = run.curves.get('row_staleness', []), run.curves.get('row_decay', [])
     decay = max((value for _, value in curve), default=0.0)

@@ -90,11 +90,7 @@ def _original(dataset: Any, info: dict) -> np.ndarray | None:
 
 
 def views_figure(rows: list[Row]) -> Figure:
-    """A row for each image: the original, then its draws.
-
-    Args:
-        rows (list[Row]): Of :func:`draw_views`.
-    """
+    """A row for each image: the original, then its draws."""
     first = any(row.original is not None for row in rows)
     width = first + max(sum(map(len, row.draws)) for row in rows)
     figure = Figure(figsize=(1.5 * width, 1.6 * len(rows)), layout='constrained')

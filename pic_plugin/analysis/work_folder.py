@@ -8,13 +8,6 @@ from pathlib import Path
 from pic_plugin.analysis.inputs import choose
 
 
-def numbered_checkpoints(work_dir: Path) -> list[Path]:
-    """``epoch_N.pth`` and ``iter_N.pth`` in the order of their numbers."""
-    numbered = [(int(match[1]), file) for file in work_dir.glob('*.pth')
-                for match in [re.fullmatch(r'(?:epoch|iter)_(\d+)', file.stem)] if match]
-    return [file for _, file in sorted(numbered)]
-
-
 def earlier_checkpoints(checkpoint: Path, most: int) -> list[Path]:
     """Checkpoints of the same run before this one, evenly from all, in their order.
 
@@ -22,7 +15,9 @@ def earlier_checkpoints(checkpoint: Path, most: int) -> list[Path]:
         checkpoint (Path): ``epoch_N.pth`` or ``iter_N.pth``; another name has none before it.
         most (int): How many.
     """
-    files = numbered_checkpoints(checkpoint.parent)
+    files = [file for _, file in sorted(
+        (int(match[1]), file) for file in checkpoint.parent.glob('*.pth')
+        for match in [re.fullmatch(r'(?:epoch|iter)_(\d+)', file.stem)] if match)]
     before = files[:files.index(checkpoint)] if checkpoint in files else []
     return [before[place] for place in choose(len(before), most)]
 

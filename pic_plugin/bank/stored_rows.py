@@ -39,7 +39,7 @@ class StoredRows:
         slots (Slots): Says which processes store and hold what.
         seed (int): Of the initial class weights.
         correction (Correction): What stored rows are owed.
-        storage (Storage): Defaults to memory, in float32.
+        storage (Storage): Where they are kept.
     """
 
     def __init__(self,
@@ -48,7 +48,7 @@ class StoredRows:
                  slots: Slots,
                  seed: int,
                  correction: Correction,
-                 storage: Storage = Storage()) -> None:  # noqa: B008  it cannot be changed
+                 storage: Storage) -> None:
         self.num_instances = num_instances
         self.feat_dim = feat_dim
         self.slots = slots

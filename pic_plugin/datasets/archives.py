@@ -28,10 +28,6 @@ def is_archive(path: str) -> bool:
 def index_archive(path: str, endings: Iterable[str]) -> FileIndex:
     """Find the pictures of an archive.
 
-    Args:
-        path (str): A ``.tar`` or ``.zip``.
-        endings (Iterable[str]): Of pictures.
-
     Returns:
         FileIndex: With arrays ``start``, ``size`` and ``length``, bytes that a picture takes in the
         archive and by itself, and for a zip ``deflated``.

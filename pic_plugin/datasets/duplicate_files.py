@@ -62,10 +62,6 @@ def _or_none(function: Callable[[int], bytes], number: int) -> Any:
 def find_copies(table: ImageTable, store: IndexStore) -> np.ndarray:
     """Exact copies among files and members of archives; looked for again where they have changed.
 
-    Args:
-        table (ImageTable): N images.
-        store (IndexStore): Keeps what was found.
-
     Returns:
         np.ndarray: (N,) int64 first image with the same bytes.
     """

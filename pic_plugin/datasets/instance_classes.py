@@ -102,12 +102,7 @@ class InstanceKey(NamedTuple):
 
 
 def keys_by_pattern(names: Iterable[bytes], pattern: str) -> tuple[np.ndarray, int]:
-    """Hash of each name's key, and how many names do not match: each of them is its own class.
-
-    Args:
-        names (Iterable[bytes]): Paths.
-        pattern (str): See :class:`InstanceKey`.
-    """
+    """Hash of each name's key, and how many names do not match: each of them is its own class."""
     # In bytes, as names are: any of them can be searched.
     search = re.compile(pattern.encode()).search
     missed = 0
@@ -142,11 +137,6 @@ class Pairs(NamedTuple):
 
 def read_pairs(file: str | Path, similarity: float, places: Mapping[bytes, int]) -> Pairs:
     """Pairs of images that ``neighbours`` found.
-
-    Args:
-        file (str | Path): See :class:`InstanceKey`.
-        similarity (float): Least similarity.
-        places (Mapping): Image of each name.
 
     Raises:
         FileNotFoundError: If there is no such file.

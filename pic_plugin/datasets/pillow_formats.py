@@ -25,9 +25,6 @@ def open_heif_with_pillow() -> None:
 def decode_heif(content: bytes) -> np.ndarray | None:
     """Decode a picture of the HEIF family, turned upright.
 
-    Args:
-        content (bytes): Of the file.
-
     Returns:
         np.ndarray: (H, W, 3) uint8, BGR; None if it is of another family.
 

@@ -87,12 +87,6 @@ def expand(root: str) -> list[str]:
 def open_place(root: str, label: str | None, options: ReadOptions, store: IndexStore) -> Part:
     """The images of a folder, an archive or a store.
 
-    Args:
-        root (str): Where.
-        label (str, optional): Its name in the config.
-        options (ReadOptions): How to read.
-        store (IndexStore): Where indices are kept.
-
     Raises:
         FileNotFoundError: If there is nothing there.
         ValueError: If it is none of them.

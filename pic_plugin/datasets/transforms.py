@@ -39,7 +39,8 @@ class SharedCount:
 
     def __init__(self) -> None:
         self._slots = torch.zeros(_SLOTS, dtype=torch.int64, device='cpu').share_memory_()
-        self._seen = torch.zeros(_NAMES, dtype=torch.bool, device='cpu').share_memory_()
+        #: (65536,) bool: true in one place for each file that was counted.
+        self.seen = torch.zeros(_NAMES, dtype=torch.bool, device='cpu').share_memory_()
 
     def __deepcopy__(self, memo: dict) -> SharedCount:
         return self
@@ -47,7 +48,7 @@ class SharedCount:
     def __setstate__(self, state: dict) -> None:
         # Plain pickle brings values without the sharing.
         self._slots = state['_slots'].share_memory_()
-        self._seen = state['_seen'].share_memory_()
+        self.seen = state['seen'].share_memory_()
 
     def increase(self) -> int:
         """Count once more; the new value."""
@@ -58,19 +59,14 @@ class SharedCount:
     def is_new(self, path: Any) -> bool:
         """Whether a file has not been asked for before; two of them may be taken for one."""
         place = zlib.crc32(os.fsencode(str(path))) % _NAMES
-        is_new = not self._seen[place]
-        self._seen[place] = True
+        is_new = not self.seen[place]
+        self.seen[place] = True
         return is_new
 
     @property
     def value(self) -> int:
         """Times that something was counted."""
         return int(self._slots.sum())
-
-    @property
-    def seen(self) -> torch.Tensor:
-        """(65536,) bool: true in one place for each file that was counted."""
-        return self._seen
 
 
 def check_eight_bits(path: Any, content: bytes, color_type: str) -> None:
@@ -144,17 +140,13 @@ class LoadImageOrSkip(LoadImageFromFile):
         if color_type not in mmcv_io.imread_flags:
             raise ValueError(f'color_type {color_type!r} is unknown: choose one of '
                              f'{list(mmcv_io.imread_flags)}.')
-        self._skipped = SharedCount()
+        #: The count that this transform shares with its copies and with loader workers.
+        self.skipped = SharedCount()
 
     @property
     def num_skipped(self) -> int:
         """Loads skipped so far, in this process and in every loader worker."""
-        return self._skipped.value
-
-    @property
-    def skipped(self) -> SharedCount:
-        """The count that this transform shares with its copies and with loader workers."""
-        return self._skipped
+        return self.skipped.value
 
     def transform(self, results: dict) -> dict | None:
         """Load the image, or return None if it is broken."""
@@ -188,8 +180,8 @@ class LoadImageOrSkip(LoadImageFromFile):
     def _count_skipped(self, path: Any, reason: Any) -> None:
         if isinstance(reason, Exception):
             reason = f'{type(reason).__name__}: {str(reason).strip()}'
-        count = self._skipped.increase()
-        if self._skipped.is_new(path):
+        count = self.skipped.increase()
+        if self.skipped.is_new(path):
             print_log(
                 f'Skipped an image that cannot be loaded ({count} loads skipped so far): '
                 f'{printable(path)}: {reason}',

@@ -57,7 +57,7 @@ def set_names(file: Path, cfg: Config, values: dict[str, Any]) -> Config:
 
 def assigned_names(file: Path) -> set:
     """Variables that a config file, or one that it inherits from, assigns at its top level."""
-    return {name for one in _chain(file) for name, _ in _assignments(_parse(one))}
+    return {name for one in _chain(file) for name, _ in _assignments(_parse(one))} - {BASE}
 
 
 def _chain(file: Path) -> list[Path]:
@@ -82,14 +82,13 @@ def _assignments(tree: ast.Module) -> Iterator[tuple[str, ast.Assign]]:
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             target = node.targets[0]
-            if isinstance(target, ast.Name) and target.id != BASE:
+            if isinstance(target, ast.Name):
                 yield target.id, node
 
 
 def _bases(tree: ast.Module) -> list[str]:
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and (
-                node.targets[0].id == BASE):
+    for name, node in _assignments(tree):
+        if name == BASE:
             value = ast.literal_eval(node.value)
             return [value] if isinstance(value, str) else list(value)
     return []
@@ -107,14 +106,12 @@ def _copy_with(file: Path, values: dict[str, Any], folder: Path) -> Path:
         # `epochs = min(epochs, 10)` adjusts what an assignment before has set.
         adjusts = any(isinstance(part, ast.Name) and part.id == name
                       for part in ast.walk(node.value))
-        if name in values and not adjusts:
-            node.value = ast.parse(repr(values[name]), mode='eval').body
-    for statement in tree.body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name) and (
-                statement.targets[0].id == BASE):
+        if name == BASE:
             bases = [base if '::' in base else str(_copy_with(file.parent / base, values, folder))
                      for base in _bases(tree)]
-            statement.value = ast.parse(repr(bases), mode='eval').body
+            node.value = ast.parse(repr(bases), mode='eval').body
+        elif name in values and not adjusts:
+            node.value = ast.parse(repr(values[name]), mode='eval').body
     copy = folder / f'{len(list(folder.iterdir()))}_{file.name}'
     copy.write_text(ast.unparse(ast.fix_missing_locations(tree)), encoding='utf-8')
     return copy
@@ -125,11 +122,11 @@ def _without(cfg: Config, name: str) -> dict[str, Any]:
 
 
 def _no_effect(cfg: Config, name: str) -> str:
-    places = [path for path in _paths(cfg.to_dict())
+    places = [path for path, _ in items_of(cfg.to_dict())
               if path.split('.')[0] in RUNNER_KEYS and path.split('.')[-1] == name]
     value = cfg[name]
     if not places and (isinstance(value, (str, list, dict)) or type(value) in (int, float)):
-        places = [path for path, found in _items(cfg.to_dict())
+        places = [path for path, found in items_of(cfg.to_dict())
                   if path.split('.')[0] in RUNNER_KEYS and found == value]
     # What trains goes before what evaluates.
     places.sort(key=lambda place: place.startswith(('val_', 'test_')))
@@ -137,14 +134,11 @@ def _no_effect(cfg: Config, name: str) -> str:
     return f'{name} is a variable of {cfg.filename} that nothing is computed from{hint}.'
 
 
-def _paths(value: Any, path: str = '') -> Iterator[str]:
-    return (path for path, _ in _items(value, path))
-
-
-def _items(value: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+def items_of(value: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+    """Dotted paths and values of all that is in dicts, lists and tuples, at any depth."""
     children = value.items() if isinstance(value, dict) else (
         enumerate(value) if isinstance(value, (list, tuple)) else ())
     for key, child in children:
         place = f'{path}.{key}' if path else str(key)
         yield place, child
-        yield from _items(child, place)
+        yield from items_of(child, place)

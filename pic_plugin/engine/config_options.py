@@ -14,7 +14,7 @@ from mmengine.utils import import_modules_from_strings
 from mmpretrain import registry
 from torch.utils.data import DataLoader
 
-from pic_plugin.engine.config_names import RUNNER_KEYS, assigned_names, set_names
+from pic_plugin.engine.config_names import RUNNER_KEYS, assigned_names, items_of, set_names
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 DEFAULT_TYPES = {'optim_wrapper': 'OptimWrapper', 'model.head.loss': 'CosineSoftmaxLoss'}
@@ -77,19 +77,9 @@ def apply_options(file: Path, cfg: Config, options: dict[str, Any]) -> Config:
 
 def _place_of(cfg: Config, name: str) -> str:
     """Where the Runner finds the value of a variable."""
-    def search(value: Any, path: str) -> str | None:
-        children = value.items() if isinstance(value, dict) else (
-            enumerate(value) if isinstance(value, list) else ())
-        for key, child in children:
-            place = f'{path}.{key}' if path else str(key)
-            found = place if child == wanted else search(child, place)
-            if found:
-                return found
-        return None
-
-    wanted = cfg[name]
     whole = {key: value for key, value in cfg.items() if key in RUNNER_KEYS}
-    return search(whole, '') or 'the entry of the config'
+    return next((place for place, value in items_of(whole) if value == cfg[name]),
+                'the entry of the config')
 
 
 def _check_key(key: str, before: Any, after: Any) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import mmengine.dist as dist
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from mmpretrain.utils import get_ori_model
 from torch import nn
 from torch.optim import Optimizer
 
@@ -23,15 +22,9 @@ from pic_plugin.engine.runner_private import accumulative_counts, find_wrapper
 from pic_plugin.models.pic_head import PICHead
 
 
-def find_model(model: nn.Module) -> nn.Module:
-    """The model without its distributed wrapper."""
-    wrapped: Any = model
-    return wrapped.module if is_model_wrapper(model) else model
-
-
 def finish_loss_check(model: nn.Module) -> None:
     """Let a loss that is not finite, which a GPU may not have told yet, stop the training now."""
-    loss_check = getattr(find_model(model), 'loss_check', None)
+    loss_check = getattr(get_ori_model(model), 'loss_check', None)
     if loss_check is not None:
         loss_check.finish()
 

@@ -10,15 +10,14 @@ import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmpretrain.utils import get_ori_model
 from torch import nn
 
 from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.datasets.plan import describe_data
 from pic_plugin.datasets.sliding_window_sampler import SlidingWindowSampler
-from pic_plugin.engine.head_setup import find_model
 from pic_plugin.engine.ranks import images_of_a_step
-from pic_plugin.engine.schedule_checks import schedule_length_notices, scheduled_rates
-from pic_plugin.engine.single_images import leave_out_single_images
+from pic_plugin.engine.schedule_checks import scheduled_rates
 from pic_plugin.models.augment import AugmentPreprocessor
 from pic_plugin.models.augment.host_operations import doubled_operations
 from pic_plugin.models.pic_head import PICHead, instance_ids
@@ -30,10 +29,6 @@ def check_dataset_ids(dataset: Any, num_instances: int | None) -> int:
     """Make sure that each image of the training data set has one id, and no two the same.
 
     Data sets that join or repeat others are numbered through.
-
-    Args:
-        dataset: The training data set.
-        num_instances (int, optional): N of the config.
 
     Returns:
         int: N.
@@ -163,7 +158,7 @@ def loader_notices(runner: Runner) -> list[str]:
 
 def augmentation_notices(runner: Runner) -> list[str]:
     """Whether host and device both augment."""
-    preprocessor = getattr(find_model(runner.model), 'data_preprocessor', None)
+    preprocessor = getattr(get_ori_model(runner.model), 'data_preprocessor', None)
     if not isinstance(preprocessor, AugmentPreprocessor):
         return []
     doubled = doubled_operations(runner.train_dataloader.dataset, preprocessor.recipes)
@@ -218,12 +213,6 @@ def checkpoint_notices(runner: Runner) -> list[str]:
                 'by_epoch=True, an IterBasedTrainLoop or a SlidingWindowSampler continues '
                 'exactly.')
     return notices
-
-
-def training_notices(runner: Runner) -> list[str]:
-    """What about the training that is about to begin, or to go on, will surprise."""
-    single = leave_out_single_images(runner)
-    return schedule_length_notices(runner) + ([] if single is None else [single])
 
 
 def describe_plan(runner: Runner, head: PICHead) -> str:

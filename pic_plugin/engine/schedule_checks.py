@@ -38,11 +38,8 @@ def scheduled_rates(runner: Runner) -> Rates | None:
     """
     if hasattr(runner.optim_wrapper, 'items'):
         return None  # two optimizers, each with rates of its own
-    base = runner.optim_wrapper.param_groups[0] if hasattr(
-        runner.optim_wrapper, 'param_groups') else None
+    base = runner.optim_wrapper.param_groups[0]
     cfg = runner.cfg.get('param_scheduler')
-    if base is None:  # several optimizers
-        return None
     rate = float(base.get('initial_lr', base['lr']))
     cfgs = [cfg] if isinstance(cfg, dict) and 'type' in cfg else cfg
     if not cfgs:

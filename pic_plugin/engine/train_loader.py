@@ -43,9 +43,6 @@ def build_train_loader(runner: Runner) -> None:
 def skipped_notice(loader: DataLoader) -> str | None:
     """What was left out of a training because it could not be loaded; all processes ask together.
 
-    Args:
-        loader (DataLoader): Of the training.
-
     Returns:
         str: The numbers of files and of loads, and what to do; None if all could be loaded.
     """

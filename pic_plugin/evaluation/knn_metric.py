@@ -208,9 +208,6 @@ class KNNMetric(BaseMetric):
     def compute_metrics(self, results: list) -> dict:
         """Accuracies from this process's batches and, if there are several, the others'.
 
-        Args:
-            results (list): What :meth:`process` kept.
-
         Returns:
             dict: ``top1_k{k}`` in percent, for each k.
         """

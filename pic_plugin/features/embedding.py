@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from pic_plugin.analysis.images import FolderImages, Images, training_side
 from pic_plugin.analysis.network import RANDOM, Network, open_network, pooled
 from pic_plugin.analysis.picture_reader import PictureReader, reader_of
-from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint, read_checkpoint
+from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint
 from pic_plugin.features.files import check_writable, write_features
-from pic_plugin.transfer.config_text import value_in_config
 
 DEFAULT_SIDE = 224  # pixels, where a checkpoint does not say with which it was trained
 
@@ -98,8 +97,7 @@ def load_backbone(checkpoint: str | Path, normalise: bool = False,
         FileNotFoundError: If there is no such file.
         ValueError: If it is no checkpoint, or its network is unknown.
     """
-    file = find_checkpoint(checkpoint)
-    return _loaded(open_network(file), file, normalise).to(device)
+    return _loaded(open_network(find_checkpoint(checkpoint)), normalise).to(device)
 
 
 def untrained_twin(checkpoint: str | Path, normalise: bool = False, device: str = 'cpu',
@@ -110,31 +108,17 @@ def untrained_twin(checkpoint: str | Path, normalise: bool = False, device: str 
         checkpoint (str | Path): As for :func:`load_backbone`, likewise the others.
         seed (int): Of the weights. Defaults to 0.
     """
-    file = find_checkpoint(checkpoint)
-    network = open_network(RANDOM, like=open_network(file).settings, seed=seed)
-    return _loaded(network, file, normalise).to(device)
+    trained = open_network(find_checkpoint(checkpoint))
+    return _loaded(open_network(RANDOM, like=trained.settings, seed=seed), normalise).to(device)
 
 
-def _loaded(network: Network, file: Path, normalise: bool) -> LoadedBackbone:
-    training = training_of(file)
-    preprocessor = network.settings.preprocessor or {}
-    mean = preprocessor.get('mean') or [0.0] * len(network.grey)
-    std = preprocessor.get('std') or [1.0] * len(mean)
-    to_rgb = bool(preprocessor.get('to_rgb', preprocessor.get('bgr_to_rgb', False)))
-    return LoadedBackbone(network.backbone, mean, std, 'RGB' if to_rgb else 'BGR',
-                          training_side(training) or DEFAULT_SIDE, normalise,
-                          reader_of(training))
-
-
-def training_of(checkpoint: Path) -> dict:
-    """What a checkpoint's config says of its training data; empty where it says nothing."""
-    meta = read_checkpoint(checkpoint).get('meta')
-    text = meta.get('cfg') if isinstance(meta, dict) else None
-    if not isinstance(text, str):
-        return {}
-    names = ('train_dataloader', 'model', 'data_preprocessor')
-    found = {name: value_in_config(text, name) for name in names}
-    return {name: value for name, value in found.items() if isinstance(value, dict)}
+def _loaded(network: Network, normalise: bool) -> LoadedBackbone:
+    training = network.settings.training
+    mean, std, to_rgb = network.settings.normalisation
+    mean = mean or [0.0] * len(network.grey)
+    return LoadedBackbone(network.backbone, mean, std or [1.0] * len(mean),
+                          'RGB' if to_rgb else 'BGR', training_side(training) or DEFAULT_SIDE,
+                          normalise, reader_of(training))
 
 
 class Embedding(NamedTuple):

@@ -195,15 +195,13 @@ def loops(plan: Plan, interval: int) -> dict[str, Any]:
                             max_keep_ckpts=2)))
 
 
-def config_text(plan: Plan, sources: Sources, logs: Sequence[str] = (),
-                command: str = 'pretrain') -> str:
+def config_text(plan: Plan, sources: Sources, logs: Sequence[str] = ()) -> str:
     """The whole file.
 
     Args:
         plan (Plan): With its length settled.
         sources (Sources): Files.
         logs (Sequence[str]): Names of LOGGERS besides the local log. Defaults to ().
-        command (str): For the first line.
     """
     reasons = '\n'.join(
         textwrap.fill(f'{name}: {text_of(name, choice.value)}. {choice.reason}', LINE,
@@ -216,7 +214,7 @@ def config_text(plan: Plan, sources: Sources, logs: Sequence[str] = (),
         imports.append('pic_plugin.engine.hooks.check_pretrained_hook')
         hooks.append(dict(type='CheckPretrainedHook'))
     parts = [
-        f'"""Written by pic_plugin\'s {command}; an ordinary config: change it as you like."""\n'
+        '"""Written by pic_plugin\'s pretrain; an ordinary config: change it as you like."""\n'
         f'# Why these values:\n{reasons}\n'
         "default_scope = 'mmpretrain'\n"
         + assign('custom_imports', dict(imports=imports, allow_failed_imports=False)),

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS, MODELS
 from torch import nn
 
+from pic_plugin.analysis.network import quiet_log
 from pic_plugin.pretrain.plan import Plan
 
 LOADER_SECONDS, STEP_SECONDS = 2.0, 4.0
@@ -78,16 +78,12 @@ def measure_speed(cfg: Config, plan: Plan, device: str) -> Speed:
         torch.OutOfMemoryError: If a step needs more memory than the device has.
         ValueError: If no picture can be loaded.
     """
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('ERROR')
     try:
-        with torch.random.fork_rng(devices=[]), \
+        with quiet_log('ERROR'), torch.random.fork_rng(devices=[]), \
                 DefaultScope.overwrite_default_scope('mmpretrain'):
             load = _loader_speed(cfg.train_dataloader.dataset.to_dict())
             step, memory = _step_speed(cfg, plan, device)
     finally:
-        logger.setLevel(level)
         gc.collect()
         if device.startswith('cuda'):
             torch.cuda.empty_cache()

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
+
+from pic_plugin.analysis.network import quiet_log
 
 # The field's names for classes whose own are longer.
 USUAL = {
@@ -147,11 +148,8 @@ def look_at(name: str, side: int, cfg: dict[str, Any] | None = None) -> Backbone
         cfg.setdefault('img_size', side)
     if side < 224 and 'pad_small_map' in parameters:
         cfg.setdefault('pad_small_map', True)  # windows larger than the last maps
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel('ERROR')
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), \
+        with quiet_log('ERROR'), torch.random.fork_rng(devices=[]), torch.no_grad(), \
                 DefaultScope.overwrite_default_scope('mmpretrain'):
             network = MODELS.build(cfg)
             network.eval()
@@ -160,8 +158,6 @@ def look_at(name: str, side: int, cfg: dict[str, Any] | None = None) -> Backbone
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f'{name} cannot be built for images of {side} pixels ({reason}): choose '
                          'another --backbone or --image-size.') from error
-    finally:
-        logger.setLevel(level)
     outputs = outputs if isinstance(outputs, (tuple, list)) else [outputs]
     last = outputs[-1]
     if len(outputs) != 1 or not isinstance(last, torch.Tensor) or last.dim() not in (2, 4):

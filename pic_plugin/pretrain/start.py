@@ -60,12 +60,9 @@ def read_start(source: str) -> Start:
     cfg, weights, settings = (
         _of_file(find_checkpoint(path)) if path.exists() else _of_model(source))
     check_finite(weights, source)
-    # As mmpretrain's preprocessors, which leave BGR where nothing is said.
-    preprocessor = settings.preprocessor or {}
-    mean, std = preprocessor.get('mean'), preprocessor.get('std')
+    mean, std, to_rgb = settings.normalisation
     return Start(source, {key: value for key, value in cfg.items() if key != 'img_size'}, weights,
-                 None if mean is None else list(mean), None if std is None else list(std),
-                 bool(preprocessor.get('to_rgb', preprocessor.get('bgr_to_rgb', False))))
+                 None if mean is None else list(mean), None if std is None else list(std), to_rgb)
 
 
 def _of_file(file: Path) -> tuple[dict[str, Any], StateDict, Settings]:
@@ -88,7 +85,7 @@ def _of_model(name: str) -> tuple[dict[str, Any], StateDict, Settings]:
         raise ValueError(f'mmpretrain has no weights of {name}: choose another model.')
     config = info.config
     assert isinstance(config, Config)
-    settings = Settings.of(config.model, config.get('data_preprocessor'))
+    settings = Settings.of(config)
     content = CheckpointLoader.load_checkpoint(info.weights, map_location='cpu')
     cfg = {key: value for key, value in (settings.backbone or {}).items()
            if key not in ('init_cfg', '_scope_')}

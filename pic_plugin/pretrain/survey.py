@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from pic_plugin.analysis.inputs import choose
 from pic_plugin.datasets.pillow_formats import open_heif_with_pillow
 from pic_plugin.datasets.value_range import Measured, measure_value_range
 from pic_plugin.pretrain.walk import Found, find_pictures
 
-NUM_SAMPLED = 300  # pictures that are opened
+NUM_SAMPLED = 300  # pictures that are opened, evenly from all
 NUM_HASHED = 20000  # pictures of equal size in bytes that are compared
 # Of 64 bits: pictures that differ by a re-encoding or a small crop differ in a few.
 NEAR_BITS = 5
@@ -61,12 +62,11 @@ class Survey(NamedTuple):
     pixels: Measured | None = None
 
 
-def survey_folders(folders: Sequence[str | Path], num_sampled: int = NUM_SAMPLED) -> Survey:
+def survey_folders(folders: Sequence[str | Path]) -> Survey:
     """Look at folders.
 
     Args:
         folders (Sequence[str | Path]): At least one; several are one data set.
-        num_sampled (int): Pictures to open, evenly from all. Defaults to 300.
 
     Raises:
         FileNotFoundError: If one of them is not there.
@@ -82,7 +82,7 @@ def survey_folders(folders: Sequence[str | Path], num_sampled: int = NUM_SAMPLED
     if len(found.files) < 8:
         raise ValueError(f'{names} has only {len(found.files)} pictures: every picture is a class '
                          'of its own, and so few teach nothing. Give at least 8, better thousands.')
-    chosen = _evenly(len(found.files), num_sampled)
+    chosen = choose(len(found.files), NUM_SAMPLED)
     sides, modes, broken, thumbnails = _open_sample(found, chosen)
     if not sides:
         first = next(iter(broken.items()))
@@ -111,12 +111,6 @@ def _measure_depth(found: Found, chosen: Sequence[int], names: str) -> Measured 
         raise ValueError(f'the pictures of {names} have pixels of {" and ".join(sorted(depths))}: '
                          'one range of values does not fit all. Train on files of one depth.')
     return measured
-
-
-def _evenly(count: int, wanted: int) -> list[int]:
-    if count <= wanted:
-        return list(range(count))
-    return [number * count // wanted for number in range(wanted)]
 
 
 def _open_sample(found: Found, chosen: Iterable[int]
@@ -158,8 +152,7 @@ def _count_copies(found: Found) -> int:
     for name in suspects[:NUM_HASHED]:
         try:
             with open(os.path.join(found.root, name), 'rb') as stream:
-                seen[hashlib.file_digest(stream, 'blake2b').digest() if hasattr(
-                    hashlib, 'file_digest') else hashlib.blake2b(stream.read()).digest()] += 1
+                seen[hashlib.blake2b(stream.read()).digest()] += 1
         except OSError:
             continue
     return sum(number - 1 for number in seen.values())

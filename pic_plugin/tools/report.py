@@ -50,10 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = Options(**args)
     with explained_errors(TOOL):
         require('matplotlib')
+        require('jinja2')
         if live:
             serve([options.work_dir, *options.compare], port)
             return
-        require('jinja2')
         file, notes = write_report(options, lambda line: print(f'{TOOL}: {line}', file=sys.stderr))
     for note in notes:
         print(f'{TOOL}: {note}', file=sys.stderr)

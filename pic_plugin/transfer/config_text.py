@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read one value out of the config text that mmengine keeps in a checkpoint, without running it."""
+"""Read values out of the config text that mmengine keeps in a checkpoint, without running it."""
 from __future__ import annotations
 
 import ast
 from typing import Any
+
+
+def dicts_of_training(content: dict, *names: str) -> dict[str, dict]:
+    """The dicts that the config in a checkpoint has under these names; what else is left out."""
+    meta = content.get('meta')
+    text = meta.get('cfg') if isinstance(meta, dict) else None
+    found = {name: value_in_config(text, name) for name in names} if isinstance(text, str) else {}
+    return {name: value for name, value in found.items() if isinstance(value, dict)}
 
 
 def value_in_config(text: str, name: str) -> Any | None:

@@ -16,7 +16,7 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import StateDict, resnet_de
 from pic_plugin.files import write_atomically
 from pic_plugin.models.pooling import pooled
 from pic_plugin.transfer import convnext, resnet, swin, vit
-from pic_plugin.transfer.config_text import value_in_config
+from pic_plugin.transfer.config_text import dicts_of_training
 from pic_plugin.transfer.foreign_network import Family
 from pic_plugin.version import __version__
 
@@ -57,18 +57,13 @@ class Export(NamedTuple):
 def read_training(content: dict) -> dict[str, Any]:
     """How a checkpoint was trained, in plain values, as far as mmengine wrote it down.
 
-    Args:
-        content (dict): From :func:`read_checkpoint`.
-
     Returns:
         dict: ``backbone`` and ``data_preprocessor`` as in the config (None if unknown), epochs and
         iterations done, seed, versions, and ``cfg``, the text of the training's config.
     """
     meta = content.get('meta')
     meta = meta if isinstance(meta, dict) else {}
-    text = meta.get('cfg')
-    model = value_in_config(text, 'model') if isinstance(text, str) else None
-    model = model if isinstance(model, dict) else {}
+    model = dicts_of_training(content, 'model').get('model', {})
     known = {key: meta[key] for key in ('cfg', 'epoch', 'iter', 'seed', 'experiment_name', 'time',
                                         'mmengine_version', 'converted_from')
              if isinstance(meta.get(key), (str, int, float))}
@@ -235,15 +230,7 @@ def write_with_hash(content: dict, out: str | Path) -> Path:
 
 def file_content(export: Export, training: dict, cfg: dict[str, Any], source: Path,
                  form: str) -> dict:
-    """What is written: weights and how they came about.
-
-    Args:
-        export (Export): From :func:`export_backbone`.
-        training (dict): From :func:`read_training`.
-        cfg (dict): Config of the backbone.
-        source (Path): The checkpoint.
-        form (str): One of FORMATS.
-    """
+    """What is written: weights and how they came about."""
     meta = dict(training, backbone=cfg, format=form, source=source.name,
                 pic_plugin_version=__version__, method='PIC (arXiv 2006.14618)')
     # A copy of each: a view of a larger storage would be written with all of it.

@@ -36,8 +36,7 @@ def check_fits(model: nn.Module, path: str) -> None:
     say_which(loaded, path, averaged=True)  # mmengine takes what is under `state_dict`
     content = state_dict_of(loaded, path)
     # As mmengine does.
-    content = {name[7:] if name.startswith('module.') else name: value
-               for name, value in content.items()}
+    content = {name.removeprefix('module.'): value for name, value in content.items()}
     part = 'backbone.' if isinstance(model, BaseSelfSupervisor) else ''
     own, saved = ({name: value for name, value in state.items() if name.startswith(part)}
                   for state in (model.state_dict(), content))

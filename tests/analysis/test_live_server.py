@@ -69,6 +69,9 @@ def test_served_on_this_machine_alone(runs):
 
 def test_before_the_first_step(tmp_path):
     assert 'Nothing was logged yet' in live_page([tmp_path])
+    run = write_run(tmp_path / 'run', [], 0.1)
+    next(run.glob('*/vis_data/scalars.json')).write_text('{"lr": 0.1, "iter": 1}\n')
+    assert 'no step yet' in live_page([run]) and 'No verdict yet' in live_page([run])
 
 
 def test_what_is_wrong_is_said(tmp_path):

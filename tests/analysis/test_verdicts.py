@@ -148,7 +148,7 @@ def test_each_has_a_section_on_its_page():
 
 
 def test_context_of_a_config():
-    assert context_of(dict(train_dataloader=dict(num_workers=3))) == Context(None, 3)
+    assert context_of(dict(train_dataloader=dict(num_workers=3))) == Context(3)
     assert context_of({}) == Context()
 
 

@@ -107,7 +107,7 @@ def test_processes_do_not_write_to_the_same_number(monkeypatch):
         monkeypatch.setattr(transforms, 'get_worker_info', lambda worker=worker: worker)
         transform(dict(img_path='/nowhere/01.png'))
     assert transform.num_skipped == 3
-    assert transform._skipped._slots.unique(return_counts=True)[0].tolist() == [0, 1]
+    assert transform.skipped._slots.unique(return_counts=True)[0].tolist() == [0, 1]
 
 
 def test_plain_pickle_starts_a_count_of_its_own():

@@ -7,7 +7,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 import pic_plugin  # noqa: F401
-from pic_plugin.analysis.network import Network
+from pic_plugin.analysis.network import Network, Settings
 
 SIDE = 32
 CONVNET = dict(type='ResNet', depth=18, stem_channels=8, base_channels=8)
@@ -35,7 +35,7 @@ class Watcher(nn.Module):
 def random_network(cfg, seed=0):
     """A backbone of mmpretrain with random weights."""
     torch.manual_seed(seed)
-    return Network(MODELS.build(cfg), MEAN, STD)
+    return Network(MODELS.build(cfg), Settings(None, dict(mean=MEAN, std=STD, to_rgb=True)))
 
 
 def grey_picture_with_square(top, left, side, seed=0, length=SIDE):

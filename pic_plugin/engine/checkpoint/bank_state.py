@@ -227,10 +227,6 @@ def check_bank_header(path: Path, header: dict[str, Any], state: BankState) -> N
 def check_same_run(saved: BankState, own: BankState) -> None:
     """Refuse the bank of a run that was set up in another way.
 
-    Args:
-        saved (BankState): Of a checkpoint.
-        own (BankState): Of this run.
-
     Raises:
         ValueError: If they cannot go on from each other; the message says what to set.
     """

@@ -141,10 +141,6 @@ def find_checkpoint(checkpoint: str | Path) -> Path:
 def state_dict_of(content: dict, path: str | Path) -> StateDict:
     """The weights in the content of a file.
 
-    Args:
-        content (dict): From :func:`read_checkpoint`.
-        path (str | Path): For the message.
-
     Returns:
         dict[str, Tensor]: Names and tensors, as they are in the file.
 
@@ -167,10 +163,6 @@ def weights_of(content: dict, path: str | Path) -> StateDict:
     entry of their own. Here trained weights have the plain names, and averages begin with
     ``ema_model.``, as :func:`unwrap` tells them apart.
 
-    Args:
-        content (dict): From :func:`read_checkpoint`.
-        path (str | Path): For the message.
-
     Returns:
         dict[str, Tensor]: As :func:`state_dict_of`, if the file has one kind of weights.
 
@@ -189,14 +181,7 @@ def weights_of(content: dict, path: str | Path) -> StateDict:
 
 
 def say_which(content: dict, path: str | Path, averaged: bool, advice: str = '') -> None:
-    """Log which weights are taken, of a file that has trained and averaged ones.
-
-    Args:
-        content (dict): From :func:`read_checkpoint`.
-        path (str | Path): For the message.
-        averaged (bool): Which.
-        advice (str): How to take the others. Defaults to ''.
-    """
+    """Log which weights are taken, of a file that has trained and averaged ones."""
     if isinstance(content.get(TRAINED), dict):
         print_log(f'{path} holds trained weights and their averages (EMAHook): taking the '
                   f'{"averages" if averaged else "trained ones"}{advice}.', logger='current',
@@ -204,11 +189,7 @@ def say_which(content: dict, path: str | Path, averaged: bool, advice: str = '')
 
 
 def check_finite(state: StateDict, path: str | Path) -> None:
-    """Refuse the weights of a training that diverged: all features would be NaN.
-
-    Args:
-        state (dict[str, Tensor]): Weights, statistics of BatchNorm included.
-        path (str | Path): For the message.
+    """Refuse weights or BatchNorm statistics that diverged: all features would be NaN.
 
     Raises:
         ValueError: If one of them is NaN or infinite.

@@ -21,18 +21,9 @@ def to_plain_message_hub(checkpoint: dict) -> None:
             key: _pack(buffer) if isinstance(buffer, HistoryBuffer) else buffer
             for key, buffer in hub['log_scalars'].items()
         }
-        hub['runtime_info'] = {
-            key: value
-            for key, value in ((key, _plain(key, value))
-                               for key, value in hub['runtime_info'].items())
-            if value is not _DROPPED
-        }
+        hub['runtime_info'] = _plain(hub['runtime_info'])
         hub['resumed_keys'] = dict(hub['resumed_keys'])
-    checkpoint['meta'] = {
-        key: value
-        for key, value in ((key, _plain(key, value)) for key, value in checkpoint['meta'].items())
-        if value is not _DROPPED
-    }
+    checkpoint['meta'] = _plain(checkpoint['meta'])
 
 
 def with_history_buffers(checkpoint: dict) -> None:
@@ -58,18 +49,18 @@ def _unpack(packed: dict) -> HistoryBuffer:
     return HistoryBuffer(values, counts, max_length=packed['max_length'])
 
 
-_DROPPED = object()
-
-
-def _plain(key: str, value: Any) -> Any:
-    try:
-        return _to_plain(value)
-    except TypeError as error:
-        print_log(
-            f'{key} is left out of the checkpoint: {error}, and torch would not load the file.',
-            logger='current',
-            level=30)
-        return _DROPPED
+def _plain(entries: dict[str, Any]) -> dict[str, Any]:
+    """The entries that can be saved, as plain values."""
+    plain = {}
+    for key, value in entries.items():
+        try:
+            plain[key] = _to_plain(value)
+        except TypeError as error:
+            print_log(
+                f'{key} is left out of the checkpoint: {error}, and torch would not load the file.',
+                logger='current',
+                level=30)
+    return plain
 
 
 def _to_plain(value: Any) -> Any:

@@ -40,10 +40,6 @@ def check_schedulers(runner: Runner, checkpoint: dict[str, Any]) -> None:
     mmengine goes on with schedulers that start anew on the learning rate that was saved: a warm-up
     from a hundredth then multiplies it by a hundred.
 
-    Args:
-        runner (Runner): That resumes.
-        checkpoint (dict): As it was loaded.
-
     Raises:
         ValueError: If the optimizer's state or schedulers are missing, or there are others than the
             run's.

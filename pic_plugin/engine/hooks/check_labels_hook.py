@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-
-from pic_plugin.engine.head_setup import find_model
+from mmpretrain.utils import get_ori_model
 
 
 @HOOKS.register_module()
@@ -51,7 +50,7 @@ class CheckLabelsHook(Hook):
 
 
 def _num_classes(runner: Any) -> int:
-    model: Any = find_model(runner.model)
+    model: Any = get_ori_model(runner.model)
     return model.head.num_classes
 
 

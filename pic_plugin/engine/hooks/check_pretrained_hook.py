@@ -10,6 +10,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader
+from mmpretrain.utils import get_ori_model
 from torch import nn
 
 from pic_plugin.engine.checkpoint.foreign_checkpoint import (
@@ -21,7 +22,6 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     say_which,
     state_dict_of,
 )
-from pic_plugin.engine.head_setup import find_model
 from pic_plugin.engine.runner_private import has_loaded, load_from, resumes
 
 OPTION = 'model.backbone.init_cfg.checkpoint'
@@ -70,7 +70,7 @@ class CheckPretrainedHook(Hook):
                 self._weights(runner, name)
             elif not self._init_cfg(runner, name).get('checkpoint'):
                 # All weights come from another file: mmengine would look for one named None.
-                attrgetter(name)(find_model(runner.model)).init_cfg = None
+                attrgetter(name)(get_ori_model(runner.model)).init_cfg = None
 
     def before_train(self, runner: Any) -> None:
         """Compare every tensor.
@@ -78,7 +78,7 @@ class CheckPretrainedHook(Hook):
         Raises:
             ValueError: If a weight was not taken, or is not in the file.
         """
-        model = find_model(runner.model)
+        model = get_ori_model(runner.model)
         if has_loaded(runner):
             if not resumes(runner):
                 self._check_load_from(runner, model)
@@ -113,8 +113,7 @@ class CheckPretrainedHook(Hook):
         """mmengine passes over what ``load_from`` lacks: all of it, if a name differs."""
         file = load_from(runner)
         assert file is not None, 'it has been loaded'
-        saved = {key[len('module.'):] if key.startswith('module.') else key: value
-                 for key, value in _state_dict(file).items()}
+        saved = {key.removeprefix('module.'): value for key, value in _state_dict(file).items()}
         own = {f'{name}.{key}': value for name in self.modules
                for key, value in attrgetter(name)(model).state_dict().items()}
         wrong = [_difference(key, value, saved.get(key)) for key, value in own.items()
@@ -127,7 +126,7 @@ class CheckPretrainedHook(Hook):
                 'the place of load_from.')
 
     def _init_cfg(self, runner: Any, name: str) -> dict[str, Any]:
-        cfg = attrgetter(name)(find_model(runner.model)).init_cfg
+        cfg = attrgetter(name)(get_ori_model(runner.model)).init_cfg
         return cfg if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained' else {}
 
     def _weights(self, runner: Any, name: str) -> StateDict | None:

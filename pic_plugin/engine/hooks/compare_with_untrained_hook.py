@@ -2,9 +2,7 @@
 """Hook: tell at the end what training has gained over the network as it was at the start."""
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
+from pic_plugin.datasets.stream_index import generators_kept
 from pic_plugin.engine.runner_private import forget_workers, iterations_done, only_hook
 
 INFO_KEY = 'untrained_metrics'
@@ -90,7 +89,9 @@ class CompareWithUntrainedHook(Hook):
 
     def _evaluate(self, runner: Runner) -> dict[str, float]:
         was_training = runner.model.training
-        with _random_states_kept(), only_hook(runner, _Progress(self.interval)):
+        gpus = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+        with generators_kept(), torch.random.fork_rng(gpus), \
+                only_hook(runner, _Progress(self.interval)):
             metrics = runner.val_loop.run()
         forget_workers(runner.val_dataloader)
         runner.model.train(was_training)
@@ -110,21 +111,6 @@ class _Progress(Hook):
                        outputs: Sequence | None = None) -> None:
         if self.every_n_inner_iters(batch_idx, self.interval):
             runner.logger.info(f'Evaluated {batch_idx + 1} of {len(runner.val_dataloader)} batches')
-
-
-@contextmanager
-def _random_states_kept() -> Iterator[None]:
-    python, numpy = random.getstate(), np.random.get_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-    cpu = torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
 
 
 def _scalars(metrics: dict) -> dict[str, float]:

@@ -6,6 +6,7 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
+from mmpretrain.utils import get_ori_model
 
 from pic_plugin.bank import InstanceBank, SampledClassWeights
 from pic_plugin.datasets.instance_numbers import number_instances
@@ -19,7 +20,6 @@ from pic_plugin.engine.checkpoint.plain_checkpoint import (
 from pic_plugin.engine.evaluation_checks import check_evaluation
 from pic_plugin.engine.head_setup import (
     find_head,
-    find_model,
     finish_loss_check,
     resize_head,
     sample_class_weights,
@@ -31,7 +31,6 @@ from pic_plugin.engine.preflight import (
     checkpoint_notices,
     describe_plan,
     loader_notices,
-    training_notices,
 )
 from pic_plugin.engine.random_state import seed_iteration
 from pic_plugin.engine.ranks import images_of_a_step, on_all_ranks
@@ -45,7 +44,9 @@ from pic_plugin.engine.runner_private import (
     reseed_loader,
     restart_workers,
 )
+from pic_plugin.engine.schedule_checks import schedule_length_notices
 from pic_plugin.engine.sharded_head import prepare_sharded_head
+from pic_plugin.engine.single_images import leave_out_single_images
 from pic_plugin.engine.stream_position import StreamPosition, epoch_and_batch
 from pic_plugin.engine.train_loader import skipped_notice
 from pic_plugin.models.pic_head import instance_ids
@@ -110,7 +111,7 @@ class InstanceBankHook(Hook):
         self.class_weights = sample_class_weights(runner, self.head, wrapper.optimizer)
         self.head.attach(self.class_weights)
         self.statistics = RowStatistics(self.class_weights)
-        self.checkpoint = BankCheckpoint(runner, self.class_weights, find_model(runner.model),
+        self.checkpoint = BankCheckpoint(runner, self.class_weights, get_ori_model(runner.model),
                                          instance_keys(loader.dataset, self.id_key))
         self.stream = StreamPosition(runner)
         check_evaluation(runner, runner.val_loop)
@@ -147,8 +148,9 @@ class InstanceBankHook(Hook):
                                    'continues with those of the checkpoint.')
             on_all_ranks(self.class_weights.start)
         runner.logger.info(describe_plan(runner, self.head))
-        for notice in training_notices(runner):
-            runner.logger.warning(notice)
+        for notice in (*schedule_length_notices(runner), leave_out_single_images(runner)):
+            if notice is not None:
+                runner.logger.warning(notice)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed all random generators for the epoch."""
@@ -160,7 +162,7 @@ class InstanceBankHook(Hook):
         assert self.class_weights is not None and data_batch is not None, 'training is under way'
         place = epoch_and_batch(runner, batch_idx)
         if not self._checked_batch:
-            check_first_batch(data_batch, self.head, find_model(runner.model))
+            check_first_batch(data_batch, self.head, get_ori_model(runner.model))
             check_drawn_ids(runner, *place, instance_ids(data_batch['data_samples']))
             self._checked_batch = True
         seed_iteration(runner)

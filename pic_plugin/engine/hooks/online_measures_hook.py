@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
+from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 
 from pic_plugin.models.feature_measures import alignment, effective_rank, uniformity
 from pic_plugin.models.pic_head import instance_ids
 from pic_plugin.models.pooling import pooled
 
-from ..head_setup import find_head, find_model
+from ..head_setup import find_head
 
 KEY = 'pic_online_probe'
 
@@ -69,7 +70,7 @@ class OnlineMeasuresHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Listen to backbone and neck."""
-        model: Any = find_model(runner.model)
+        model: Any = get_ori_model(runner.model)
         self.head = find_head(model)
         for name in ('backbone', 'neck'):
             self._handles.append(getattr(model, name).register_forward_hook(self._keep(name)))
