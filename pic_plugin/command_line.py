@@ -21,6 +21,7 @@ from pic_plugin.bank import BankFileError
 from pic_plugin.datasets.file_names import printable
 from pic_plugin.engine.config_file import read_config
 from pic_plugin.engine.config_options import apply_options
+from pic_plugin.wording import counted
 
 PACKAGE = Path(__file__).parent
 NUM_NAMED = 5  # skipped pictures that are printed
@@ -184,4 +185,4 @@ def report_skipped(tool: str, images: Images) -> None:
         print(f'{tool}: left out {printable(skipped.name)}: {skipped.reason}', file=sys.stderr)
     more = len(images.skipped) - NUM_NAMED
     if more > 0:
-        print(f'{tool}: left out {more} more pictures', file=sys.stderr)
+        print(f'{tool}: left out {counted(more, "more picture")}', file=sys.stderr)

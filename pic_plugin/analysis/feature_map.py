@@ -11,6 +11,7 @@ from pic_plugin.analysis.images import Images
 from pic_plugin.analysis.page import Section, build_page, picture_map
 from pic_plugin.analysis.style import write_figure
 from pic_plugin.files import write_atomically, write_csv
+from pic_plugin.wording import counted
 
 
 def make_map(features: Features, images: Images, side: int, out: Path, method: str = 'tsne',
@@ -40,5 +41,5 @@ def write_map(features: Features, images: Images, side: int, out: Path, subtitle
               method: str, clusters: int | None, seed: int) -> None:
     """Write what :func:`make_map` does, and embedding.html."""
     part = make_map(features, images, side, out, method, clusters, seed)
-    section = Section('map', f'{len(features.indices)} pictures', [part])
+    section = Section('map', counted(len(features.indices), 'picture'), [part])
     write_atomically(out / 'embedding.html', build_page('Map of features', subtitle, [section]))

@@ -38,6 +38,7 @@ from pic_plugin.analysis.work_folder import earlier_checkpoints, find_run_config
 from pic_plugin.bank import BankFileError
 from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint, read_checkpoint
 from pic_plugin.files import write_atomically
+from pic_plugin.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -219,14 +220,14 @@ class _Report:
         return [
             self.figure(
                 'saliency', lambda: draw_maps(panels, ['this run', other]),
-                f'{len(panels)} pictures, each with the saliency map of both networks.',
+                f'{counted(len(panels), "picture")}, each with the saliency map of both networks.',
                 'Occlusion saliency: bright where covering moves the feature, outlined above the '
                 f'mean; pictures on which the networks differ most come first. {other} is the '
                 'network that is compared with.'),
             self.figure(
                 'overlap', lambda: draw_histogram(summary, ['this run', other]),
                 f'Histogram of overlaps; their mean is {mean}.',
-                f'Overlap of the salient regions in {summary["images"]} pictures.'),
+                f'Overlap of the salient regions in {counted(summary["images"], "picture")}.'),
             table(['picture', 'overlap (IoU)'], rows, 'Overlap in each picture'),
             *self.series(run, compared)]
 
@@ -288,6 +289,6 @@ class _Report:
         """Map with pictures."""
         by = 'label' if run.images.labels is not None else 'cluster (there are no labels)'
         return [
-            paragraph(f't-SNE of the features of {len(run.features.indices)} pictures, coloured '
-                      f'by {by}.'),
+            paragraph(f't-SNE of the features of {counted(len(run.features.indices), "picture")}, '
+                      f'coloured by {by}.'),
             make_map(run.features, run.images, run.inputs.side, self.out)]

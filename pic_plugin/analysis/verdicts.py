@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verdicts in words on the numbers of a run, each with a page that helps.
 
-Pure functions over the scalars that mmengine wrote: the same verdicts for a run that is over and
+Functions of the scalars that mmengine wrote: the same verdicts for a run that is over and
 for one that is under way.
 """
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pic_plugin.analysis.scalars import Curve, Run
 from pic_plugin.bank.correction import MAX_DECAY
+from pic_plugin.wording import counted
 
 GOOD, NOTICE, BAD = 'good', 'notice', 'bad'
 # Of the last of a curve, what is averaged: single steps are noisy.
@@ -52,10 +55,12 @@ class Context(NamedTuple):
     Attributes:
         num_workers (int | None): Of the loader.
         goes_on (bool): Whether the network was trained before. Defaults to False.
+        num_queries (int | None): Pictures that kNN classifies; None if the config does not tell.
     """
 
     num_workers: int | None = None
     goes_on: bool = False
+    num_queries: int | None = None
 
 
 def context_of(cfg: Any) -> Context:
@@ -65,7 +70,28 @@ def context_of(cfg: Any) -> Context:
     init = (model.get('backbone') or {}).get('init_cfg')
     goes_on = bool(cfg.get('load_from') or model.get('pretrained')) or (
         isinstance(init, dict) and init.get('type') == 'Pretrained')
-    return Context(loader.get('num_workers'), goes_on)
+    return Context(loader.get('num_workers'), goes_on, _num_queries(cfg))
+
+
+def _num_queries(cfg: Any) -> int | None:
+    """Lines of the lists whose pictures are classified, where there are lists."""
+    dataset = (cfg.get('val_dataloader') or {}).get('dataset') or {}
+    lists = [part.get('ann_file') for part in dataset.get('datasets', ())
+             if all(step.get('type') != 'MarkReference' for step in part.get('pipeline', ()))]
+    if not lists or not all(name and os.path.isfile(name) for name in lists):
+        return None
+    return sum(len(Path(name).read_bytes().splitlines()) for name in lists)
+
+
+def knn_error(accuracy: float, num_queries: int) -> float:
+    """Two standard errors of an accuracy, in percent points.
+
+    Args:
+        accuracy (float): In percent.
+        num_queries (int): Pictures that were classified.
+    """
+    share = min(max(accuracy / 100, 0.0), 1.0)
+    return 200 * math.sqrt(share * (1 - share) / num_queries)
 
 
 def verdicts_of(run: Run, context: Context | None = None,
@@ -138,7 +164,8 @@ def loader_bound(run: Run, context: Context) -> Verdict | None:
     share = _tail(loading) / _tail(whole)
     if share <= LOADER_SHARE:
         return None
-    workers = '' if context.num_workers is None else f' There are {context.num_workers} workers.'
+    workers = '' if context.num_workers is None else (
+        f' The loader has {counted(context.num_workers, "worker")}.')
     return Verdict('loader-bound', NOTICE, f'{100 * share:.0f} % of the time goes into waiting for '
                    f'pictures.{workers} More workers, smaller copies of the pictures, or '
                    'augmentation on the device make it faster; results stay the same.',
@@ -170,21 +197,30 @@ def not_above_start(run: Run, context: Context, untrained: dict[str, float]) -> 
     """Whether accuracy is above that of the network before training."""
     found = []
     start, page = 'random weights', 'verdicts.md#not-above-random-weights'
-    advice = ('nothing useful has been learned yet. See whether the loss is below chance, and '
-              'train longer.')
+    nothing = 'nothing useful has been learned yet.'
+    advice = 'See whether the loss is below chance, and train longer.'
     if context.goes_on:
         start, page = 'the weights it began with', 'verdicts.md#not-above-the-weights-it-began-with'
-        advice = 'these pictures have taught it nothing. Try a lower learning rate.'
+        nothing, advice = 'these pictures have taught it nothing.', 'Try a lower learning rate.'
     # Few neighbours first: k = 20 says more than k = 200.
     for name, before in sorted(untrained.items(), key=lambda item: (len(item[0]), item[0])):
         curve = run.curves.get(name)
         if not curve or not name.startswith('knn/'):
             continue
         now = curve[-1][1]
-        if now < before + KNN_STEP:
+        error = KNN_STEP if not context.num_queries else knn_error(
+            (now + before) / 2, context.num_queries)
+        pictures = ('so few pictures' if not context.num_queries else
+                    counted(context.num_queries, 'picture'))
+        if before < now < before + error:
+            found.append(Verdict(
+                f'not above {start}', NOTICE, f'{name} is {now:.1f} %, and the network with '
+                f'{start} has {before:.1f} %: the difference is within the error of {pictures}, '
+                f'{error:.1f} points. More labelled pictures would tell. {advice}', page))
+        elif now <= before:
             found.append(Verdict(
                 f'not above {start}', BAD, f'{name} is {now:.1f} %, and the network with {start} '
-                f'has {before:.1f} %: {advice}', page))
+                f'has {before:.1f} %: {nothing} {advice}', page))
         else:
             found.append(Verdict(f'above {start}', GOOD, f'{name} is {now:.1f} %, with {start} it '
                                  f'is {before:.1f} %.', page))

@@ -20,6 +20,7 @@ from pic_plugin.datasets.instance_classes import (
     keys_by_pattern,
     read_pairs,
 )
+from pic_plugin.wording import counted
 
 # Images among which exact copies are looked for without being asked: seconds.
 MAX_SEARCHED = 100_000
@@ -98,8 +99,8 @@ def _keys_by_pattern(table: ImageTable, pattern: str, notes: list[str]) -> np.nd
         raise ValueError(f'instance_key: the pattern {pattern!r} is in none of the {missed} paths, '
                          f"such as {table.name(0)} (below the data set's folder).")
     if missed:
-        notes.append(f'{missed:,} images have no key by the pattern {pattern!r}: each is a class '
-                     'by itself.')
+        notes.append(f'{counted(missed, "image")} without a key by the pattern {pattern!r}: each '
+                     'is a class by itself.')
     return tell_apart([PartNames(keys, part.label, part.named)
                        for (keys, _), part in zip(found, table.parts)])
 
@@ -118,8 +119,8 @@ def _join_pairs(table: ImageTable, same: np.ndarray, key: InstanceKey,
                          f'{printable(pairs.unknown[0])}, is one of the {table.num_images} '
                          'images: let `neighbours` look at the same folder (--images).')
     if pairs.unknown:
-        notes.append(f'{len(pairs.unknown):,} names in {key.duplicates} are none of the images, '
-                     f'such as {printable(pairs.unknown[0])}.')
+        notes.append(f'{counted(len(pairs.unknown), "name")} in {key.duplicates} of none of the '
+                     f'images, such as {printable(pairs.unknown[0])}.')
     return join(same, pairs.first, pairs.second)
 
 
@@ -145,7 +146,7 @@ def _copies(table: ImageTable, wanted: str | None, store: IndexStore,
     copied = np.flatnonzero(copies != np.arange(len(copies)))
     if len(copied):
         notes.append(
-            f'{len(copied):,} images are exact copies of others (such as '
+            f'{counted(len(copied), "exact copy", "exact copies")} of other images (such as '
             f'{table.name(int(copied[0]))} = {table.name(int(copies[copied[0]]))}): '
             + ('they are one class with them.' if wanted == 'merge' else
                "each is a class that is pushed apart from its twin. duplicates='merge' makes one "

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +92,63 @@ def _check_key(key: str, before: Any, after: Any) -> None:
         if isinstance(after, dict) and (not isinstance(before, dict) or part not in before):
             known = _allowed('.'.join(path), after)
             if known is not None and part not in known:
-                candidates = sorted(known | (set(before) if isinstance(before, dict) else set()))
-                near = difflib.get_close_matches(part, candidates, n=1, cutoff=0.4)
-                what = f'{".".join(path)} takes' if path else 'a Runner takes'
-                hint = (f'did you mean {".".join([*path, near[0]])}?' if near else
-                        f'{what} {", ".join(candidates)}.')
-                raise ValueError(f'--cfg-options {key}: there is no {part}'
-                                 f'{" in " + ".".join(path) if path else ""}: {hint}')
+                candidates = known | (set(before) if isinstance(before, dict) else set())
+                raise ValueError(f'--cfg-options {key}: {_hint(path, part, candidates, after)}')
         before, after = _child(before, part), _child(after, part)
         path.append(part)
+
+
+def _hint(path: list[str], part: str, candidates: set[str], node: dict[str, Any]) -> str:
+    """What to write in the place of a name that nothing would look at."""
+    place = '.'.join(path)
+    # A loss in a head, an optimizer in its wrapper: a name that belongs a level deeper.
+    parts: dict[str, Any] = {}
+    if place:
+        parts = {where.rpartition('.')[2]: {} for where in DEFAULT_TYPES
+                 if where.rpartition('.')[0] == place}
+        parts.update((name, value) for name, value in node.items() if isinstance(value, dict))
+    deeper = {f'{child}.{name}': name for child, value in parts.items()
+              for name in (_allowed(f'{place}.{child}', value) or set()) - _TAKEN}
+    names = {**{name: name for name in candidates}, **deeper}
+    near = difflib.get_close_matches(part, sorted(set(names.values())), n=1, cutoff=0.4)
+    said = f'there is no {part}{" in " + place if place else ""}: '
+    if not near:
+        return (said + f'{place + " takes" if place else "a Runner takes"} '
+                f'{", ".join(sorted(candidates))}.')
+    nearest = next(where for where, name in names.items() if name == near[0])
+    return said + f'did you mean {".".join([*path, nearest])}?'
+
+
+@contextmanager
+def explained_names(tool: str, cfg: Config) -> Iterator[None]:
+    """Say where a config has a name that its class does not take, and the nearest one.
+
+    Args:
+        tool (str): Name to begin the line with.
+        cfg (Config): What is built.
+
+    Raises:
+        SystemExit: If an argument was not expected, and the config has it.
+    """
+    try:
+        yield
+    except TypeError as error:
+        found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        for hint in () if found is None else _unexpected(cfg.to_dict(), found[1], []):
+            raise SystemExit(f'{tool}: {cfg.filename}: {hint}') from error
+        raise
+
+
+def _unexpected(node: Any, name: str, path: list[str]) -> Iterator[str]:
+    if isinstance(node, (list, tuple)):
+        node = {str(number): value for number, value in enumerate(node)}
+    if not isinstance(node, dict):
+        return
+    known = _allowed('.'.join(path), node) if name in node and path else None
+    if known is not None and name not in known:
+        yield _hint(path, name, known, node)
+    for key, value in node.items():
+        yield from _unexpected(value, name, [*path, str(key)])
 
 
 def _child(value: Any, part: str) -> Any:

@@ -83,14 +83,25 @@ def _classes_in_one(references: list[Any], queries: list[Any], most: int = MAX_L
 
 
 @contextmanager
-def explained_classes(tool: str, runner: Runner) -> Iterator[None]:
-    """Name the classes that splits of labelled folders do not share, where mmengine does not.
+def explained_data(tool: str, runner: Runner) -> Iterator[None]:
+    """Say what is wrong with folders of a data set, where mmengine and mmpretrain do not.
 
     Raises:
-        SystemExit: If data sets that are joined have different classes.
+        SystemExit: If one is not there or has no pictures in folders by class, or data sets that
+            are joined have different classes.
     """
+    keys = 'check data_root, data_prefix and ann_file of the data sets'
     try:
         yield
+    except OSError as error:
+        if error.filename is None:  # our own say what to do
+            raise
+        raise SystemExit(f'{tool}: {error.filename}: {error.strerror}: {keys}.') from error
+    except RuntimeError as error:
+        if 'Found 0 files in subfolders' not in str(error):
+            raise
+        raise SystemExit(f'{tool}: {error}. Pictures have to be in a folder for each class: '
+                         f'{keys}.') from error
     except ValueError as error:
         if 'meta information of the' not in str(error):
             raise

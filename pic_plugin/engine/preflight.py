@@ -244,7 +244,8 @@ def describe_plan(runner: Runner, head: PICHead) -> str:
            'correction.'),
         f'Scheduler: {type(sampler).__name__}'
         + ('' if window is None else f', window {window:,} images, stride {sampler.stride:,}')
-        + f'; batch {loader.batch_size} on each of {get_world_size()} processes'
+        + f'; batch {loader.batch_size} on '
+        + ('one process' if get_world_size() == 1 else f'each of {get_world_size()} processes')
         + ('.' if global_batch <= len(loader.dataset) else
            f', more than the {len(loader.dataset):,} images: a step has all of them.'),
         f'Class weights: {_megabytes(device)} on {head.weight.device} (gradient and momentum: as '

@@ -10,6 +10,8 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import PARAM_SCHEDULERS
 from torch import nn
 
+from pic_plugin.engine.checkpoint.schedules import FURTHER
+
 NEVER = 10**9  # mmengine's end of a schedule that has none
 MAX_STEPS = 20_000  # simulated, a tenth of a second
 LONG_BEFORE = 0.9  # of the training
@@ -115,7 +117,8 @@ def schedule_length_notices(runner: Runner) -> list[str]:
         notices.append(
             f'{type(last).__name__} ends after {_time(runner, last, end)}, long before the '
             f'training, which ends after {_time(runner, last, total)}: for the rest the rate stays '
-            'as it is then. Give the last schedule the length of the training.')
+            f'as it is then. Give the last schedule the length of the training; a run that is '
+            f'resumed keeps its schedules: to train it further, {FURTHER}.')
     return notices
 
 

@@ -14,6 +14,7 @@ from pic_plugin.engine.runner_private import (
     replace_train_loader,
     train_loader_config,
 )
+from pic_plugin.wording import counted
 
 
 def build_train_loader(runner: Runner) -> None:
@@ -59,6 +60,6 @@ def skipped_notice(loader: DataLoader) -> str | None:
     num_files = int(communicator().max(files, 'logging').sum())
     if not num_loads:
         return None
-    return (f'{num_files:,} files could not be loaded, {num_loads:,} times in all; a warning named '
-            'each at its first time, and other images took their places. Mend or remove them: an '
-            'image that is never loaded is a class that is never trained.')
+    return (f'{counted(num_files, "file")} could not be loaded, {counted(num_loads, "time")} in '
+            'all; a warning named each at its first time, and other images took their places. Mend '
+            'or remove them: an image that is never loaded is a class that is never trained.')

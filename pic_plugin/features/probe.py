@@ -13,6 +13,7 @@ from pic_plugin.evaluation.knn import knn_predict, normalise
 from pic_plugin.evaluation.linear_probe import fit_linear
 from pic_plugin.features.embedding import LoadedBackbone, embed, load_backbone, untrained_twin
 from pic_plugin.pretrain.labels import Labelled, read_labels
+from pic_plugin.wording import counted
 
 NEIGHBOURS = 20
 PENALTY, MAX_ITER = 1e-3, 200
@@ -92,6 +93,6 @@ def probe_checkpoint(checkpoint: str | Path, labels: str | Path,
                             batch_size)
         one = found[name]
         say(f'{name}: linear {one.linear:.1f} %, {NEIGHBOURS} nearest neighbours {one.knn:.1f} % '
-            f'({one.num_train} pictures to learn from, {one.num_test} others to classify, '
-            f'{len(one.classes)} classes)')
+            f'({counted(one.num_train, "picture")} to learn from, {one.num_test:,} to classify, '
+            f'{counted(len(one.classes), "class", "classes")})')
     return found

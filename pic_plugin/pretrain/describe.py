@@ -2,33 +2,43 @@
 """What a survey has found, for people."""
 from __future__ import annotations
 
+from pic_plugin.datasets.file_names import printable
 from pic_plugin.pretrain import rules
 from pic_plugin.pretrain.machine import Machine
 from pic_plugin.pretrain.survey import Survey
+from pic_plugin.wording import counted, first_few
 
 
-def describe(survey: Survey, machine: Machine) -> str:
-    """What was found, for people."""
+def describe(survey: Survey, machine: Machine, listed: str) -> str:
+    """What was found, for people.
+
+    Args:
+        survey (Survey): Of the pictures.
+        machine (Machine): That trains.
+        listed (str): File that has :attr:`Survey.findings`.
+    """
     endings = ', '.join(f'{number:,} {ending}' for ending, number in survey.by_ending.items())
     least, median, largest = survey.sides
     lines = [f'Pictures: {len(survey.files):,} images in {", ".join(survey.folders)} ({endings}); '
              f'shorter sides {least} to {largest} pixels, {median} in the middle (of '
-             f'{survey.num_sampled} opened).']
+             f'{survey.num_sampled:,} opened).']
     lines += survey.notices
     if survey.left_out:
         lines.append('Left out: ' + '; '.join(
             f'{number:,} {reason}' for reason, number in survey.left_out.items()) + '.')
     if survey.broken:
-        name, reason = next(iter(survey.broken.items()))
-        lines.append(f'Broken: {len(survey.broken)} of {survey.num_sampled} opened cannot be read '
-                     f'({name}: {reason}); training skips them and says so.')
+        lines.append(f'Broken: {len(survey.broken):,} of {survey.num_sampled:,} opened cannot be '
+                     f'read ({_pairs(survey.broken, ": ")}); training skips and names what it '
+                     'cannot read.')
     if survey.copies:
-        lines.append(f'Copies: {survey.copies:,} pictures have the very bytes of another one; each '
-                     'is trained as a class of its own, away from its twin. Remove them if they '
-                     'are many.')
+        lines.append(f'Copies: {len(survey.copies):,} of the pictures with the very bytes of '
+                     f'another one ({_pairs(survey.copies)}); each is trained as a class of its '
+                     'own, away from its twin. Remove them if they are many.')
     if survey.near:
-        lines.append(f'Near copies: {survey.near} of {survey.num_sampled} opened look like another '
-                     'one (`neighbours` shows them after training).')
+        lines.append(f'Near copies: {len(survey.near):,} of {survey.num_sampled:,} opened with the '
+                     f'looks of another one ({_pairs(survey.near)}).')
+    if survey.findings:
+        lines.append(f'All of these are listed in {listed}.')
     if survey.pixels is not None:
         black, white = survey.pixels.value_range
         lines.append(
@@ -38,8 +48,8 @@ def describe(survey: Survey, machine: Machine) -> str:
             'each; value_range in the config changes that.')
     memory = (f', {machine.device_bytes / rules.GIB:.0f} GiB free'
               if machine.device_bytes else '')
-    processes = (f'{machine.num_processes} processes with {machine.num_cores} cores each'
-                 if machine.num_processes > 1 else f'{machine.num_cores} cores')
+    processes = (f'{machine.num_processes} processes with {counted(machine.num_cores, "core")} each'
+                 if machine.num_processes > 1 else counted(machine.num_cores, 'core'))
     lines.append(f'Machine: {machine.device_name}{memory}, {processes}, '
                  f'{machine.host_bytes / rules.GIB:.0f} GiB of memory and '
                  f'{machine.disk_bytes / rules.GIB:.0f} GiB of disk free.')
@@ -48,3 +58,7 @@ def describe(survey: Survey, machine: Machine) -> str:
                      f'{machine.num_processes}. For all: torchrun --nproc_per_node '
                      f'{machine.num_devices} -m pic_plugin.tools.pretrain ...')
     return '\n'.join(lines)
+
+
+def _pairs(found: dict[str, str], between: str = ' = ') -> str:
+    return printable(first_few([f'{name}{between}{what}' for name, what in found.items()]))

@@ -11,6 +11,7 @@ from PIL import Image
 
 from pic_plugin.datasets.pillow_formats import open_heif_with_pillow
 from pic_plugin.pretrain.walk import find_pictures
+from pic_plugin.wording import counted
 
 MOST = 20_000  # labelled pictures: more would take longer than they are worth
 
@@ -75,8 +76,8 @@ def _from_folder(path: Path) -> list[tuple[str, str]]:
     found = find_pictures([path])
     loose = [name for name in found.files if os.sep not in name]
     if loose:
-        raise ValueError(f'{path} has {len(loose)} pictures outside of class folders ({loose[0]}): '
-                         'put each into the folder of its class.')
+        raise ValueError(f'{path} has {counted(len(loose), "picture")} outside of class folders '
+                         f'({loose[0]}): put each into the folder of its class.')
     return [(os.path.join(found.root, name), name.split(os.sep)[0]) for name in found.files]
 
 

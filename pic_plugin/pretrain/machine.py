@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from pic_plugin.wording import counted
+
 
 class Machine(NamedTuple):
     """Hardware that one training may use.
@@ -60,7 +62,8 @@ def find_machine(out: str | Path, device: str | None = None,
     if kind == 'mps' and not torch.backends.mps.is_available():
         raise ValueError('--device mps, but torch finds no Apple GPU: leave --device out.')
     if kind == 'cuda' and num_processes > num_devices:
-        raise ValueError(f'{num_processes} processes and {num_devices} GPUs: start as many '
+        raise ValueError(f'{counted(num_processes, "process", "processes")} and '
+                         f'{counted(num_devices, "GPU")}: start as many '
                          'processes as there are GPUs (torchrun --nproc_per_node).')
     name, free, bfloat16 = 'CPU', 0, False
     if kind == 'cuda':

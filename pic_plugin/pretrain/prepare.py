@@ -2,6 +2,7 @@
 """Before a pre-training: look at the pictures, choose every value, and write the config."""
 from __future__ import annotations
 
+import shlex
 from typing import Any, Callable, NamedTuple
 
 import torch
@@ -20,8 +21,16 @@ from pic_plugin.pretrain.rules import Choice, Facts, Wishes
 from pic_plugin.pretrain.start import Start, read_start, write_start
 from pic_plugin.pretrain.survey import Survey, survey_folders
 from pic_plugin.pretrain.walk import Found, find_pictures
-from pic_plugin.pretrain.work_folder import PICTURES, QUERIES, REFERENCES, WorkFolder, default_out
+from pic_plugin.pretrain.work_folder import (
+    FINDINGS,
+    PICTURES,
+    QUERIES,
+    REFERENCES,
+    WorkFolder,
+    default_out,
+)
 from pic_plugin.version import __version__
+from pic_plugin.wording import counted
 
 Say = Callable[[str], Any]
 
@@ -89,7 +98,7 @@ def prepare(options: Options, say: Say, num_processes: int = 1) -> Prepared:
                          'and here they are read in colour: write a config (docs/continue.md).')
     survey = survey_folders(options.folders)
     work.check(survey.folders, resume=False)
-    say(describe(survey, machine))
+    say(describe(survey, machine, str(work.path / FINDINGS)))
     with work.lists_kept_for_a_run():
         return _plan_and_write(options, survey, start, machine, work, say)
 
@@ -182,13 +191,15 @@ def _parsed(plan: Plan, sources: Sources) -> Config:
 
 def _write_lists(options: Options, survey: Survey, work: WorkFolder, say: Say) -> Sources:
     listed = work.write_list(PICTURES, survey.files)
+    work.write_list(FINDINGS, survey.findings)
     sources = Sources(survey.root, str(listed), value_range=None if survey.pixels is None else
                       survey.pixels.value_range)
     if options.labels is None:
         return sources
     labelled = read_labels(options.labels)
-    say(f'Labels: {len(labelled.references):,} pictures of {len(labelled.classes)} classes to look '
-        f'among, {len(labelled.queries):,} to classify by their neighbours'
+    say(f'Labels: {counted(len(labelled.references), "picture")} of '
+        f'{counted(len(labelled.classes), "class", "classes")} to look among, '
+        f'{len(labelled.queries):,} to classify by their neighbours'
         + (f'; {labelled.num_broken} cannot be read' if labelled.num_broken else '') + '.')
     files = [work.write_list(name, [f'{path} {label}' for path, label in rows])
              for name, rows in ((REFERENCES, labelled.references), (QUERIES, labelled.queries))]
@@ -223,10 +234,10 @@ def _look_for_pictures(found: Found, state: dict[str, Any], work: WorkFolder, sa
                 'folder that they are in, or choose another --out.')
     work.follow(found.root, found.folders)
     if gone:
-        say(f'{some} are gone: they are skipped, as broken files are.')
+        say(f'Gone: {some.rstrip(",")}. What is gone is skipped, as broken files are.')
     if new := len(sizes) + len(gone) - len(listed):
-        say(f'{new:,} pictures have come since the run began. It goes on without them; a new one '
-            f'can begin with its network: --from {work.path} --out NEW.')
+        say(f'{counted(new, "picture")} more than when the run began. It goes on without; a new '
+            f'run can begin with its network: --from {work.path} --out NEW.')
 
 
 def _check_same(options: Options, state: dict[str, Any], work: WorkFolder) -> None:
@@ -237,7 +248,9 @@ def _check_same(options: Options, state: dict[str, Any], work: WorkFolder) -> No
         wishes['from'] = wishes.pop('start', None)
     for name, value in given.items():
         if value and value != began.get(name):
-            further = (f' To train further, begin with its network: --from {work.path} --out NEW.'
-                       if name in rules.LENGTHS else '')
+            further = (f' To train further, begin with its network: pretrain '
+                       f'{shlex.join(options.folders)} --from {shlex.quote(str(work.path))} --out '
+                       'NEW.' if name in rules.LENGTHS else '')
+            value = duration(value) if name == 'budget' else value
             raise ValueError(f'--resume goes on with {work.config} as it is, which did not begin '
                              f'with --{name.replace("_", "-")} {value}: leave that out.{further}')

@@ -92,8 +92,9 @@ class ProgressHook(Hook):
                         metrics: dict[str, float] | None = None) -> None:
         """Print what an evaluation gave; its time is not the training's."""
         if metrics and is_main_process():
-            self.say('labels: ' + ', '.join(f'{name} {value:.1f} %'
-                                            for name, value in metrics.items()))
+            epoch = f'epoch {runner.epoch}, ' if runner.epoch else ''
+            values = ', '.join(f'{name} {value:.1f} %' for name, value in metrics.items())
+            self.say(f'labels ({epoch}{runner.iter * self._batch:,} images): {values}')
         self._restart(runner)
 
     def _restart_from(self, done: int, now: float) -> None:

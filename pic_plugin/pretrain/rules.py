@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pic_plugin.datasets.sliding_window_sampler import default_stride, default_window
 from pic_plugin.pretrain.machine import Machine
+from pic_plugin.wording import counted
 
 FEAT_DIM = 128
 # The authors' setting, on 1,281,167 images.
@@ -229,7 +230,7 @@ def choose_images_seen(facts: Facts, wishes: Wishes,
 
 
 def _passes(number: int) -> str:
-    return '1 pass' if number == 1 else f'{number:,} passes'
+    return counted(number, 'pass', 'passes')
 
 
 def choose_rate(optimizer: str, global_batch: int, num_steps: int | None,

@@ -17,6 +17,7 @@ from pic_plugin.analysis.inputs import choose
 from pic_plugin.datasets.pillow_formats import open_heif_with_pillow
 from pic_plugin.datasets.value_range import Measured, measure_value_range
 from pic_plugin.pretrain.walk import Found, find_pictures
+from pic_plugin.wording import counted
 
 NUM_SAMPLED = 300  # pictures that are opened, evenly from all
 NUM_HASHED = 20000  # pictures of equal size in bytes that are compared
@@ -40,8 +41,9 @@ class Survey(NamedTuple):
         num_sampled (int): Pictures that were opened.
         broken (dict[str, str]): Sampled pictures that cannot be read, with the reason.
         modes (dict[str, int]): Sampled pictures by Pillow's mode (RGB, L, I;16, CMYK ...).
-        copies (int): Pictures that have the bytes of another one.
-        near (int): Of the sample, pictures that look like another one but have other bytes.
+        copies (dict[str, str]): Pictures that have the bytes of another one, with its name.
+        near (dict[str, str]): Of the sample, pictures that look like another one but have other
+            bytes, with its name.
         notices (tuple[str, ...]): What should be said about the input.
         pixels (Measured | None): Values of pictures of more than 8 bits; None if all have 8.
     """
@@ -56,10 +58,17 @@ class Survey(NamedTuple):
     num_sampled: int
     broken: dict[str, str]
     modes: dict[str, int]
-    copies: int
-    near: int
+    copies: dict[str, str]
+    near: dict[str, str]
     notices: tuple[str, ...]
     pixels: Measured | None = None
+
+    @property
+    def findings(self) -> list[str]:
+        """A line for each broken picture and each copy, with tabs between its parts."""
+        return [f'{kind}\t{name}\t{what}' for kind, names in (
+            ('broken', self.broken), ('copy of', self.copies), ('looks like', self.near))
+            for name, what in names.items()]
 
 
 def survey_folders(folders: Sequence[str | Path]) -> Survey:
@@ -80,10 +89,12 @@ def survey_folders(folders: Sequence[str | Path]) -> Survey:
         raise ValueError(f'{names} holds no pictures'
                          + (f' (left out: {seen})' if seen else ': it is empty') + '.')
     if len(found.files) < 8:
-        raise ValueError(f'{names} has only {len(found.files)} pictures: every picture is a class '
-                         'of its own, and so few teach nothing. Give at least 8, better thousands.')
+        raise ValueError(f'{names} has only {counted(len(found.files), "picture")}: every picture '
+                         'is a class of its own, and so few teach nothing. Give at least 8, '
+                         'better thousands.')
     chosen = choose(len(found.files), NUM_SAMPLED)
     sides, modes, broken, thumbnails = _open_sample(found, chosen)
+    opened = [found.files[index] for index in chosen if found.files[index] not in broken]
     if not sides:
         first = next(iter(broken.items()))
         raise ValueError(f'none of {len(chosen)} pictures of {names} can be read ({first[0]}: '
@@ -92,7 +103,7 @@ def survey_folders(folders: Sequence[str | Path]) -> Survey:
         found.folders, found.root, found.files, sum(found.sizes),
         dict(Counter(os.path.splitext(name)[1].lower() for name in found.files).most_common()),
         found.left_out, (min(sides), int(np.median(sides)), max(sides)), len(chosen), broken,
-        dict(modes.most_common()), _count_copies(found), _count_near(thumbnails), found.notices,
+        dict(modes.most_common()), _copies(found), _near_copies(opened, thumbnails), found.notices,
         _measure_depth(found, chosen, names))
 
 
@@ -142,37 +153,44 @@ def _open_sample(found: Found, chosen: Iterable[int]
     return (sides if thumbnails else []), modes, broken, thumbnails
 
 
-def _count_copies(found: Found) -> int:
+def _copies(found: Found) -> dict[str, str]:
     """Pictures with the bytes of another one: by size first, which costs no reading."""
     by_size: dict[int, list[str]] = {}
     for name, size in zip(found.files, found.sizes):
         by_size.setdefault(size, []).append(name)
     suspects = [name for names in by_size.values() if len(names) > 1 for name in names]
-    seen: Counter = Counter()
+    first: dict[bytes, str] = {}
+    copies: dict[str, str] = {}
     for name in suspects[:NUM_HASHED]:
         try:
             with open(os.path.join(found.root, name), 'rb') as stream:
-                seen[hashlib.blake2b(stream.read()).digest()] += 1
+                digest = hashlib.blake2b(stream.read()).digest()
         except OSError:
             continue
-    return sum(number - 1 for number in seen.values())
+        if first.setdefault(digest, name) != name:
+            copies[name] = first[digest]
+    return copies
 
 
-def _count_near(thumbnails: Sequence[np.ndarray]) -> int:
+def _near_copies(names: Sequence[str], thumbnails: Sequence[np.ndarray]) -> dict[str, str]:
     """Pictures that look like an earlier one and are not the same.
 
     Compared by 64 bits each, whether a place is brighter than the one left of it. Those of a
     picture without structure (one colour) are all alike, and say nothing.
 
     Args:
-        thumbnails (Sequence[np.ndarray]): (8, 9) grey values.
+        names (Sequence[str]): Of the pictures.
+        thumbnails (Sequence[np.ndarray]): (8, 9) grey values of each.
     """
     if len(thumbnails) < 2:
-        return 0
+        return {}
     pixels = np.stack(thumbnails)  # (n, 8, 9)
     bits = (pixels[:, :, 1:] > pixels[:, :, :-1]).reshape(len(pixels), -1)
     structured = (bits.sum(1) > 4) & (bits.sum(1) < 60)
     pixels, bits = pixels[structured].reshape(-1, 72), bits[structured]
     alike = (bits[:, None] != bits[None]).sum(-1) <= NEAR_BITS
     same = (pixels[:, None] == pixels[None]).all(-1)
-    return int((np.tril(alike, -1) & ~same).any(axis=1).sum())
+    names = [name for name, has_structure in zip(names, structured) if has_structure]
+    earlier = np.tril(alike, -1) & ~same
+    return {names[place]: names[int(earlier[place].argmax())]
+            for place in np.flatnonzero(earlier.any(axis=1)).tolist()}

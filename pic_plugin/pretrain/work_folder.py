@@ -14,7 +14,8 @@ from mmengine.config import Config
 from pic_plugin.files import write_atomically, write_json
 
 CONFIG, STATE = 'pretrain.py', 'pretrain.json'
-LISTS = PICTURES, REFERENCES, QUERIES = 'pictures.txt', 'references.txt', 'queries.txt'
+LISTS = PICTURES, REFERENCES, QUERIES, FINDINGS = (
+    'pictures.txt', 'references.txt', 'queries.txt', 'findings.txt')
 
 
 class WorkFolder:

@@ -17,6 +17,7 @@ from pathlib import Path
 from pic_plugin.analysis.views import draw_views, views_figure
 from pic_plugin.command_line import add_runner_arguments, explained_errors, read_runner_config
 from pic_plugin.engine.config_file import build_runner, complete_dataloaders
+from pic_plugin.wording import counted
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(args.out, dpi=100)
     sizes = ', '.join(f'{view.shape[1]}x{view.shape[0]}' for view in rows[0].draws[0])
-    print(f'{args.out}: {len(rows)} images, {args.num_draws} draws each; views of {sizes} pixels')
+    print(f'{args.out}: {counted(len(rows), "image")}, {counted(args.num_draws, "draw")} each; '
+          f'views of {sizes} pixels')
 
 
 if __name__ == '__main__':

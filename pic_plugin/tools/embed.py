@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from pic_plugin.command_line import explained_errors
 from pic_plugin.features import embed
+from pic_plugin.wording import counted
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = embed(args.images, args.checkpoint, args.out, args.side, args.batch_size,
                       args.device)
     count, width = found.features.shape
-    print(f'{args.out}: {count} pictures, {width} numbers each')
+    print(f'{args.out}: {counted(count, "picture")}, {width} numbers each')
 
 
 if __name__ == '__main__':

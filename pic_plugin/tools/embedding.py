@@ -24,6 +24,7 @@ from pic_plugin.command_line import (
     report_skipped,
     require_positive,
 )
+from pic_plugin.wording import counted
 
 TOOL = 'embedding'
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         report_skipped(TOOL, images)
         write_map(features, images, side, args.out, f'{args.checkpoint}, {args.method}',
                   args.method, args.clusters, args.seed)
-    print(f'{args.out}: map of {len(features.indices)} pictures')
+    print(f'{args.out}: map of {counted(len(features.indices), "picture")}')
 
 
 if __name__ == '__main__':

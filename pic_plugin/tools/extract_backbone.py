@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from pic_plugin.command_line import explained_errors
 from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     backbone_of,
     check_finite,
+    find_checkpoint,
     read_checkpoint,
     say_which,
     weights_of,
@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(
         prog='extract_backbone', description='Take the backbone out of a PIC checkpoint.')
-    parser.add_argument('checkpoint', help='file that training wrote, or convert_official')
+    parser.add_argument('checkpoint', help='file that training wrote, or '
+                        'convert_official; or a work folder, for its newest')
     parser.add_argument('out', help='file to write; digits of its hash are added to the name')
     parser.add_argument('--format', choices=FORMATS, default='openmmlab', dest='form',
                         help='names of the weights; default: %(default)s')
@@ -53,11 +54,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                         help='the averaged weights, where a file has both')
     args = parser.parse_args(argv)
     with explained_errors('extract_backbone'):
-        content = read_checkpoint(args.checkpoint)
-        weights = backbone_of(weights_of(content, args.checkpoint), args.checkpoint, args.ema)
-        say_which(content, args.checkpoint, bool(args.ema),
-                  '' if args.ema else ' (the others: --ema)')
-        check_finite(weights, args.checkpoint)
+        checkpoint = find_checkpoint(args.checkpoint)
+        content = read_checkpoint(checkpoint)
+        weights = backbone_of(weights_of(content, checkpoint), checkpoint, args.ema)
+        say_which(content, checkpoint, bool(args.ema), '' if args.ema else ' (the others: --ema)')
+        check_finite(weights, checkpoint)
         training = read_training(content)
         if args.config is not None:
             model = read_config(args.config).model.to_dict()
@@ -66,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = backbone_config(training, weights)
         export = export_backbone(weights, cfg, args.form)
         file = write_with_hash(
-            file_content(export, training, cfg, Path(args.checkpoint), args.form), args.out)
+            file_content(export, training, cfg, checkpoint, args.form), args.out)
+    if str(checkpoint) != args.checkpoint:
+        print(f'newest checkpoint: {checkpoint}')
     print(f'{export.target}: loaded {export.num_loaded} of {len(weights)}')
     for check in export.checks:
         print(check)

@@ -28,6 +28,7 @@ from pic_plugin.evaluation.imagenet_subset import (
     find_images,
 )
 from pic_plugin.files import write_atomically
+from pic_plugin.wording import counted
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.make is not None:
             write_atomically(args.list, ''.join(f'{name}\n' for name in names))
         write_atomically(args.out, ''.join(f'{line}\n' for line in lines))
-    print(f'{len(lines)} images of {len(images)} classes -> {args.out}')
+    print(f'{counted(len(lines), "image")} of {counted(len(images), "class", "classes")} -> '
+          f'{args.out}')
     if len(images) != NUM_CLASSES:
         print(f'imagenet_subset: {args.train} has {len(images)} folders, and ImageNet-1K '
               f'{NUM_CLASSES}: these labels fit only validation images in the same folders.',

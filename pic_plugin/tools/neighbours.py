@@ -30,6 +30,7 @@ from pic_plugin.command_line import (
     report_skipped,
     require_positive,
 )
+from pic_plugin.wording import counted
 
 TOOL = 'neighbours'
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         report_skipped(TOOL, images)
         num_queries = write_neighbours(images, indices, values, side, args.out, args.queries,
                                        args.num_queries, args.count)
-        print(f'{len(indices)} pictures, {num_queries} queries')
+        print(f'{counted(len(indices), "picture")}, {counted(num_queries, "query", "queries")}')
         if not args.class_weights:
             pairs = write_duplicates(images, indices, values, args.out, args.duplicates, args.most)
             identical = sum(pair.kind == 'identical' for pair in pairs)

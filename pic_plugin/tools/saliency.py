@@ -35,6 +35,7 @@ from pic_plugin.command_line import (
     require_positive,
 )
 from pic_plugin.engine.config_file import read_config
+from pic_plugin.wording import counted
 
 TOOL = 'saliency'
 
@@ -80,8 +81,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         report_skipped(TOOL, images)
         write_comparison(compared, args.out, args.show, dict(
             config=args.config, checkpoints=args.checkpoint, against=args.against))
-    print(f'{len(compared.measured.indices)} images, {settings.num_places} places of the patch '
-          f'each, {speed:.0f} occlusions a second')
+    print(f'{counted(len(compared.measured.indices), "image")}, '
+          f'{counted(settings.num_places, "place")} of the patch each, '
+          f'{speed:.0f} occlusions a second')
     for name, overlap in zip(names, compared.overlaps):
         print(describe_overlap(name, names[-1], overlap))
     print(f'{args.out}: figures and numbers')

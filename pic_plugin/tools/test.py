@@ -24,7 +24,8 @@ from pic_plugin.command_line import (
     read_runner_config,
 )
 from pic_plugin.engine.config_file import build_runner, check_checkpoint, complete_dataloaders
-from pic_plugin.engine.evaluation_checks import check_evaluation, explained_classes
+from pic_plugin.engine.config_options import explained_names
+from pic_plugin.engine.evaluation_checks import check_evaluation, explained_data
 from pic_plugin.transfer.fit import check_fits
 
 
@@ -52,9 +53,11 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if cfg.get('test_dataloader') is None or not cfg.get('test_evaluator'):
-        if cfg.get('val_dataloader') is None:
-            raise ValueError(f'{cfg.filename} has neither a test_dataloader nor a val_dataloader: '
-                             'there is nothing to evaluate.')
+        if cfg.get('val_dataloader') is None or not cfg.get('val_evaluator'):
+            raise ValueError(
+                f'{cfg.filename} has nothing to evaluate: add a val_dataloader of labelled '
+                "pictures, val_evaluator = dict(type='KNNMetric') and val_cfg = dict(). "
+                'docs/evaluate.md has the lines to copy.')
         cfg.test_dataloader = deepcopy(cfg.val_dataloader)
         cfg.test_evaluator = deepcopy(cfg.val_evaluator)
         cfg.test_cfg = dict()
@@ -69,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with explained_errors('test'):
         cfg = merge_args(read_runner_config(args), args)
     announce('test', cfg)
-    with explained_errors('test'):
+    with explained_errors('test'), explained_names('test', cfg):
         runner = build_runner(cfg)
         check_fits(get_ori_model(runner.model), args.checkpoint)
-    with explained_classes('test', runner), explained_errors('test'):
+    with explained_errors('test'), explained_names('test', cfg), explained_data('test', runner):
         check_evaluation(runner, runner.test_loop)
     with explained_errors('test'), explained_unpickling('test'):
         metrics = runner.test()

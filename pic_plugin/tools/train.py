@@ -25,7 +25,8 @@ from pic_plugin.command_line import (
 )
 from pic_plugin.engine.checkpoint.checkpoint_file import saved_checkpoints
 from pic_plugin.engine.config_file import build_runner, check_checkpoint, complete_dataloaders
-from pic_plugin.engine.evaluation_checks import explained_classes
+from pic_plugin.engine.config_options import explained_names
+from pic_plugin.engine.evaluation_checks import explained_data
 from pic_plugin.engine.train_loader import build_train_loader
 
 
@@ -80,10 +81,23 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
             raise ValueError('--auto-scale-lr needs the batch size that the learning rate is meant '
                              'for: set auto_scale_lr = dict(base_batch_size=...) in the config.')
         cfg.auto_scale_lr.enable = True
+    check_length(cfg)
     save_on_interrupt(cfg)
     complete_dataloaders(cfg, pin_memory=not args.no_pin_memory,
                          persistent_workers=not args.no_persistent_workers)
     return cfg
+
+
+def check_length(cfg: Config) -> None:
+    """Refuse lengths of which mmengine trains nothing in silence, or which it divides by.
+
+    Raises:
+        ValueError: If one is not a whole number, or less than 1.
+    """
+    for name in ('max_epochs', 'max_iters', 'val_interval'):
+        value = cfg.train_cfg.get(name, 1)
+        if not isinstance(value, (int, float)) or value < 1 or value != int(value):
+            raise ValueError(f'train_cfg.{name} must be a whole number from 1 on, not {value!r}.')
 
 
 def save_on_interrupt(cfg: Config) -> None:
@@ -104,15 +118,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     with explained_errors('train'):
         cfg = merge_args(read_runner_config(args), args)
     announce('train', cfg)
-    with explained_errors('train'):
+    with explained_errors('train'), explained_names('train', cfg):
         runner = build_runner(cfg)
     if args.resume == 'auto' and not saved_checkpoints(Path(runner.work_dir)):
         runner.logger.warning(f'--resume: {runner.work_dir} holds no checkpoint, so the training '
                               'begins anew.')
-    with explained_errors('train'), explained_classes('train', runner):
+    with explained_errors('train'), explained_names('train', cfg), explained_data('train', runner):
         build_train_loader(runner)
-    with explained_errors('train'), explained_unpickling('train'), explained_classes(
-            'train', runner):
+        _ = runner.val_loop  # else built within train(), where errors are not of the data alone
+    with explained_errors('train'), explained_names('train', cfg), explained_unpickling('train'):
         runner.train()
 
 

@@ -98,6 +98,32 @@ def test_not_above_random_weights():
         'knn/top1_k173': 10.0, 'knn/top1_k20': 39.0}) == ['loss', 'not above random weights']
 
 
+def test_a_difference_within_the_error_says_the_error():
+    run = Run('run', {**GOOD_RUN, 'knn/top1_k20': curve(30.0, 32.7)}, 0)
+
+    def last(before, num_queries):
+        context = Context(num_queries=num_queries)
+        return verdicts_of(run, context, {'knn/top1_k20': before})[-1]
+
+    found = last(29.8, 98)
+    assert found.level == NOTICE and found.name == 'not above random weights'
+    # Two of the root of 0.3125 * 0.6875 / 98.
+    assert 'is within the error of 98 pictures, 9.4 points' in found.text
+    assert last(29.8, 5000).level == GOOD
+    assert last(32.7, 98).level == BAD and 'error' not in last(32.7, 98).text
+    assert 'the error of so few pictures, 3.0 points' in last(29.8, None).text
+
+
+def test_pictures_that_are_classified_are_counted(tmp_path):
+    (tmp_path / 'queries.txt').write_text('a.png 0\nb.png 1\n')
+    parts = [dict(ann_file='gone', pipeline=[dict(type='MarkReference')]),
+             dict(ann_file=str(tmp_path / 'queries.txt'), pipeline=[dict(type='PackInputs')])]
+    cfg = dict(val_dataloader=dict(dataset=dict(datasets=parts)))
+    assert context_of(cfg).num_queries == 2
+    parts[0]['pipeline'] = []
+    assert context_of(cfg).num_queries is None
+
+
 def test_a_network_that_was_trained_before_is_compared_with_itself():
     for model in (dict(pretrained='resnet50.pth'),
                   dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='a.pth')))):

@@ -307,7 +307,7 @@ def test_exact_copies_are_reported_and_merged(tmp_path, images):
     (tmp_path / 'b/9.png').write_bytes(content[:-1] + b'?')  # as long, another end
     dataset = ImageFiles(str(tmp_path))
     assert len(dataset) == 6
-    assert '1 images are exact copies of others (such as b/0.png = a/2.png)' in str(dataset.report)
+    assert '1 exact copy of other images (such as b/0.png = a/2.png)' in str(dataset.report)
     assert "duplicates='merge'" in str(dataset.report)
     merged = ImageFiles(str(tmp_path), duplicates='merge', pipeline=[LOAD, PACK])
     assert names_of(merged, tmp_path) == ['a/1.png', 'a/2.png', 'b/3.png', 'b/4.png', 'b/9.png']
@@ -331,7 +331,7 @@ def test_many_images_are_searched_on_demand_alone(tmp_path, images, monkeypatch)
     images(tmp_path, ['1.png', '2.png', '3.png'])
     shutil.copy(tmp_path / '1.png', tmp_path / '4.png')
     assert 'were not looked for' in str(ImageFiles(str(tmp_path)).report)
-    assert '1 images are exact copies' in str(
+    assert '1 exact copy' in str(
         ImageFiles(str(tmp_path), duplicates='report').report)
 
 
@@ -340,7 +340,7 @@ def test_images_of_one_key_are_one_class(tmp_path, images):
     images(tmp_path, names)
     dataset = ImageFiles(str(tmp_path), instance_key=dict(pattern=r'(v\d)/'), pipeline=[LOAD, PACK])
     assert len(dataset) == 4
-    assert '1 images have no key' in str(dataset.report)
+    assert '1 image without a key' in str(dataset.report)
     assert 'Instance classes: 4 of 10 images' in str(dataset.report)
     for number in range(4):
         visits = [dataset[number]['data_samples'] for _ in range(60)]
@@ -382,7 +382,7 @@ def test_duplicates_that_neighbours_found(tmp_path, images):
                     '1.png,2.png,similar,0.9,1\ngone.png,2.png,similar,0.99,1\n')
     dataset = ImageFiles(str(tmp_path), instance_key=dict(duplicates=str(file), similarity=0.98))
     assert names_of(dataset, tmp_path) == ['0.png', '1.png', '2.png']
-    assert '1 names in' in str(dataset.report) and 'gone.png' in str(dataset.report)
+    assert '1 name in' in str(dataset.report) and 'gone.png' in str(dataset.report)
     file.write_text('first,second\nx,y\n')
     with pytest.raises(ValueError, match='none of the names .*such as x'):
         ImageFiles(str(tmp_path), instance_key=dict(duplicates=str(file)))

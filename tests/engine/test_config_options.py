@@ -99,6 +99,8 @@ def test_parts_of_a_variable():
     ('optim_wrapper.optimizer.weight_deca', 'optim_wrapper.optimizer.weight_decay'),
     ('model.backbone.dept', 'model.backbone.depth'),
     ('model.head.num_negative', 'model.head.num_negatives'),
+    ('model.head.temprature', 'model.head.loss.temperature'),
+    ('optim_wrapper.momntum', 'optim_wrapper.optimizer.momentum'),
     ('param_scheduler.1.eta_mn', 'param_scheduler.1.eta_min'),
     ('default_hooks.checkpoint.intervall', 'default_hooks.checkpoint.interval'),
     ('default_hooks.chekpoint.interval', 'default_hooks.checkpoint'),

@@ -117,7 +117,7 @@ def test_fewer_images_than_a_batch(work_dir, said, drop_last):
     assert runner.model.backbone.batches == [6, 6]
     assert bool([text for text in said if 'drop_last=False is used' in text]) == drop_last
     plan, = [text for text in said if 'PIC: ' in text]
-    assert 'batch 8 on each of 1 processes, more than the 6 images: a step has all of them' in plan
+    assert 'batch 8 on one process, more than the 6 images: a step has all of them' in plan
     assert 'window 3 images, stride 1' in plan
 
 

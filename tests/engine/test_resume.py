@@ -329,7 +329,7 @@ def test_changed_run_is_refused(copy, name, options, by_path):
 
 
 def test_schedules_that_were_left_out_are_missed(copy):
-    with pytest.raises(ValueError, match='saved with 1 learning-rate schedulers, .* run has 0'):
+    with pytest.raises(ValueError, match='saved with 1 learning-rate scheduler, .* run has 0'):
         train(copy, resume=True, param_scheduler=[])
 
 

@@ -89,6 +89,11 @@ def test_schedules_of_another_length_than_the_training(work_dir, schedulers, exp
         assert text.startswith(start)
 
 
+def test_a_schedule_that_is_over_says_how_to_train_further(work_dir):
+    notice, = schedule_length_notices(prepare(work_dir, [WARMUP]))
+    assert 'keeps its schedules' in notice and '`pretrain DATA --from WORK --out NEW`' in notice
+
+
 def test_the_run_says_it(tmp_path, monkeypatch):
     warnings, infos = [], []
     monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *args: warnings.append(str(text)))

@@ -161,5 +161,6 @@ def test_resume_without_what_the_rate_needs_is_refused(tmp_path, missing, match)
 def test_resume_with_other_schedulers_is_refused(tmp_path):
     run(tmp_path, **EPOCHS)
     options = dict(EPOCHS, param_scheduler=EPOCHS['param_scheduler'] * 2)
-    with pytest.raises(ValueError, match='saved with 1 learning-rate schedulers, .* has 2'):
+    with pytest.raises(ValueError, match='saved with 1 learning-rate scheduler, .* has 2: .*'
+                       'pretrain DATA --from WORK --out NEW'):
         run(tmp_path, resume=True, load_from=str(tmp_path / 'iter_5.pth'), **options)

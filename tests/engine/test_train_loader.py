@@ -14,7 +14,7 @@ from pic_plugin.engine.train_loader import skipped_notice
 from toys.pictures import write_pictures
 from toys.training import make_config, train
 
-SAID = r'(\d+) files could not be loaded, (\d+) times in all'
+SAID = r'(\d+) files? could not be loaded, (\d+) times? in all'
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ def test_another_call_overwrites_nothing(data, work_dir, lines, quick):
     assert 'and files of these sizes are not in' in failure(
         same_names, '--out', work_dir, '--resume')
     assert f'did not begin with --epochs 5: leave that out. To train further, begin with its ' \
-        f'network: --from {work_dir} --out NEW.' in failure(
+        f"network: pretrain '{data}' --from {work_dir} --out NEW." in failure(
             data, '--out', work_dir, '--resume', '--epochs', 5)
     assert 'further' not in failure(data, '--out', work_dir, '--resume', '--image-size', 64)
     assert files_in(work_dir) == before

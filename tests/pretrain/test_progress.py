@@ -23,7 +23,7 @@ class Training:
         self.lines = []
         self.hook = ProgressHook(self.lines.append, 8.0, lambda: self.now)
         self.runner = SimpleNamespace(
-            iter=0, max_iters=num_steps,
+            epoch=3, iter=0, max_iters=num_steps,
             train_dataloader=SimpleNamespace(batch_size=10, num_workers=num_workers))
         self.hook.before_train(self.runner)
         self.hook.before_train_epoch(self.runner)
@@ -77,7 +77,7 @@ def test_evaluation_is_no_training_time():
     training.step()
     training.now += 1000
     training.hook.after_val_epoch(training.runner, {'knn/top1_k20': 31.25})
-    assert training.lines == ['labels: knn/top1_k20 31.2 %']
+    assert training.lines == ['labels (epoch 3, 10 images): knn/top1_k20 31.2 %']
     training.hook.before_train_epoch(training.runner)
     for _ in range(4):
         training.step()

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from pic_plugin.pretrain.describe import describe
+from pic_plugin.pretrain.machine import Machine
 from pic_plugin.pretrain.survey import survey_folders
 from pic_plugin.pretrain.walk import find_pictures
 from toys.pictures import picture, write_pictures, write_scans
@@ -100,8 +102,13 @@ def test_copies_and_near_copies(tmp_path):
     darker = (picture(5, 64) * 0.9).astype(np.uint8)
     Image.fromarray(darker).save(tmp_path / 'near.jpg', quality=90)
     found = survey_folders([tmp_path])
-    assert found.copies == 1
-    assert found.near == 1
+    assert found.copies == {'copy.png': '0003.png'}
+    assert found.near == {'near.jpg': '0005.png'}
+    said = describe(found, Machine(), '/work/findings.txt')
+    assert 'the very bytes of another one (copy.png = 0003.png)' in said
+    assert 'the looks of another one (near.jpg = 0005.png)' in said
+    assert 'listed in /work/findings.txt' in said and '1 core,' in said
+    assert found.findings == ['copy of\tcopy.png\t0003.png', 'looks like\tnear.jpg\t0005.png']
 
 
 @pytest.mark.parametrize('make, message', [

@@ -179,6 +179,9 @@ def test_a_missing_data_folder_ends_in_one_line(tmp_path):
     ('model.backbone.type=ResNett', 'ResNett is not in the mmpretrain::model registry'),
     ('model.head.loss.temprature=0.1', 'did you mean model.head.loss.temperature'),
     ('model.neck.in_channels=9', 'the backbone gives .* channels, and .* takes 9: set'),
+    ('train_cfg.max_epochs=0', 'train_cfg.max_epochs must be a whole number .*, not 0'),
+    ('train_cfg.max_epochs=1.5', 'train_cfg.max_epochs must be .*, not 1.5'),
+    ('train_cfg.val_interval=0', 'train_cfg.val_interval must be'),
 ])
 def test_one_line_for_what_is_wrong_before_the_first_step_is_done(work_dir, option, message):
     with pytest.raises(SystemExit, match=f'^train: .*{message}') as error:
@@ -202,6 +205,31 @@ def test_an_error_of_other_code_in_a_step_keeps_its_traceback(work_dir, monkeypa
     monkeypatch.setattr('mmpretrain.models.ResNet.forward', fail)
     with pytest.raises(ValueError, match='of somebody else'):
         train_tool.main([str(TINY), '--work-dir', str(work_dir)])
+
+
+@pytest.mark.parametrize('make, message', [
+    (lambda folder: None, 'labelled.*: No such file or directory: check data_root, data_prefix'),
+    (lambda folder: folder.mkdir(), 'Found 0 files .* have to be in a folder for each class'),
+])
+def test_faults_of_a_labelled_folder_end_in_one_line(tmp_path, make, message):
+    folder = tmp_path / 'labelled'
+    make(folder)
+    config = tmp_path / 'evaluates.py'
+    config.write_text(TINY.read_text().replace('val_evaluator', (
+        f"val_dataloader['dataset'] = dict(type='CustomDataset', data_root={str(folder)!r}, "
+        'pipeline=[pack])\nval_evaluator')))
+    with pytest.raises(SystemExit, match=f'^train: .*{message}') as error:
+        train_tool.main([str(config), '--work-dir', str(tmp_path / 'run')])
+    assert '\n' not in str(error.value)
+
+
+def test_a_name_that_a_class_does_not_take(tmp_path):
+    config = tmp_path / 'mistake.py'
+    config.write_text(TINY.read_text().replace("type='PICHead'", "type='PICHead', temprature=0.1"))
+    with pytest.raises(SystemExit) as error:
+        train_tool.main([str(config), '--work-dir', str(tmp_path / 'run')])
+    assert str(error.value) == (f'train: {config}: there is no temprature in model.head: did you '
+                                'mean model.head.loss.temperature?')
 
 
 def test_a_config_that_needs_pkg_resources_says_what_to_install(tmp_path, monkeypatch):
@@ -313,7 +341,10 @@ def test_configs_without_anything_to_do(tmp_path):
     config.write_text('model = dict()\n')
     with pytest.raises(ValueError, match='has no train_dataloader, train_cfg, optim_wrapper'):
         merged(config=config)
-    with pytest.raises(ValueError, match='nothing to evaluate'):
+    with pytest.raises(ValueError, match='nothing to evaluate: add a val_dataloader'):
+        merged(TINY, tool=test_tool, config=config)
+    config.write_text('val_dataloader = dict()\nval_evaluator = []\n')
+    with pytest.raises(ValueError, match="val_evaluator = dict.type='KNNMetric'"):
         merged(TINY, tool=test_tool, config=config)
     with pytest.raises(FileNotFoundError, match=r'no checkpoint gone\.pth'):
         merged('gone.pth', tool=test_tool)

@@ -129,6 +129,18 @@ def test_prefixes(tmp_path, content18, capsys, prefix):
     assert 'backbone.conv1.weight' in torch.load(written(tmp_path), weights_only=True)['state_dict']
 
 
+def test_a_work_folder_gives_its_newest(tmp_path, content18, capsys):
+    (tmp_path / 'run').mkdir()
+    for name in ('epoch_9.pth', 'epoch_10.pth'):
+        write(tmp_path / 'run', content18, name)
+    lines = run(tmp_path / 'run', tmp_path / 'out', capsys=capsys)
+    assert lines[0] == f'newest checkpoint: {tmp_path / "run" / "epoch_10.pth"}'
+    assert torch.load(written(tmp_path))['meta']['source'] == 'epoch_10.pth'
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(SystemExit, match='^extract_backbone: .* holds no epoch_N.pth'):
+        main([str(tmp_path / 'empty'), str(tmp_path / 'out')])
+
+
 def test_other_backbones_of_mmpretrain(tmp_path, capsys):
     """Of any kind for OpenMMLab; for the rest an error that names the kind."""
     cfg = dict(type='SwinTransformer', arch=dict(embed_dims=8, depths=[1, 1], num_heads=[1, 2]),

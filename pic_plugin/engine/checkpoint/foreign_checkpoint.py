@@ -269,13 +269,13 @@ def backbone_of(state: StateDict, path: str | Path, ema: bool | None = None) -> 
                          f'{" or ".join(AVERAGES)}): leave --ema out.')
     if any(name.startswith('encoder.') for name in names):
         raise ValueError(f"{path} is a checkpoint of the authors' code: convert it first with "
-                         '`mim run pic_plugin convert_official IN OUT`.')
+                         '`python -m pic_plugin.tools.convert_official IN OUT`.')
     depth = resnet_depth(names)
     if depth is not None and 'conv1.weight' in names:
         raise ValueError(f'{path} holds the bare weights of a ResNet-{depth}, as the formats '
                          'torchvision and timm have them: give the checkpoint of PIC '
-                         'pre-training, or what `mim run pic_plugin extract_backbone CHECKPOINT '
-                         'OUT --format openmmlab` makes of it.')
+                         'pre-training, or what `python -m pic_plugin.tools.extract_backbone '
+                         'CHECKPOINT OUT --format openmmlab` makes of it.')
     first_parts = list(dict.fromkeys(name.split('.')[0] for name in names))[:6]
     beginnings = ', '.join(f'{first}.*' for first in first_parts)
     raise ValueError(f'{path} has no backbone: no name begins with `backbone.` (there are '

@@ -7,6 +7,11 @@ from typing import Any
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from pic_plugin.engine.ranks import images_of_a_step
+from pic_plugin.wording import counted
+
+#: How to train on with another schedule.
+FURTHER = ('start from the network, with new class weights: load_from=CHECKPOINT and resume=False '
+           '(`pretrain DATA --from WORK --out NEW`)')
 
 
 def schedule_notices(runner: Runner, checkpoint: dict[str, Any]) -> list[str]:
@@ -30,8 +35,7 @@ def schedule_notices(runner: Runner, checkpoint: dict[str, Any]) -> list[str]:
         return []
     return [f'An epoch had {iterations / epochs:.0f} iterations and has {num_batches} now. '
             'Learning-rate schedules go on as they were planned, by iterations, and so end before '
-            'or after the training does. To plan them anew, start from the network: '
-            'load_from=CHECKPOINT and resume=False, which begins new class weights.']
+            f'or after the training does. To plan them anew, {FURTHER}.']
 
 
 def check_schedulers(runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -54,12 +58,13 @@ def check_schedulers(runner: Runner, checkpoint: dict[str, Any]) -> None:
         raise ValueError(
             'this checkpoint cannot be resumed: it was saved without its learning-rate schedulers '
             '(CheckpointHook(save_param_scheduler=False)), and the rate would not go on as it was '
-            'planned. Resume from a checkpoint that has them, or start a new schedule from the '
-            'network alone with load_from=CHECKPOINT and resume=False.')
+            f'planned. Resume from a checkpoint that has them, or {FURTHER}.')
     if sum(own) != sum(saved) or (any(own) and own != saved):
         raise ValueError(
-            f'this checkpoint cannot be resumed: it was saved with {sum(saved)} learning-rate '
-            f'schedulers, and this run has {sum(own)}: set param_scheduler as it was.')
+            'this checkpoint cannot be resumed: it was saved with '
+            f'{counted(sum(saved), "learning-rate scheduler")}, and this run has '
+            f'{sum(own)}: set param_scheduler as it was, or, to train further with other '
+            f'schedulers, {FURTHER}.')
 
 
 def _counts(schedulers: Any) -> list[int]:

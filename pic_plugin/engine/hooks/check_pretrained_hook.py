@@ -150,7 +150,8 @@ class CheckPretrainedHook(Hook):
                 backbone_of(state, file)
             raise ValueError(
                 f'no name in {file} begins with `{prefix}` ({next(iter(state))} is the first): '
-                'take the backbone out with `mim run pic_plugin extract_backbone CHECKPOINT OUT`.')
+                'take the backbone out with `python -m pic_plugin.tools.extract_backbone '
+                'CHECKPOINT OUT`.')
         check_finite(weights, file)
         return weights
 

@@ -170,7 +170,7 @@ def test_files_that_do_not_fit(train, checkpoint, tmp_path):
 
 @pytest.mark.parametrize('kind, line', [
     ('bare', 'bare weights of a ResNet-18, .*extract_backbone CHECKPOINT OUT --format openmmlab'),
-    ('official', "authors' code: convert it first with `mim run pic_plugin convert_official"),
+    ('official', "authors' code: convert it first with `python -m .*convert_official"),
     ('other', r'has no backbone: .*\(there are fc\.\*\)'),
 ])
 def test_files_without_a_backbone_behind_any_prefix(train, checkpoint, kind, line):
