@@ -236,8 +236,8 @@ def _look_for_pictures(found: Found, state: dict[str, Any], work: WorkFolder, sa
     if gone:
         say(f'Gone: {some.rstrip(",")}. What is gone is skipped, as broken files are.')
     if new := len(sizes) + len(gone) - len(listed):
-        say(f'{counted(new, "picture")} more than when the run began. It goes on without; a new '
-            f'run can begin with its network: --from {work.path} --out NEW.')
+        say(f'New since the run began: {counted(new, "picture")}. It goes on without; a new run '
+            f'can begin with its network: --from {work.path} --out NEW.')
 
 
 def _check_same(options: Options, state: dict[str, Any], work: WorkFolder) -> None:

@@ -216,7 +216,7 @@ def test_plan_is_said_once(work_dir, monkeypatch):
     plan, = [text for text in messages if 'softmax over the' in str(text)]
     assert '50 instances' in plan and 'the 16 sampled most recently' in plan
     assert 'with weight-update correction' in plan
-    assert 'SlidingWindowSampler, window 20 images, stride 5; batch 8 on each of 1' in plan
+    assert 'SlidingWindowSampler, window 20 images, stride 5; batch 8 on one process' in plan
     assert 'MB on cpu' in plan and 'in memory on the host' in plan
     assert f'a loss of about {np.log(16):.2f}' in plan
     assert not [text for text in messages if 'persistent' in str(text) or 'round_up' in str(text)

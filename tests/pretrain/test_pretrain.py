@@ -208,7 +208,7 @@ def test_pictures_and_work_folder_that_moved(data, work_dir, lines, quick):
     assert all(torch.equal(weights[name], again[name]) for name in weights)
     text = (work / 'pretrain.py').read_text()
     assert str(data) not in text and str(work_dir) not in text
-    assert not any('gone' in line or 'have come' in line for line in lines)
+    assert not any(line.startswith(('Gone:', 'New since')) for line in lines)
 
 
 def test_pictures_that_came_and_went(data, work_dir, lines, quick):
@@ -220,8 +220,8 @@ def test_pictures_that_came_and_went(data, work_dir, lines, quick):
     forget_runners()
     call(data, '--out', work_dir, *SMALL, '--resume')
     text = '\n'.join(lines)
-    assert '1 of its 48 pictures, such as ' in text and 'they are skipped' in text
-    assert '3 pictures have come since the run began' in text
+    assert 'Gone: 1 of its 48 pictures, such as ' in text and 'is skipped, as' in text
+    assert 'New since the run began: 3 pictures.' in text
     config = work_dir / 'pretrain.py'
     config.write_text(config.read_text().replace(f'data_root={str(data)!r}', "data_root='/' + 'x'"))
     gone.write_bytes(content)
@@ -239,7 +239,7 @@ def test_the_work_folder_among_the_pictures(data, lines, quick, monkeypatch):
     forget_runners()
     lines.clear()
     call('.', *SMALL, '--epochs', 1, '--resume')
-    assert not any('gone' in line or 'have come' in line for line in lines)
+    assert not any(line.startswith(('Gone:', 'New since')) for line in lines)
 
 
 def test_out_of_memory_while_measuring_halves_the_batch(data, work_dir, lines, quick, monkeypatch):
