@@ -265,18 +265,24 @@ class SampledClassWeights:
         assert self.batch is not None, 'places are those of a batch'
         processes, own = self.bank.slots.processes, self.batch.own
         of = np.repeat(np.arange(processes.size), self.batch.sizes)[places]
-        mine = torch.from_numpy(places[of == processes.rank] - own.start)
+        mine = to_device(places[of == processes.rank] - own.start, features.device)
         present = processes.gather_rows(
-            features.detach()[mine.to(features.device)],
+            features.detach()[mine],
             np.bincount(of, minlength=processes.size).tolist(), 'features')  # (R, d)
         held, rows = self.bank.rows_of(self.batch.ids[places])
-        refresh_rows(self.weight.detach(), self.tensors.states, rows.to(self.weight.device),
-                     present[held.to(present.device)].to(self.weight.device), self.refresh.share)
+        device = self.weight.device
+        # Numbers, as a mask on a GPU would be waited for.
+        present = present[to_device(np.flatnonzero(held.numpy()), present.device)]
+        refresh_rows(self.weight.detach(), self.tensors.states, to_device(rows.numpy(), device),
+                     present.to(device), self.refresh.share)
 
     @property
     def active(self) -> Tensor:
         """(A, d) class weights in the softmax, through which the loss trains the parameter."""
-        return self.weight[self.bank.softmax_rows]
+        rows = self.bank.softmax_rows
+        if isinstance(rows, Tensor):
+            rows = to_device(rows.numpy(), self.weight.device)
+        return self.weight[rows]
 
     @property
     def active_ids(self) -> Tensor:

@@ -23,13 +23,13 @@ class HostCopy:
     """A tensor on the host: the tensor itself, or a copy from a GPU that may still be under way.
 
     Args:
-        tensor (Tensor): On the CPU or a GPU. Nobody changes it before :meth:`wait` has returned.
+        tensor (Tensor): On any device. Nobody changes it before :meth:`wait` has returned.
     """
 
     def __init__(self, tensor: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
         if tensor.device.type != 'cuda':
-            self._tensor = tensor
+            self._tensor = tensor.cpu()
             return
         self._tensor = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         self._tensor.copy_(tensor, non_blocking=True)

@@ -121,6 +121,21 @@ def wrap_method(runner: Runner, name: str, replacement: Callable) -> None:
     setattr(runner, name, lambda *args, **kwargs: replacement(method, *args, **kwargs))
 
 
+def resume_on_host(runner: Runner) -> None:
+    """Let the runner read a checkpoint that it resumes from to the host, not to its device.
+
+    mmengine reads it to the GPU, which then holds everything twice, and torch leaves AdamW's
+    number of steps where it was read to: each step would wait for it, once for each parameter.
+    """
+
+    def resume(method: Callable, filename: str, resume_optimizer: bool = True,
+               resume_param_scheduler: bool = True, map_location: Any = 'default') -> None:
+        method(filename, resume_optimizer, resume_param_scheduler,
+               'cpu' if map_location == 'default' else map_location)
+
+    wrap_method(runner, 'resume', resume)
+
+
 @contextmanager
 def only_hook(runner: Runner, hook: Hook) -> Iterator[None]:
     """Call no hook of the runner but this one."""

@@ -21,7 +21,7 @@ def effective_rank(features: Tensor) -> float:
     """
     if not features.numel():
         raise ValueError('the effective rank of no features is not defined.')
-    matrix = features.double()
+    matrix = _on_capable_device(features).double()
     if len(matrix) < matrix.shape[1]:
         matrix = matrix.t()
     # By the smaller of the two Gram matrices: many times as fast as singular values, and what is
@@ -59,5 +59,10 @@ def uniformity(features: Tensor) -> float:
     """
     if len(features) < 2:
         raise ValueError('uniformity is about pairs of features, and there is no pair.')
-    distances = torch.pdist(F.normalize(features.float(), dim=1)).square()
+    distances = torch.pdist(F.normalize(_on_capable_device(features).float(), dim=1)).square()
     return float((-2 * distances).exp().mean().log())
+
+
+def _on_capable_device(features: Tensor) -> Tensor:
+    # An Apple GPU has neither float64 nor eigenvalues nor distances of pairs.
+    return features.cpu() if features.device.type == 'mps' else features

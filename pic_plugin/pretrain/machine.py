@@ -51,10 +51,11 @@ def find_machine(out: str | Path, device: str | None = None,
         ValueError: If the device is not there, or there are fewer GPUs than processes.
     """
     num_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    chosen = device or ('cuda' if num_devices else 'cpu')
-    kind = chosen.split(':')[0]
+    kind = device or ('cuda' if num_devices else 'cpu')
     if kind not in ('cuda', 'mps', 'cpu'):
-        raise ValueError(f'--device is cuda, mps or cpu, not {device}.')
+        raise ValueError(f'--device is cuda, mps or cpu, not {device}. Choose among several GPUs '
+                         'with the environment variable CUDA_VISIBLE_DEVICES, as in '
+                         'CUDA_VISIBLE_DEVICES=1.')
     if kind == 'cuda' and not num_devices:
         raise ValueError('--device cuda, but torch finds no GPU: install a build of torch for this '
                          "machine's CUDA (python -c 'import torch; print(torch.version.cuda)' "

@@ -180,7 +180,10 @@ def halved(wishes: Wishes, plan: Plan, say: Say) -> Wishes:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch says that memory, of the device or the host, ran out."""
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(
-        words in str(error) for words in ('out of memory', "can't allocate memory"))
+        words in str(error) for words in (
+            'out of memory', "can't allocate memory",
+            # cuBLAS and cuDNN, where torch has left them nothing
+            'STATUS_ALLOC_FAILED', 'ALLOCATION_FAILED'))
 
 
 def _parsed(plan: Plan, sources: Sources) -> Config:

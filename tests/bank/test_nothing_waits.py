@@ -9,7 +9,8 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pic_plugin.bank import SampledClassWeights
+from pic_plugin.bank import Refresh, SampledClassWeights
+from pic_plugin.bank.transfers import HostCopy
 from pic_plugin.losses import cosine_softmax, cosine_softmax_loss
 from pic_plugin.losses.blockwise_softmax import class_weight_gradient
 
@@ -33,7 +34,10 @@ class Waits(TorchDispatchMode):
             args[2].dim() == 0)
         is_mask = function in INDEXING and any(
             index is not None and index.dtype == torch.bool for index in args[1])
-        if function in WAITING or is_number or is_mask:
+        # An index that is elsewhere is copied over first.
+        is_elsewhere = function in INDEXING and any(
+            index is not None and index.device != args[0].device for index in args[1])
+        if function in WAITING or is_number or is_mask or is_elsewhere:
             self.found.append(str(function))
         return function(*args, **(kwargs or {}))
 
@@ -58,13 +62,48 @@ def test_rows_move_without_waiting(monkeypatch, name):
     assert (sampled.missed > 0).all() and not waits.found
 
 
+def test_rows_are_refreshed_without_waiting():
+    weight = torch.nn.Parameter(torch.empty(20, 4))
+    sampled = SampledClassWeights(weight, torch.optim.SGD([weight], lr=0.1), 100, 20)
+    sampled.refresh_with(Refresh(1.0))
+    sampled.start()
+    sampled.sample(np.arange(8))
+    features, waits = torch.randn(8, 4), Waits()
+    with waits:
+        sampled.turn_returning(features)
+    cosines = torch.cosine_similarity(weight.detach()[sampled.targets], features)
+    torch.testing.assert_close(cosines, torch.ones(8))
+    assert not waits.found
+
+
+def test_a_softmax_with_gaps_is_chosen_without_waiting():
+    """Rows that wait for their gradient to be applied lie between those of the softmax."""
+    weight = torch.nn.Parameter(torch.empty(40, 4, device='meta'))
+    sampled = SampledClassWeights(weight, torch.optim.SGD([weight], lr=0.1), 100, 20)
+    sampled.start()
+    waits = Waits()
+    for step in range(4):
+        sampled.sample(np.arange(8 * step, 8 * step + 8))
+        with waits:
+            active = sampled.active
+        active.sum().backward()
+    assert not sampled.bank.active_set.is_prefix and not waits.found
+
+
+@pytest.mark.parametrize('device', ['mps', 'xpu'])
+def test_rows_of_any_device_come_to_the_host(device):
+    with FakeTensorMode():
+        assert HostCopy(torch.empty(2, 3, device=device)).wait().device.type == 'cpu'
+
+
 def test_the_collector_finds_what_waits():
     waits, tensor = Waits(), torch.zeros(4)
     with waits:
         tensor[torch.tensor([1, 2])] = 0
         bool(tensor.any())
         tensor[tensor > 0]
-    assert len(waits.found) == 3
+        torch.empty(4, device='meta')[torch.tensor([1])]
+    assert len(waits.found) == 4
 
 
 def test_loss_of_a_gpu_depends_on_no_value():

@@ -73,6 +73,19 @@ def test_a_method_is_wrapped_for_one_runner(work_dir):
     assert 'load_checkpoint' not in vars(Runner.from_cfg(Config(make_config(work_dir))))
 
 
+def test_a_checkpoint_is_resumed_from_on_the_host(work_dir, monkeypatch):
+    """Where mmengine takes the network's device, which a machine without a GPU refuses."""
+    options = dict(seed=0, optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01)))
+    train(work_dir, max_epochs=1, **options)
+    runner = Runner.from_cfg(Config(make_config(work_dir, max_epochs=2, resume=True, **options)))
+    monkeypatch.setattr('mmengine.runner.runner.get_device', lambda: 'cuda')
+    runner.train()
+    assert runner.iter == 14
+    steps = {value['step'].device.type
+             for value in runner.optim_wrapper.optimizer.state_dict()['state'].values()}
+    assert steps == {'cpu'}
+
+
 def test_workers_are_started_anew(work_dir):
     runner = Runner.from_cfg(Config(make_config(work_dir, validate=True)))
     loader = runner.build_dataloader(dict(

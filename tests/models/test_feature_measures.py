@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from pic_plugin.models.feature_measures import alignment, effective_rank, uniformity
 
@@ -52,3 +53,18 @@ def test_nothing_to_measure():
         effective_rank(torch.zeros(0, 3))
     with pytest.raises(ValueError, match='no pair'):
         uniformity(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize('measure, module, operation', [
+    (effective_rank, torch.linalg, 'eigvalsh'), (uniformity, torch, 'pdist')])
+def test_an_apple_gpu_leaves_to_the_host_what_it_cannot(monkeypatch, measure, module, operation):
+    devices, real = [], getattr(module, operation)
+
+    def record(tensor):
+        devices.append(tensor.device.type)
+        return real(tensor)
+
+    monkeypatch.setattr(module, operation, record)
+    with FakeTensorMode(), pytest.raises(DataDependentOutputException):  # it has no values
+        measure(torch.empty(6, 4, device='mps'))
+    assert devices == ['cpu']

@@ -12,6 +12,7 @@ from mmpretrain.registry import TRANSFORMS
 
 import pic_plugin
 from pic_plugin.pretrain import measure, run
+from pic_plugin.pretrain.prepare import is_out_of_memory
 from pic_plugin.pretrain.progress import ProgressHook
 from pic_plugin.tools import pretrain, train
 from toys.pictures import write_classes, write_pictures, write_scans
@@ -163,6 +164,7 @@ def test_another_call_overwrites_nothing(data, work_dir, lines, quick):
     (['--epochs', '1', '--budget', '2h'], '--epochs and --budget both say'),
     (['--backbone', 'resnett18'], 'there is no backbone resnett18: the nearest names are resnet18'),
     (['--device', 'tpu'], '--device is cuda, mps or cpu, not tpu'),
+    (['--device', 'cuda:1'], 'CUDA_VISIBLE_DEVICES=1'),
     (['--batch-size', '49'], 'more than the 48 pictures'),
     (['--labels', '/nowhere'], 'there are no labels /nowhere'),
     (['--resume'], 'holds no run of pretrain'),
@@ -258,6 +260,16 @@ def test_out_of_memory_while_measuring_halves_the_batch(data, work_dir, lines, q
     assert cfg.train_dataloader.sampler.window_size == 16  # four batches
     # 0.03 for 256 images, 8 times in a short run.
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.03 * 4 / 256 * 8, rel=0.01)
+
+
+@pytest.mark.parametrize('message', [
+    'CUDA out of memory. Tried to allocate 2 GiB', 'MPS backend out of memory',
+    'CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`',
+    'cuDNN error: CUDNN_STATUS_ALLOC_FAILED',
+    'cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED'])
+def test_words_for_out_of_memory(message):
+    assert is_out_of_memory(RuntimeError(message))
+    assert not is_out_of_memory(RuntimeError('CUDNN_STATUS_BAD_PARAM'))
 
 
 def test_out_of_memory_in_training_begins_again(data, work_dir, lines, quick, monkeypatch):

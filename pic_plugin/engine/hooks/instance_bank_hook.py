@@ -43,6 +43,7 @@ from pic_plugin.engine.runner_private import (
     is_training,
     reseed_loader,
     restart_workers,
+    resume_on_host,
 )
 from pic_plugin.engine.schedule_checks import schedule_length_notices
 from pic_plugin.engine.sharded_head import prepare_sharded_head
@@ -115,6 +116,7 @@ class InstanceBankHook(Hook):
                                          instance_keys(loader.dataset, self.id_key))
         self.stream = StreamPosition(runner)
         check_evaluation(runner, runner.val_loop)
+        resume_on_host(runner)
         self.checkpoint.take_over(on_resumed=self._after_resume)
         if RowPrefetcher.is_of_use(self.class_weights, loader):
             self.prefetcher = RowPrefetcher(self.class_weights, loader)

@@ -121,7 +121,7 @@ class OnlineMeasuresHook(Hook):
             raise ValueError(
                 'OnlineMeasuresHook(num_classes=...) needs labels of the training images: let the '
                 'data set read them (with_label=True), or leave num_classes out.')
-        labels = torch.cat([sample.gt_label.view(-1)[:1] for sample in samples]).to(features.device)
+        labels = torch.cat([sample.gt_label.view(-1)[:1] for sample in samples])
         if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
             raise ValueError(f'labels {int(labels.min())} to {int(labels.max())} do not fit '
                              f'OnlineMeasuresHook(num_classes={num_classes}).')
@@ -130,7 +130,7 @@ class OnlineMeasuresHook(Hook):
                                      features.device)
             if self._saved_probe is not None:
                 self.probe.load_state_dict(self._saved_probe)
-        return self.probe.step(features, labels)
+        return self.probe.step(features, labels.to(features.device))
 
     def after_train(self, runner: Runner) -> None:
         """Listen no longer."""

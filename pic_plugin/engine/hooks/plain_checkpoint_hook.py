@@ -13,7 +13,7 @@ from pic_plugin.engine.checkpoint.plain_checkpoint import (
     with_history_buffers,
 )
 from pic_plugin.engine.random_state import seed_iteration
-from pic_plugin.engine.runner_private import is_training
+from pic_plugin.engine.runner_private import is_training, resume_on_host
 from pic_plugin.engine.stream_position import StreamPosition
 
 
@@ -32,6 +32,7 @@ class PlainCheckpointHook(Hook):
         """Find the stream that the training will go along."""
         if self._stream is None and is_training(runner):
             self._stream = StreamPosition(runner)
+            resume_on_host(runner)
 
     def before_train(self, runner: Runner) -> None:
         """Go on where the saved run was."""

@@ -12,6 +12,7 @@ import torch
 from mmengine.dist import get_rank
 from torch import Tensor
 
+from pic_plugin.bank.transfers import to_device
 from pic_plugin.models.augment.blur import kernel_radius
 from pic_plugin.models.augment.colour import TONES_BEFORE_HUE, Colours
 
@@ -167,10 +168,7 @@ def draw(recipe: ViewRecipe, num_images: int, device: torch.device,
     sigmas = low + (high - low) * uniform[blurred, 2]
     tones, hue = _draw_colours(recipe, uniform[:, 3:])
     parts = [tones.ravel(), hue, flip, blurred, sigmas]
-    packed = torch.from_numpy(np.concatenate([part.astype(np.float32) for part in parts]))
-    if device.type == 'cuda':
-        packed = packed.pin_memory()
-    packed = packed.to(device, non_blocking=True)
+    packed = to_device(np.concatenate([part.astype(np.float32) for part in parts]), device)
     tones_, hue_, flip_, blurred_, sigmas_ = packed.split([part.size for part in parts])
     colours = None
     if recipe.jitter is not None or recipe.grey:

@@ -61,6 +61,14 @@ def test_two_epochs_and_two_more_are_four(work_dir, tmp_path):
     assert not torch.equal(other, whole['head.fc.weight'])
 
 
+def test_a_checkpoint_is_resumed_from_on_the_host(work_dir, monkeypatch):
+    train(work_dir, 1)
+    runner = Runner(**config(work_dir, 2, resume=True), experiment_name='on the host')
+    monkeypatch.setattr('mmengine.runner.runner.get_device', lambda: 'cuda')
+    runner.train()
+    assert runner.epoch == 2
+
+
 def test_checkpoint_holds_no_objects_and_history_comes_back(work_dir, tmp_path):
     train(work_dir, 1)
     content = torch.load(work_dir / 'epoch_1.pth', weights_only=True)
