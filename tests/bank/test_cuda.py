@@ -9,8 +9,8 @@ import torch
 from pic_plugin.bank import SampledClassWeights, Storage, initial_rows
 from pic_plugin.losses import cosine_softmax
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='this process sees no GPU: see '
-                                'test_with_gpu.py')
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(),
+                                reason='this process sees no GPU: see test_with_gpu.py')
 
 N, K, BATCH, D, STEPS = 300, 64, 16, 8, 150
 OPTIMIZERS = {

@@ -15,7 +15,7 @@ from torch import nn
 
 from pic_plugin.bank import SampledClassWeights
 from pic_plugin.engine.ranks import agree, on_all_ranks
-from pic_plugin.engine.runner_private import wrap_method
+from pic_plugin.engine.runner_private import resume_on_host, wrap_method
 
 from .bank_files import bank_path, bank_paths, restore_bank, write_bank_file
 from .bank_state import KEY, BankState, check_same_run
@@ -67,6 +67,7 @@ class BankCheckpoint:
         the file's name, while each process has rows of its own to write beside that file.
         """
         self._on_resumed = on_resumed
+        resume_on_host(self.runner)
         wrap_method(self.runner, 'save_checkpoint', self._save)
         wrap_method(self.runner, 'resume', self._resume)
         on_all_ranks(lambda: mend_last_checkpoint(self.runner) if dist.is_main_process() else None)

@@ -13,10 +13,7 @@ from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.engine.checkpoint.bank_checkpoint import BankCheckpoint
 from pic_plugin.engine.checkpoint.checkpoint_file import guard_loading
 from pic_plugin.engine.checkpoint.instance_keys import instance_keys
-from pic_plugin.engine.checkpoint.plain_checkpoint import (
-    to_plain_message_hub,
-    with_history_buffers,
-)
+from pic_plugin.engine.checkpoint.plain_checkpoint import to_plain_message_hub, with_history_buffers
 from pic_plugin.engine.evaluation_checks import check_evaluation
 from pic_plugin.engine.head_setup import (
     find_head,
@@ -43,7 +40,6 @@ from pic_plugin.engine.runner_private import (
     is_training,
     reseed_loader,
     restart_workers,
-    resume_on_host,
 )
 from pic_plugin.engine.schedule_checks import schedule_length_notices
 from pic_plugin.engine.sharded_head import prepare_sharded_head
@@ -116,7 +112,6 @@ class InstanceBankHook(Hook):
                                          instance_keys(loader.dataset, self.id_key))
         self.stream = StreamPosition(runner)
         check_evaluation(runner, runner.val_loop)
-        resume_on_host(runner)
         self.checkpoint.take_over(on_resumed=self._after_resume)
         if RowPrefetcher.is_of_use(self.class_weights, loader):
             self.prefetcher = RowPrefetcher(self.class_weights, loader)
@@ -150,9 +145,9 @@ class InstanceBankHook(Hook):
                                    'continues with those of the checkpoint.')
             on_all_ranks(self.class_weights.start)
         runner.logger.info(describe_plan(runner, self.head))
-        for notice in (*schedule_length_notices(runner), leave_out_single_images(runner)):
-            if notice is not None:
-                runner.logger.warning(notice)
+        notices = [*schedule_length_notices(runner), leave_out_single_images(runner)]
+        for notice in filter(None, notices):
+            runner.logger.warning(notice)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seed all random generators for the epoch."""
