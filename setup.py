@@ -129,7 +129,7 @@ EXTRAS = {
     'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
     # The report's test in a browser; Debian's package chromium besides.
     'browser': ['playwright'],
-    'tests': ['pytest>=7', 'pytest-xdist', 'hypothesis', 'psutil', 'tensorboard',
+    'tests': ['pytest>=7.3', 'pytest-xdist', 'hypothesis', 'psutil', 'tensorboard',
               'setuptools>=64,<82', 'wheel'],
     # The site: sphinx-build -W docs docs/_build.
     'docs': ['sphinx>=8,<10', 'myst-parser>=4', 'furo'],

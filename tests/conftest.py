@@ -14,7 +14,7 @@ import pytest
 # Before torch is imported, and for the processes that tests start.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 # On a GPU trainings do not repeat to the bit, and NumPy does not read their tensors: no test sees
-# one but those of bank/test_cuda.py, for which bank/test_with_gpu.py gives back what was visible.
+# one but those that are for one: test_with_gpu.py gives those back what was visible.
 if 'PIC_PLUGIN_TEST_GPUS' not in os.environ:
     os.environ['PIC_PLUGIN_TEST_GPUS'] = os.environ.get('CUDA_VISIBLE_DEVICES', 'all')
     os.environ['CUDA_VISIBLE_DEVICES'] = ''

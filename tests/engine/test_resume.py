@@ -12,17 +12,17 @@ from mmengine.runner import Runner
 
 from pic_plugin.bank import BankFileError
 from toys.processes import start_process, train_and_die
-from toys.training import assert_equal, bank_paths, hash_files, read_checkpoint, snapshot, train
+from toys.training import (
+    assert_equal,
+    bank_paths,
+    hash_files,
+    move_checkpoint,
+    read_checkpoint,
+    snapshot,
+    train,
+)
 
 KEEP_TWO = dict(checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2))
-
-
-def move_checkpoint(source, folder, name='epoch_2'):
-    """A work directory as it was after a checkpoint."""
-    folder.mkdir()
-    for path in [source / f'{name}.pth', *bank_paths(source / f'{name}.pth')]:
-        shutil.copy(path, folder)
-    (folder / 'last_checkpoint').write_text(str(folder / f'{name}.pth'))
 
 
 @pytest.fixture(scope='module')

@@ -10,7 +10,8 @@ from pic_plugin.analysis.class_weights import read_class_weights
 from pic_plugin.bank import BankFileError, initial_rows, read_bank
 from toys import sharded
 from toys.processes import run_ranks
-from toys.training import assert_equal, bank_paths, make_config, train
+from toys.sharded import for_ranks, in_one_process, in_ranks, options
+from toys.training import assert_equal, bank_paths, make_config
 
 LONG = 25  # epochs: 100 steps with four processes, 175 with two
 FULL = dict(num_negatives=None)
@@ -20,19 +21,6 @@ TWO_VIEWS = [
     dict(type='PackInputs', meta_keys=('sample_idx', ))
 ]
 ADAMW = dict(optimizer=dict(type='AdamW', lr=0.01, weight_decay=0.1))
-
-
-def options(epochs=6, head=None, optim=None, accumulate=1, **kwargs):
-    """Arguments of a toy training without random augmentations."""
-    optimizer = dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-3)
-    schedule = dict(type='CosineAnnealingLR', T_max=epochs, end=epochs, by_epoch=True,
-                    convert_to_iter_based=True)
-    return dict(dict(
-        seed=11, augment=False, batch_size=4, max_epochs=epochs, head=dict(head or {}),
-        param_scheduler=[schedule],
-        optim_wrapper=dict(dict(optimizer=optimizer, accumulative_counts=accumulate),
-                           **(optim or {})),
-        default_hooks=dict(logger=dict(type='LoggerHook', interval=3), checkpoint=None)), **kwargs)
 
 
 CASES = {
@@ -48,36 +36,6 @@ CASES = {
     'fewer classes than processes': options(3, FULL, num_images=3, batch_size=1),
 }
 REPLICATED = ('recent', 'uneven last batch')  # that mode's other cases are in test_distributed.py
-
-
-def in_one_process(work_dir, num_ranks, **kwargs):
-    """What several processes would do, in one: the same global batches in the same order."""
-    round_up = kwargs.pop('round_up', True)
-    size = kwargs['batch_size']
-    sampler = dict(type='AllRanksSampler', window_size=20, stride=5, num_ranks=num_ranks,
-                   batch_size=size, round_up=round_up)
-    config = make_config(work_dir, **kwargs)
-    kwargs['train_dataloader'] = dict(config['train_dataloader'], batch_size=size * num_ranks,
-                                      sampler=sampler)
-    return sharded.outcome(train(work_dir, **kwargs))
-
-
-def for_ranks(work_dir, sharded, **kwargs):
-    """A case for :func:`sharded.train_each`."""
-    kwargs = dict(kwargs, head=dict(kwargs['head'], sharded=sharded))
-    if not kwargs.pop('round_up', True):
-        config = make_config(work_dir, **kwargs)
-        config['train_dataloader']['sampler']['round_up'] = False
-        kwargs['train_dataloader'] = config['train_dataloader']
-    return kwargs
-
-
-def in_ranks(folder, world_size, cases):
-    """Outcomes by case, of all processes each."""
-    results = run_ranks(sharded.train_each, world_size, str(folder), cases)
-    for result in results:
-        assert isinstance(result, dict), result
-    return {name: [result[name] for result in results] for name in cases}
 
 
 @pytest.fixture(scope='module', params=[2, 4])

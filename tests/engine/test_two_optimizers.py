@@ -2,9 +2,6 @@
 """Class weights by one optimizer and the network by another, against two dense optimizers."""
 from __future__ import annotations
 
-from contextlib import contextmanager
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -18,6 +15,7 @@ from torch.nn import functional as F
 from pic_plugin.bank import initial_rows
 from pic_plugin.engine import PICOptimWrapper, PICOptimWrapperConstructor
 from pic_plugin.models import PICHead
+from toys.overflows import BreakGradients, allow_amp_on_cpu, no_autocast
 from toys.training import FEAT_DIM, make_config, train
 
 SGD = dict(type='SGD', lr=0.5, momentum=0.9, weight_decay=1e-2)
@@ -140,40 +138,6 @@ def test_equals_two_dense_optimizers(work_dir, case, monkeypatch):
     for name, options in kinds.items():
         assert first[name] == pytest.approx(0.1 * options['lr'])
         assert peak[name] > 5 * last[name] and peak[name] > 5 * first[name]
-
-
-def allow_amp_on_cpu(monkeypatch):
-    """mmengine's AmpOptimWrapper is for accelerators; torch's scaler works here too."""
-    module = 'mmengine.optim.optimizer.amp_optimizer_wrapper'
-    monkeypatch.setattr(f'{module}.is_cuda_available', lambda: True)
-    monkeypatch.setattr(f'{module}.GradScaler', partial(torch.amp.GradScaler, 'cpu'))
-
-
-@contextmanager
-def no_autocast(**kwargs):
-    """In the place of torch's: computes in float32."""
-    yield
-
-
-class BreakGradients(Hook):
-    """Overflows the class weights' gradients, or the network's, at some iterations."""
-
-    def __init__(self, of):
-        self.of = of
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        broken = runner.iter in (3, 4, 11)
-        if self.of == 'class_weights':
-            parameter = runner.model.head.weight
-        else:
-            parameter = next(runner.model.backbone.parameters())
-        if broken:
-            handle = parameter.register_hook(lambda grad: grad * torch.inf)
-            self.handle = handle
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.iter in (3, 4, 11):
-            self.handle.remove()
 
 
 @pytest.mark.parametrize('of, steps', [('class_weights', 33), ('network', 36)])

@@ -11,8 +11,8 @@ from pic_plugin.bank import gather_batch
 from pic_plugin.communication import SENT, communicator
 from pic_plugin.engine.sharded_head import clip_grad_norm_over_shards
 from pic_plugin.losses import Shards, cosine_softmax
-from toys.processes import train_as_rank
-from toys.training import snapshot
+from toys.processes import run_ranks, train_as_rank
+from toys.training import make_config, snapshot, train
 
 
 @MODELS.register_module()
@@ -181,6 +181,49 @@ def outcome(runner):
     return dict(losses=runner.losses, scalars=scalars, state=snapshot(runner))
 
 
+def options(epochs=6, head=None, optim=None, accumulate=1, **kwargs):
+    """Arguments of a toy training without random augmentations."""
+    optimizer = dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-3)
+    schedule = dict(type='CosineAnnealingLR', T_max=epochs, end=epochs, by_epoch=True,
+                    convert_to_iter_based=True)
+    return dict(dict(
+        seed=11, augment=False, batch_size=4, max_epochs=epochs, head=dict(head or {}),
+        param_scheduler=[schedule],
+        optim_wrapper=dict(dict(optimizer=optimizer, accumulative_counts=accumulate),
+                           **(optim or {})),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=3), checkpoint=None)), **kwargs)
+
+
+def in_one_process(work_dir, num_ranks, **kwargs):
+    """What several processes would do, in one: the same global batches in the same order."""
+    round_up = kwargs.pop('round_up', True)
+    size = kwargs['batch_size']
+    sampler = dict(type='AllRanksSampler', window_size=20, stride=5, num_ranks=num_ranks,
+                   batch_size=size, round_up=round_up)
+    config = make_config(work_dir, **kwargs)
+    kwargs['train_dataloader'] = dict(config['train_dataloader'], batch_size=size * num_ranks,
+                                      sampler=sampler)
+    return outcome(train(work_dir, **kwargs))
+
+
+def for_ranks(work_dir, sharded, **kwargs):
+    """A case for :func:`train_each`."""
+    kwargs = dict(kwargs, head=dict(kwargs['head'], sharded=sharded))
+    if not kwargs.pop('round_up', True):
+        config = make_config(work_dir, **kwargs)
+        config['train_dataloader']['sampler']['round_up'] = False
+        kwargs['train_dataloader'] = config['train_dataloader']
+    return kwargs
+
+
+def in_ranks(folder, world_size, cases):
+    """Outcomes by case, of all processes each."""
+    results = run_ranks(train_each, world_size, str(folder), cases)
+    for result in results:
+        assert isinstance(result, dict), result
+    return {name: [result[name] for result in results] for name in cases}
+
+
 def several(*works):
     """Run several of the above in one set of processes."""
     return [globals()[name](*args) for name, *args in works]
@@ -189,6 +232,7 @@ def several(*works):
 def as_arrays(results):
     """Tensors as arrays, which pass through a pipe without file descriptors."""
     if isinstance(results, torch.Tensor):
+        results = results.detach().cpu()
         return np.asarray(results.float() if results.dtype == torch.bfloat16 else results)
     if isinstance(results, dict):
         return {key: as_arrays(value) for key, value in results.items()}

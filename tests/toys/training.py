@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 import resource
+import shutil
 import signal
 import uuid
 from pathlib import Path
@@ -254,7 +255,8 @@ def snapshot(runner):
     state.update(bank.correction.state_dict())
     if bank.active_set is not None:
         state.update(bank.active_set.state_dict())
-    return {name: np.asarray(value) for name, value in state.items()}
+    return {name: np.asarray(value.cpu() if torch.is_tensor(value) else value)
+            for name, value in state.items()}
 
 
 def read_checkpoint(path):
@@ -278,6 +280,14 @@ def bank_paths(checkpoint):
     """Bank files beside a checkpoint, in the order of their ranks."""
     checkpoint = Path(checkpoint)
     return sorted(checkpoint.parent.glob(f'{checkpoint.stem}.*.bank-*'))
+
+
+def move_checkpoint(source, folder, name='epoch_2'):
+    """A work directory as it was after a checkpoint."""
+    folder.mkdir()
+    for path in [source / f'{name}.pth', *bank_paths(source / f'{name}.pth')]:
+        shutil.copy(path, folder)
+    (folder / 'last_checkpoint').write_text(str(folder / f'{name}.pth'))
 
 
 def hash_files(folder):
