@@ -70,7 +70,8 @@ class AdamWCorrection(Correction):
         if type(optimizer) not in (Adam, AdamW):
             return f'the optimizer is {type(optimizer).__name__}'
         try:
-            _check_group(group)
+            # Before torch 2.6 the class says what the option says now.
+            _check_group(group, isinstance(optimizer, AdamW))
             _num_steps(_options(group))
         except ValueError as error:
             return str(error).rstrip('.')
@@ -289,12 +290,17 @@ def _show(options: _Options) -> str:
     return f'betas=({options.beta1:g}, {options.beta2:g}), eps={options.eps:g}'
 
 
-def _check_group(group: dict[str, Any]) -> None:
-    """Refuse variants of AdamW that have no bounded correction."""
+def _check_group(group: dict[str, Any], decoupled: bool = True) -> None:
+    """Refuse variants of AdamW that have no bounded correction.
+
+    Args:
+        group (dict): The optimizer's group with the class weights.
+        decoupled (bool): Whether weight decay is decoupled where the group does not say.
+    """
     if group['amsgrad']:
         raise ValueError('amsgrad keeps a maximum of past second moments, for which there is no '
                          "correction: write optimizer=dict(type='AdamW', amsgrad=False, ...).")
-    if group['weight_decay'] != 0 and not group.get('decoupled_weight_decay', False):
+    if group['weight_decay'] != 0 and not group.get('decoupled_weight_decay', decoupled):
         raise ValueError(
             f'Adam with weight_decay={float(group["weight_decay"]):g} feeds the decay into its '
             'moments, so that a class without gradient never comes to rest: write '

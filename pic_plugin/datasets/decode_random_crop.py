@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from mmpretrain.registry import TRANSFORMS
 
 from pic_plugin.datasets.decoding import (
@@ -27,6 +28,8 @@ from pic_plugin.datasets.transforms import LoadImageOrSkip
 from pic_plugin.datasets.window_cache import CachedImage, WindowCache
 
 DEPTHS = ('uint8', 'own')
+# torch knows unsigned numbers of 16 bits from 2.3 on.
+_DELIVERED_AS = {} if hasattr(torch, 'uint16') else {np.dtype(np.uint16): np.dtype(np.int32)}
 
 
 @TRANSFORMS.register_module()
@@ -42,8 +45,9 @@ class DecodeImage(LoadImageOrSkip):
     Args:
         channels (int): 3 for BGR (grey, palette and CMYK are turned to it), 1 for grey, or the
             number that files have: ``.npy`` arrays, pages of a TIFF. Defaults to 3.
-        depth (str): 'uint8', or 'own' for the file's: uint16 and others stay what they are, and
-            ``AugmentPreprocessor(value_range=...)`` takes them. Defaults to 'uint8'.
+        depth (str): 'uint8', or 'own' for the file's: uint16 and others stay what they are
+            (before torch 2.3 uint16 becomes int32), and ``AugmentPreprocessor(value_range=...)``
+            takes them. Defaults to 'uint8'.
         value_range (tuple[float, float], optional): Values that become 0 and 255 of images of
             another depth than uint8; what lies beyond is cut off. Defaults to None: such images
             stop the run with depth 'uint8', since 12 bits in a 16-bit file would come out black.
@@ -120,7 +124,7 @@ class DecodeImage(LoadImageOrSkip):
     def _in_depth(self, pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """Pixels (H, W, C) of a file of type ``dtype``, perhaps float32 by now, as they leave."""
         if self.depth == 'own':
-            return as_depth(pixels, dtype)
+            return as_depth(pixels, _DELIVERED_AS.get(dtype, dtype))
         if dtype == np.uint8 and self.value_range is None:
             return pixels
         return to_uint8(pixels, self.value_range or (0, 255))

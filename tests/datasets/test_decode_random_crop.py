@@ -144,7 +144,7 @@ def test_own_depth_reaches_the_device(scan):
     dataset = dataset_of(scan.parent, dict(type='DecodeRandomCrop', size=16, channels=1,
                                            depth='own'))
     batch = default_collate([dataset[0], dataset[0]])
-    assert batch['inputs'].dtype == torch.uint16
+    assert batch['inputs'].dtype == getattr(torch, 'uint16', torch.int32)
     preprocessor = AugmentPreprocessor([1100.], [100.], value_range=(1003, 1241))
     view, = preprocessor(batch, True)['inputs']
     assert view.shape == (2, 1, 16, 16)

@@ -29,7 +29,9 @@ def jpeg(pixels, mode=None, **options):
 
 
 def encoded(ending, pixels):
-    return cv2.imencode(ending, pixels)[1].tobytes()
+    # Else OpenCV before 4.12 writes float colours as LogLuv, which is not exact.
+    options = [cv2.IMWRITE_TIFF_COMPRESSION, 1] if ending == '.tiff' else []
+    return cv2.imencode(ending, pixels, options)[1].tobytes()
 
 
 @pytest.mark.parametrize('decoder', DECODERS)
