@@ -102,7 +102,7 @@ class InstanceKey(NamedTuple):
 
 
 def keys_by_pattern(names: Iterable[bytes], pattern: str) -> tuple[np.ndarray, int]:
-    """Hash of each name's key, and how many names do not match: each of them is its own class."""
+    """Hash of each name's key, and how many names have none: each of them is its own class."""
     # In bytes, as names are: any of them can be searched.
     search = re.compile(pattern.encode()).search
     missed = 0
@@ -111,11 +111,9 @@ def keys_by_pattern(names: Iterable[bytes], pattern: str) -> tuple[np.ndarray, i
         nonlocal missed
         for name in names:
             match = search(name)
-            if match is None:
-                missed += 1
-                yield b'\0' + name  # no key that a pattern finds begins so
-            else:
-                yield (match[1] if match.re.groups else match[0]) or b''
+            key = match and match[1 if match.re.groups else 0]
+            missed += not key
+            yield key or b'\0' + name  # no key that a pattern finds begins so
 
     hashes = hash_names(keys())
     return hashes, missed

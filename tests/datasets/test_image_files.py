@@ -99,6 +99,13 @@ def test_lists(tmp_path, images):
     assert [info['img_path'] for info in infos_of(dataset)] == [
         str(tmp_path / 'data/b/2.png'), str(tmp_path / 'data/a/1.png'), 'http://host/3.png']
     assert [info['gt_label'] for info in infos_of(dataset)] == [1, 0, 1]
+    # By their place in the classes that are given, as folders are.
+    dataset = ImageFiles(str(tmp_path / 'data'), ann_file=str(tmp_path / 'x.csv'), with_label=True,
+                         classes=['dog', 'bird', 'cat'])
+    assert [info['gt_label'] for info in infos_of(dataset)] == [0, 2, 0]
+    with pytest.raises(ValueError, match='label cat is none of the classes'):
+        ImageFiles(str(tmp_path / 'data'), ann_file=str(tmp_path / 'x.csv'), with_label=True,
+                   classes=['dog'])
     # Beside the images, and below data_root.
     (tmp_path / 'data/x.txt').write_text('c.png\n')
     for options in (dict(ann_file=str(tmp_path / 'data/x.txt')),
@@ -372,6 +379,16 @@ def test_keys_of_a_column_are_keys_in_all_lists(tmp_path, images):
     dataset = ImageFiles(ann_file=[str(tmp_path / 'x.csv'), str(tmp_path / 'y.jsonl')],
                          instance_key=dict(column='patient'))
     assert names_of(dataset, tmp_path) == ['0.png', '1.png', '4.png']
+
+
+def test_images_without_a_key_in_a_column(tmp_path, images):
+    for place in 'ab':
+        images(tmp_path / place, [f'{i}.png' for i in range(3)], ord(place))
+        (tmp_path / place / 'x.csv').write_text('path,patient\n0.png,p\n1.png,\n2.png,\n')
+    dataset = ImageFiles(ann_file=[str(tmp_path / place / 'x.csv') for place in 'ab'],
+                         instance_key=dict(column='patient'))
+    assert names_of(dataset, tmp_path) == ['a/0.png', 'a/1.png', 'a/2.png', 'b/1.png', 'b/2.png']
+    assert "4 images without a key in the column 'patient': each is" in str(dataset.report)
 
 
 def test_duplicates_that_neighbours_found(tmp_path, images):

@@ -107,5 +107,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, kind, package):
     else:
         (tmp_path / kind).mkdir()
         (tmp_path / kind / 'state.json').write_text('{}')
+        assert not is_rows(str(tmp_path / kind))  # anybody's
+        (tmp_path / kind / 'dataset_info.json').write_text('{}')
     with pytest.raises(ImportError, match=f'run `pip install {package}`'):
         ImageFiles(str(tmp_path / kind))
