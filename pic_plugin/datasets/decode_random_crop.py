@@ -2,6 +2,7 @@
 """DecodeImage and DecodeRandomCrop: the loader's part where augmentation is on the device."""
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from pic_plugin.datasets.decoding import (
     choose_decoder,
     decode,
 )
+from pic_plugin.datasets.file_names import hash_names
 from pic_plugin.datasets.members import read_bytes
 from pic_plugin.datasets.random_crop import (
     REDUCTIONS,
@@ -27,6 +29,7 @@ from pic_plugin.datasets.transforms import LoadImageOrSkip
 from pic_plugin.datasets.window_cache import CachedImage, WindowCache
 
 DEPTHS = ('uint8', 'own')
+MAX_KEY = 2**63 - 1  # of an image in the cache
 
 
 @TRANSFORMS.register_module()
@@ -209,7 +212,11 @@ class DecodeRandomCrop(DecodeImage):
     def _load_through_cache(self, results: dict) -> Decoded | None:
         """The image, no larger than the cache keeps it; None if it is broken."""
         assert self.cache is not None
-        found = self.cache.get(results['sample_idx'])
+        # Not by its id: a class of several images shows now one and now another.
+        path = results.get('img_path')
+        key = results['sample_idx'] if path is None else int(
+            hash_names([os.fsencode(path)])[0]) & MAX_KEY
+        found = self.cache.get(key)
         if found is not None:
             return Decoded(*found)
 
@@ -221,7 +228,7 @@ class DecodeRandomCrop(DecodeImage):
         if decoded is None:
             return None
         decoded = decoded._replace(pixels=shrink_to(decoded.pixels, self.short_edge))
-        self.cache.put(results['sample_idx'], CachedImage(*decoded))
+        self.cache.put(key, CachedImage(*decoded))
         return decoded
 
     def __repr__(self) -> str:

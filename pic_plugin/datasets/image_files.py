@@ -141,6 +141,10 @@ class ImageFiles(BaseDataset):
     def _open_parts(self) -> list[Part]:
         lists = [file for file in self.lists if file]
         if lists:
+            if not isinstance(self.roots, (str, os.PathLike)):
+                raise ValueError('with ann_file, data_root is the one folder that listed paths are '
+                                 f'relative to, not {self.roots!r}: join a data set for each '
+                                 'folder by ConcatDataset.')
             root = os.path.join(os.path.expanduser(str(self.roots or '')), self.prefix)
             return [open_list(_find_list(str(file), root), root, self._options, self._store)
                     for file in lists]
@@ -166,7 +170,7 @@ class ImageFiles(BaseDataset):
     def label(self) -> str:
         """What tells these places from those of other data sets."""
         self.full_init()
-        return os.pathsep.join(part.label for part in self.table.parts)
+        return os.pathsep.join(part.name or part.label for part in self.table.parts)
 
     def __len__(self) -> int:
         """Number of classes: of images, where each is one."""
@@ -232,6 +236,7 @@ class ImageFiles(BaseDataset):
         """A data set of some of the items; names are shared with this one."""
         subset = copy.copy(self)
         subset.pipeline = copy.deepcopy(self.pipeline)
+        vars(subset).pop('__getitems__', None)  # a sampler's, for this data set
         subset.get_subset_(indices)
         return subset
 

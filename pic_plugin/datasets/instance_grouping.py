@@ -58,7 +58,7 @@ def group_images(table: ImageTable, key: InstanceKey | None, duplicates: str | N
     notes: list[str] = []
     # By these images are known for good, and those with one of them are one class.
     identities = tell_apart(
-        [PartNames(part.files.arrays['hash'], part.label, part.named) for part in table.parts])
+        [PartNames(part.files.arrays['hash'], part.label, part.name) for part in table.parts])
     lists = [part for part in table.parts if part.kind in ('list', 'remote')]
     grouped = len(lists) > 1 or any(part.files.meta['repeats'] for part in table.parts)
     if grouped:
@@ -101,7 +101,7 @@ def _keys_by_pattern(table: ImageTable, pattern: str, notes: list[str]) -> np.nd
         raise ValueError(f'instance_key: the pattern {pattern!r} is in none of the {missed} paths, '
                          f"such as {table.name(0)} (below the data set's folder).")
     _note_missed(missed, f'by the pattern {pattern!r}', notes)
-    return tell_apart([PartNames(keys, part.label, part.named)
+    return tell_apart([PartNames(keys, part.label, part.name)
                        for (keys, _), part in zip(found, table.parts)])
 
 

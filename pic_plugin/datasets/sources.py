@@ -42,16 +42,16 @@ class Part(NamedTuple):
     Attributes:
         kind (str): 'files', 'list', 'tar', 'zip', 'lmdb', 'rows' or 'remote'.
         root (str): Folder or archive; of a list the folder that its paths start from.
-        label (str): What its images are told by from others of the same name: its path, or the
-            name that the config gives it.
-        named (bool): Whether the config gives it that name.
+        label (str): The place as the config has it, by which its images are told from others of
+            the same name.
+        name (str, optional): What the config calls it.
         files (FileIndex): Names and what is known of each; ``hash`` is the hash of each name.
     """
 
     kind: str
     root: str
     label: str
-    named: bool
+    name: str | None
     files: FileIndex
 
     def path(self, number: int) -> str:
@@ -84,21 +84,19 @@ def expand(root: str) -> list[str]:
     return found
 
 
-def open_place(root: str, label: str | None, options: ReadOptions, store: IndexStore) -> Part:
+def open_place(root: str, name: str | None, options: ReadOptions, store: IndexStore) -> Part:
     """The images of a folder, an archive or a store.
 
     Raises:
         FileNotFoundError: If there is nothing there.
         ValueError: If it is none of them.
     """
-    args = options.backend_args
-    named, label = label is not None, label or root
-    if '://' in root or args:
-        return Part('remote', root, label, named, _hashed(_list_remote(root, options)))
+    if '://' in root or options.backend_args:
+        return Part('remote', root, root, name, _hashed(_list_remote(root, options)))
     if not os.path.exists(root):
         raise FileNotFoundError(f'there is nothing at {printable(root)}: check data_root.')
     place = ['place', os.path.abspath(root), list(options)]
-    if is_archive(root):
+    if is_archive(root) and not os.path.isdir(root):
         path = os.path.abspath(root)
         prefix = os.fsencode(os.path.basename(path)) + b'/'
 
@@ -107,24 +105,24 @@ def open_place(root: str, label: str | None, options: ReadOptions, store: IndexS
             return _hashed(index_archive(path, options.endings), prefix)
 
         index = store.get(place, make, lambda meta: meta['state'] == file_state(path), smallest=1)
-        return Part(index.meta['kind'], path, label, named, index)
+        return Part(index.meta['kind'], path, root, name, index)
     if is_lmdb(root):
         data = os.path.join(root, 'data.mdb') if os.path.isdir(root) else root
         index = store.get(place, lambda: _hashed(index_lmdb(root)),
                           lambda meta: meta['state'] == file_state(data))
-        return Part('lmdb', os.path.abspath(root), label, named, index)
+        return Part('lmdb', os.path.abspath(root), root, name, index)
     if is_rows(root):
         column = options.label_column or (LABEL_COLUMNS[1] if options.with_label else None)
         state = os.path.join(root, 'state.json')
         index = store.get(place, lambda: _hashed(index_rows(root, column, options.key_column)),
                           lambda meta: meta['state'] == file_state(state))
-        return Part('rows', os.path.abspath(root), label, named, index)
+        return Part('rows', os.path.abspath(root), root, name, index)
     if not os.path.isdir(root):
         raise ValueError(f'{printable(root)} is neither a folder nor a .tar, .zip or .lmdb: a list '
                          'of images is given as ann_file.')
     index = store.get(place, lambda: _index_folder(root, options.endings),
                       lambda meta: _folders_are_as_they_were(root, meta))
-    return Part('files', root, label, named, index)
+    return Part('files', root, root, name, index)
 
 
 def open_list(file: str, root: str, options: ReadOptions, store: IndexStore) -> Part:
@@ -159,7 +157,7 @@ def open_list(file: str, root: str, options: ReadOptions, store: IndexStore) -> 
         index = store.get(['list', os.path.abspath(file), list(options)], make,
                           lambda meta: meta['state'] == state)
     root = root or os.path.dirname(file)
-    part = Part('remote' if options.backend_args or '://' in root else 'list', root, root, False,
+    part = Part('remote' if options.backend_args or '://' in root else 'list', root, root, None,
                 index)
     _check_some(part, file)
     return part

@@ -14,7 +14,12 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmpretrain.registry import DATASETS
 from torch.utils.data import DataLoader
 
-from pic_plugin.datasets import ImageFiles, image_files, instance_grouping
+from pic_plugin.datasets import (
+    ImageFiles,
+    SlidingWindowSampler,
+    image_files,
+    instance_grouping,
+)
 from pic_plugin.datasets.file_index import IndexStore
 from pic_plugin.engine.checkpoint.instance_keys import instance_keys
 
@@ -63,6 +68,9 @@ def test_several_folders_and_names_for_them(tmp_path, images):
     assert names_of(dataset, tmp_path) == ['a/1.png', 'a/2.png', 'b/1.png']
     assert len(set(pixels_of(dataset).values())) == 3
     assert len(set(instance_keys(dataset, 'img_path').tolist())) == 3
+    # A pattern of one name, too.
+    named = ImageFiles({'both': f'{tmp_path}/*'})
+    assert len(named) == len(set(instance_keys(named, 'img_path').tolist())) == 3
     alone = instance_keys(ImageFiles(str(a)), 'img_path')
     named = instance_keys(ImageFiles({'later': str(b)}), 'img_path')
     assert not set(alone.tolist()) & set(named.tolist())
@@ -238,6 +246,8 @@ def test_a_storage_back_end_that_the_config_names(tmp_path, images):
     (dict(data_root='*.tar'), FileNotFoundError, 'nothing matches'),
     (dict(data_root='note.txt'), ValueError, 'neither a folder nor .*ann_file'),
     (dict(data_root='empty'), ValueError, r'(?s)no images in .*1 other files \(a.txt\)'),
+    (dict(data_root=['data', 'empty'], ann_file='note.txt'), ValueError,
+     'with ann_file, data_root is the one folder'),
     (dict(data_root='data', duplicates='drop'), ValueError, "duplicates='drop' is unknown"),
     (dict(data_root='data', instance_key=dict(pattern='video')), ValueError,
      "'video' is in none of the 1 paths, such as 1.png"),
@@ -266,6 +276,18 @@ def test_subsets(tmp_path, images):
     np.testing.assert_array_equal(instance_keys(part, 'img_path'), whole[[3, 5]])
     kept = pickle.loads(pickle.dumps(part))
     assert names_of(kept, tmp_path) == ['3.png', '5.png']
+
+
+def test_a_subset_of_what_a_sampler_has_seen(tmp_path, images):
+    images(tmp_path, [f'{i}.png' for i in range(3)])
+    dataset = ImageFiles(str(tmp_path), pipeline=[LOAD, PACK])
+    SlidingWindowSampler(dataset)
+    sample, = next(iter(DataLoader(dataset.get_subset([2]), collate_fn=list)))
+    assert sample['data_samples'].img_path == str(tmp_path / '2.png')
+
+
+def test_a_folder_whose_name_is_that_of_an_archive(tmp_path, images):
+    assert len(ImageFiles(str(images(tmp_path / 'unpacked.tar', ['1.png'])))) == 1
 
 
 def test_lazy_init(tmp_path, images):
@@ -362,6 +384,18 @@ def test_images_of_one_key_are_one_class(tmp_path, images):
                        pipeline=[LOAD, PACK])
     assert len(grown) == 5 and set(keys) < set(instance_keys(grown, 'img_path'))
     assert len({grown[1]['data_samples'].img_path for _ in range(20)}) == 1
+
+
+def test_the_cache_holds_images_and_not_classes(tmp_path, images):
+    """A class of several images is shown by any of them, cached or not."""
+    images(tmp_path, ['v/1.png', 'v/2.png'])
+    crop = dict(type='DecodeRandomCrop', size=8, scale=(1.0, 1.0), ratio=(1.0, 1.0),
+                cache=dict(short_edge=8, max_bytes=10**5, window_size=10))
+    dataset = ImageFiles(str(tmp_path), instance_key=dict(pattern='v'), pipeline=[crop, PACK])
+    shown = {(sample['data_samples'].img_path[-5:], sample['inputs'].numpy().tobytes())
+             for sample in (dataset[0] for _ in range(40))}
+    assert len(dataset) == 1 and len(shown) == 2 and len({pixels for _, pixels in shown}) == 2
+    assert dataset.pipeline.transforms[0].cache.hits == 38
 
 
 def test_two_videos_of_one_name_in_two_folders_are_two(tmp_path, images):
