@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pic_plugin.analysis.inputs import choose
-from pic_plugin.datasets.pillow_formats import open_heif_with_pillow
+from pic_plugin.datasets.pillow_formats import pillow_as_in_training
 from pic_plugin.datasets.value_range import Measured, measure_value_range
 from pic_plugin.pretrain.walk import Found, find_pictures
 from pic_plugin.wording import counted
@@ -23,8 +23,7 @@ NUM_SAMPLED = 300  # pictures that are opened, evenly from all
 NUM_HASHED = 20000  # pictures of equal size in bytes that are compared
 # Of 64 bits: pictures that differ by a re-encoding or a small crop differ in a few.
 NEAR_BITS = 5
-MAX_PIXELS = 2**31
-DEEP = ('.png', '.tif', '.tiff', '.pgm', '.ppm', '.pnm', '.jp2')  # may have more than 8 bits
+DEEP = ('.png', '.tif', '.tiff', '.pgm', '.ppm', '.pnm')  # may have more than 8 bits
 
 
 class Survey(NamedTuple):
@@ -131,15 +130,13 @@ def _open_sample(found: Found, chosen: Iterable[int]
     modes: Counter = Counter()
     broken: dict[str, str] = {}
     thumbnails: list[np.ndarray] = []
-    open_heif_with_pillow()
     for index in chosen:
         name = found.files[index]
         try:
             # Pillow warns of large pictures and of odd metadata; neither matters here.
-            with warnings.catch_warnings(), Image.open(os.path.join(found.root, name)) as picture:
+            with warnings.catch_warnings(), pillow_as_in_training(), \
+                    Image.open(os.path.join(found.root, name)) as picture:
                 warnings.simplefilter('ignore')
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise ValueError(f'{picture.width} x {picture.height} pixels')
                 sides.append(min(picture.size))
                 modes[picture.mode] += 1
                 picture.draft('L', (64, 64))  # JPEG: decode at a fraction of the size

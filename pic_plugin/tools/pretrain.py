@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             say('Nothing was trained (--dry-run); the same command without it trains, or `python '
                 f'-m pic_plugin.tools.train {folder}/pretrain.py --work-dir {folder}`.')
             return
-        runner = train_in_memory(prepared, options, say, launcher)
+        runner = train_in_memory(prepared, say, launcher)
         if os.environ.get('RANK', '0') == '0':
             hand_over(runner, prepared, options, say)
     except Interrupted as interrupted:

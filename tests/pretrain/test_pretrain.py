@@ -287,6 +287,33 @@ def test_out_of_memory_in_training_begins_again(data, work_dir, lines, quick, mo
     assert (work_dir / 'epoch_1.pth').is_file()
 
 
+@pytest.mark.parametrize('out_of_memory', [False, True])
+def test_from_a_network_after_a_dry_run(data, work_dir, lines, quick, monkeypatch, out_of_memory):
+    """The copy of the network that it begins with is no checkpoint of a training."""
+    before = work_dir.with_name('before')
+    call(data, '--out', before, *SMALL, '--epochs', 1)
+    command = [data, '--out', work_dir, '--from', before, '--image-size', 32, '--batch-size', 8,
+               '--device', 'cpu', '--no-report', '--epochs', 1]
+    call(*command, '--dry-run')
+    forget_runners()
+    real = run.train
+
+    def limited(prepared, *arguments):
+        config = Config.fromfile(os.path.join(prepared.work, 'pretrain.py'))
+        if out_of_memory and config.train_dataloader.batch_size > 4:
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+        return real(prepared, *arguments)
+
+    monkeypatch.setattr(run, 'train', limited)
+    call(*command)
+    assert (work_dir / 'epoch_1.pth').is_file()
+    cfg = Config.fromfile(work_dir / 'pretrain.py')
+    assert cfg.train_dataloader.batch_size == (4 if out_of_memory else 8)
+    assert cfg.model.backbone.init_cfg.checkpoint == str(work_dir / 'start.pth')
+    assert cfg.model.head.refresh_returning == 1.0
+    assert 'add --resume' in failure(*command)
+
+
 def test_a_full_disk(data, work_dir, lines, quick, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, 'No space left on device')

@@ -2,8 +2,10 @@
 """Folders as people have them: what is found, what is left out, and what is said."""
 import os
 import shutil
+import struct
 import sys
 import types
+import zlib
 from importlib.machinery import ModuleSpec
 
 import numpy as np
@@ -94,6 +96,18 @@ def test_broken_ones_are_counted(tmp_path):
     (tmp_path / 'cut.png').write_bytes(whole[:len(whole) // 2])
     found = survey_folders([tmp_path])
     assert sorted(found.broken) == ['cut.png', 'text.png'] and len(found.files) == 10
+
+
+def test_large_pictures(tmp_path, monkeypatch):
+    """Pillow refuses what could be an attack; training decodes it, up to OpenCV's own limit."""
+    write_pictures(tmp_path, 8)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+    assert not survey_folders([tmp_path]).broken and Image.MAX_IMAGE_PIXELS == 100
+    header = struct.pack('>4s2I5B', b'IHDR', 40000, 40000, 8, 2, 0, 0, 0)
+    (tmp_path / 'huge.png').write_bytes(
+        b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + header
+        + struct.pack('>I', zlib.crc32(header)) + struct.pack('>I4s', 100, b'IDAT') + bytes(100))
+    assert list(survey_folders([tmp_path]).broken) == ['huge.png']
 
 
 def test_copies_and_near_copies(tmp_path):
