@@ -83,7 +83,8 @@ def _tar_entries(path: str, report: FileReport) -> Iterator[Entry]:
             if member.isdir():
                 continue
             if not member.isreg() or member.issparse():
-                report.leave_out('links and special files in archives', name)
+                link = member.islnk() or member.issym()
+                report.leave_out(f'{"links" if link else "special files"} in archives', name)
             else:
                 yield name, (member.offset_data, member.size, member.size)
         # The library takes a header that it cannot read for the end, which is a block of zeros.

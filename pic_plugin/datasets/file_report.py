@@ -2,12 +2,20 @@
 """The report of a search for pictures: files found and files left out, with the reason."""
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
 from pic_plugin.datasets.file_names import printable
+from pic_plugin.wording import counted
 
 NUM_NAMED = 3  # examples of each reason
+
+
+def counted_reason(count: int, reason: str) -> str:
+    """'1 other file', '2 other files': a reason begins with what it counts, in the plural."""
+    one = re.sub(r'(file|folder|key|link|member|picture)s', r'\1', reason, count=1)
+    return counted(count, one, reason)
 
 
 class FileReport:
@@ -69,6 +77,6 @@ class FileReport:
         for reason, count in self.left_out.most_common():
             names = self.examples.get(reason, [])
             more = ', ...' if count > len(names) else ''
-            lines.append(f'Left out: {count:,} {reason}' + (
+            lines.append(f'Left out: {counted_reason(count, reason)}' + (
                 f' ({", ".join(names)}{more}).' if names else '.'))
         return '\n'.join(lines + self.notes)

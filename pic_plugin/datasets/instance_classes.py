@@ -149,9 +149,13 @@ def read_pairs(file: str | Path, similarity: float, places: Mapping[bytes, int])
         if not {'first', 'second'} <= set(reader.fieldnames or ()):
             raise ValueError(f'{printable(file)} has the columns {reader.fieldnames}, and pairs '
                              'are in columns first and second.')
-        for row in reader:
-            if float(row.get('similarity') or 1.0) < similarity:
-                continue
+        for number, row in enumerate(reader, 1):
+            try:
+                if float(row.get('similarity') or 1.0) < similarity:
+                    continue
+            except ValueError as error:
+                raise ValueError(f'{printable(file)}: pair {number} has the similarity '
+                                 f'{row["similarity"]!r}, which is no number.') from error
             found = [places.get(os.fsencode(row[name])) for name in ('first', 'second')]
             pairs.unknown.extend(row[name] for name, place in zip(('first', 'second'), found)
                                  if place is None)

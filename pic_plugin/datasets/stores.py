@@ -54,7 +54,7 @@ def index_lmdb(path: str) -> FileIndex:
         with environment.begin() as transaction:
             for key in transaction.cursor().iternext(keys=True, values=False):
                 if key.startswith(b'__'):
-                    report.leave_out('keys of an LMDB that begin with "__"', key)
+                    report.leave_out('keys of an LMDB with "__" in front', key)
                 else:
                     yield bytes(key)
 

@@ -57,10 +57,10 @@ def sort_out(name: bytes, endings: Iterable[str], report: FileReport,
         report.read[ending] += 1
         return True
     if ending in endings:
-        report.leave_out(f'pictures that are {reason}' if within is None else
+        report.leave_out('hidden pictures' if within is None else
                          f'pictures in folders that are {within}', name)
     elif reason is None and why_not_read(ending):
-        report.leave_out(f'{ending} files, which are not read: {why_not_read(ending)}', name)
+        report.leave_out(f'{ending} files, not read: {why_not_read(ending)}', name)
     elif reason is None and ending in PLAIN:
         report.leave_out(f'{ending} files, whose ending is not asked for', name)
     elif reason is None:
@@ -123,7 +123,8 @@ def walk(folder: str | os.PathLike, endings: Iterable[str]) -> Found:
                     todo.append((name, hidden))
             elif not is_file:
                 if within is None:
-                    report.leave_out('broken links and special files', name)
+                    report.leave_out(
+                        'broken links' if entry.is_symlink() else 'special files', name)
             elif sort_out(name, endings, report, within):
                 names.append(name)
     return Found(NameList.of(sorted(names)), report, folders)

@@ -60,7 +60,8 @@ class WindowCache:
             (``/dev/shm``) or on a fast disk. Defaults to None, the system's for scratch files.
 
     Raises:
-        ValueError: If a number is not positive, or the system cannot lock parts of files.
+        ValueError: If a number is not positive, the folder has no room, or the system cannot lock
+            parts of files.
     """
 
     def __init__(self, max_bytes: int, window_size: int | None = None, passes: int | None = None,
@@ -72,6 +73,13 @@ class WindowCache:
                 raise ValueError(f'{name} of a cache must be at least 1, not {value}.')
         if fcntl is None:
             raise ValueError('the cache of decoded images needs a POSIX system: leave cache out.')
+        place = folder or tempfile.gettempdir()
+        free = shutil.disk_usage(place).free
+        if max_bytes > free:
+            # Writing to a mapped file on a full disk kills the process without a word.
+            raise ValueError(f'a cache of {max_bytes / 2**30:.1f} GiB, and {place} has '
+                             f'{free / 2**30:.1f} GiB free: choose another folder, or fewer '
+                             'max_bytes.')
         self.max_bytes = int(max_bytes)
         self.window_size, self.passes = window_size, passes
         self.num_processes = 1

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pic_plugin.analysis.inputs import choose
+from pic_plugin.datasets.file_report import counted_reason
 from pic_plugin.datasets.pillow_formats import pillow_as_in_training
 from pic_plugin.datasets.value_range import Measured, measure_value_range
 from pic_plugin.pretrain.walk import Found, find_pictures
@@ -84,7 +85,8 @@ def survey_folders(folders: Sequence[str | Path]) -> Survey:
     found = find_pictures(folders)
     names = ', '.join(found.folders)
     if not found.files:
-        seen = '; '.join(f'{number:,} {reason}' for reason, number in found.left_out.items())
+        seen = '; '.join(counted_reason(number, reason)
+                         for reason, number in found.left_out.items())
         raise ValueError(f'{names} holds no pictures'
                          + (f' (left out: {seen})' if seen else ': it is empty') + '.')
     if len(found.files) < 8:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from pic_plugin.command_line import is_of_the_input
 from pic_plugin.pretrain.config_text import LOGGERS
 from pic_plugin.pretrain.finish import hand_over
 from pic_plugin.pretrain.prepare import Options, Prepared, prepare
@@ -115,9 +116,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             f'    {command_line(args.data, interrupted.checkpoint.parent)}')
         raise SystemExit(128 + interrupted.signal_number) from None
     except KeyboardInterrupt:
-        where = '' if prepared is None else f' Go on with --out {prepared.work} --resume.'
+        where = '' if prepared is None else (
+            f' Go on with:\n    {command_line(args.data, prepared.work)}')
         raise SystemExit(f'{TOOL}: stopped.{where}') from None
     except (ModuleNotFoundError, ValueError) as error:
+        if not is_of_the_input(error):
+            raise
         raise SystemExit(f'{TOOL}: {error}') from error
     except (OSError, RuntimeError) as error:
         if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):

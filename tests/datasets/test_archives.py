@@ -57,9 +57,9 @@ def test_tar(tmp_path, encoded, format):
     path = make_tar(tmp_path / 'a!?+b.tar', encoded, format)
     assert read_all(path) == {name: encoded(i) for i, name in enumerate(NAMES)}
     report = str(index_archive(path, ['.png', '.jpg']).report)
-    assert 'links and special files in archives (cats/link.png)' in report
-    assert 'pictures in folders that are of the system (__MACOSX/cats/1.png)' in report
-    assert '1 .gif files' in report and '1 other files (notes.txt)' in report
+    assert '1 link in archives (cats/link.png)' in report
+    assert 'picture in folders that are of the system (__MACOSX/cats/1.png)' in report
+    assert '1 .gif file,' in report and '1 other file (notes.txt)' in report
 
 
 def test_zip(tmp_path, encoded):

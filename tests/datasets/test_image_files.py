@@ -245,7 +245,7 @@ def test_a_storage_back_end_that_the_config_names(tmp_path, images):
     (dict(data_root='missing'), FileNotFoundError, 'nothing at .*missing: check data_root'),
     (dict(data_root='*.tar'), FileNotFoundError, 'nothing matches'),
     (dict(data_root='note.txt'), ValueError, 'neither a folder nor .*ann_file'),
-    (dict(data_root='empty'), ValueError, r'(?s)no images in .*1 other files \(a.txt\)'),
+    (dict(data_root='empty'), ValueError, r'(?s)no images in .*1 other file \(a.txt\)'),
     (dict(data_root=['data', 'empty'], ann_file='note.txt'), ValueError,
      'with ann_file, data_root is the one folder'),
     (dict(data_root='data', duplicates='drop'), ValueError, "duplicates='drop' is unknown"),

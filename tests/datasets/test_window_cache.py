@@ -156,3 +156,7 @@ def test_files_are_removed_with_their_owner_alone(tmp_path):
 def test_settings_are_checked(tmp_path):
     with pytest.raises(ValueError, match='at least 1'):
         WindowCache(0, 5, folder=tmp_path, image_bytes=16)
+    # A page of a file that the disk has no room for kills the process that writes it.
+    with pytest.raises(ValueError, match='cache of .* GiB, and .* has .* GiB free: choose'):
+        WindowCache(2**60, 5, folder=tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -175,6 +175,12 @@ def test_one_line_for_what_is_wrong(data, work_dir, lines, quick, arguments, mes
         work_dir / 'pictures.txt']
 
 
+def test_a_bug_keeps_its_traceback(data, work_dir, lines, quick, monkeypatch):
+    monkeypatch.setattr('pic_plugin.pretrain.rules.SHORT_STEPS', -1)
+    with pytest.raises(ValueError, match='math domain error|positive input'):
+        call(data, '--out', work_dir, *SMALL, '--epochs', 1, '--dry-run')
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_cuda_without_a_gpu(data, work_dir):
     assert '--device cuda, but torch finds no GPU' in failure(

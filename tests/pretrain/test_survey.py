@@ -128,7 +128,7 @@ def test_copies_and_near_copies(tmp_path):
 @pytest.mark.parametrize('make, message', [
     (lambda folder: None, 'holds no pictures: it is empty'),
     (lambda folder: (folder / 'a.mp4').write_bytes(b'x'),
-     r'holds no pictures \(left out: 1 .mp4 files, which are not read'),
+     r'holds no pictures \(left out: 1 .mp4 file, not read'),
     (lambda folder: write_pictures(folder, 3), 'has only 3 pictures'),
     (lambda folder: [(folder / f'{number}.png').write_bytes(b'x') for number in range(9)],
      'none of 9 pictures of .* can be read'),
