@@ -46,7 +46,7 @@ class FileIndex:
         for name, array in self.arrays.items():
             np.save(folder / f'{name}.npy', array)
         (folder / 'index.json').write_text(json.dumps(dict(
-            arrays=sorted(self.arrays), meta=self.meta, report=self.report.to_json())))
+            arrays=sorted(self.arrays), meta=self.meta, report=vars(self.report))))
 
     @classmethod
     def load(cls, folder: str | Path) -> FileIndex:
@@ -59,7 +59,7 @@ class FileIndex:
 
         index = cls(NameList(*(array(f'names_{name}') for name in _NAMES)),
                     {name: array(name) for name in state['arrays']}, state['meta'],
-                    FileReport.from_json(state['report']))
+                    FileReport.of(state['report']))
         index._folder = str(folder)
         return index
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 from pic_plugin.datasets.file_names import printable
@@ -18,6 +19,7 @@ def counted_reason(count: int, reason: str) -> str:
     return counted(count, one, reason)
 
 
+@dataclass
 class FileReport:
     """Counts of files by ending and of what was left out by reason.
 
@@ -28,11 +30,16 @@ class FileReport:
         notes (list[str]): What else is to be said of the data set, a sentence each.
     """
 
-    def __init__(self) -> None:
-        self.read: Counter = Counter()
-        self.left_out: Counter = Counter()
-        self.examples: dict[str, list[str]] = {}
-        self.notes: list[str] = []
+    read: Counter = field(default_factory=Counter)
+    left_out: Counter = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> FileReport:
+        """From ``vars()`` of one that went through JSON."""
+        return cls(Counter(state['read']), Counter(state['left_out']), state['examples'],
+                   state['notes'])
 
     def leave_out(self, reason: str, name: bytes, count: int = 1) -> None:
         """Note that something is not read."""
@@ -54,21 +61,6 @@ class FileReport:
     def num_left_out(self) -> int:
         """Things that were left out."""
         return sum(self.left_out.values())
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain containers."""
-        return dict(read=dict(self.read), left_out=dict(self.left_out), examples=self.examples,
-                    notes=self.notes)
-
-    @classmethod
-    def from_json(cls, state: dict[str, Any]) -> FileReport:
-        """The opposite of :meth:`to_json`."""
-        report = cls()
-        report.read.update(state['read'])
-        report.left_out.update(state['left_out'])
-        report.examples.update(state['examples'])
-        report.notes += state['notes']
-        return report
 
     def __str__(self) -> str:
         kinds = ', '.join(f'{count:,} {ending or "without an ending"}'

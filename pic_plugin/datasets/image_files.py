@@ -236,7 +236,7 @@ class ImageFiles(BaseDataset):
         """A data set of some of the items; names are shared with this one."""
         subset = copy.copy(self)
         subset.pipeline = copy.deepcopy(self.pipeline)
-        vars(subset).pop('__getitems__', None)  # a sampler's, for this data set
+        subset.__dict__.pop('__getitems__', None)  # a sampler's, for this data set
         subset.get_subset_(indices)
         return subset
 

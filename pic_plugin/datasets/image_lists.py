@@ -148,7 +148,7 @@ def _labelled_lines(content: bytes, file: str) -> Iterator[Row]:
 def _csv_rows(content: bytes, file: str, delimiter: str) -> Iterator[Row]:
     text = io.TextIOWrapper(io.BytesIO(content), 'utf-8', errors='surrogateescape', newline='')
     for number, row in enumerate(csv.DictReader(text, delimiter=delimiter), 1):
-        if any(row.pop(None, ())):  # type: ignore[call-overload]
+        if any(row.pop(None, ())):
             raise ValueError(f'{printable(file)}: entry {number} has more cells than there are '
                              f'columns: put cells that hold a {delimiter!r} in double quotes.')
         yield row

@@ -17,8 +17,8 @@ from pic_plugin.datasets.file_names import NameList, hash_names, printable
 from pic_plugin.datasets.file_report import FileReport
 from pic_plugin.datasets.image_lists import LABEL_COLUMNS, read_list
 from pic_plugin.datasets.members import member_path
-from pic_plugin.datasets.stores import index_lmdb, index_rows, is_lmdb, is_rows
-from pic_plugin.datasets.walk import sort_out, walk, why_hidden
+from pic_plugin.datasets.stores import index_lmdb, index_rows, is_lmdb, is_rows, lmdb_file
+from pic_plugin.datasets.walk import hidden_folder, sort_out, walk
 
 # A folder that was changed this short a time before it was listed may have been changed again
 # since without another time: clocks of file systems tick slowly.
@@ -107,9 +107,8 @@ def open_place(root: str, name: str | None, options: ReadOptions, store: IndexSt
         index = store.get(place, make, lambda meta: meta['state'] == file_state(path), smallest=1)
         return Part(index.meta['kind'], path, root, name, index)
     if is_lmdb(root):
-        data = os.path.join(root, 'data.mdb') if os.path.isdir(root) else root
         index = store.get(place, lambda: _hashed(index_lmdb(root)),
-                          lambda meta: meta['state'] == file_state(data))
+                          lambda meta: meta['state'] == file_state(lmdb_file(root)))
         return Part('lmdb', os.path.abspath(root), root, name, index)
     if is_rows(root):
         column = options.label_column or (LABEL_COLUMNS[1] if options.with_label else None)
@@ -206,8 +205,7 @@ def _list_remote(root: str, options: ReadOptions) -> FileIndex:
     names: list[bytes] = []
     for name in backend.list_dir_or_file(root, list_dir=False, recursive=True):
         encoded = os.fsencode(name)
-        within = next(filter(None, map(why_hidden, encoded.split(b'/')[:-1])), None)
-        if sort_out(encoded, options.endings, report, within):
+        if sort_out(encoded, options.endings, report, hidden_folder(encoded)):
             names.append(encoded)
     return FileIndex(NameList.of(sorted(names)), {}, {}, report)
 

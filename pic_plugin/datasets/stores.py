@@ -21,6 +21,11 @@ def is_lmdb(path: str) -> bool:
         path.lower().endswith(('.lmdb', '.mdb')) and os.path.isfile(path))
 
 
+def lmdb_file(path: str) -> str:
+    """The file of an LMDB, which is a folder or the file itself."""
+    return os.path.join(path, 'data.mdb') if os.path.isdir(path) else path
+
+
 def is_rows(path: str) -> bool:
     """Whether a folder is a Hugging Face data set that ``save_to_disk`` wrote."""
     return any(all(os.path.isfile(os.path.join(path, name)) for name in names) for names in (
@@ -47,8 +52,7 @@ def index_lmdb(path: str) -> FileIndex:
     Keys that begin with two underscores (``__len__``) are somebody's notes and left out.
     """
     report = FileReport()
-    data = os.path.join(path, 'data.mdb') if os.path.isdir(path) else path
-    state = file_state(data)
+    state = file_state(lmdb_file(path))
 
     def keys() -> Iterator[bytes]:
         with environment.begin() as transaction:

@@ -41,6 +41,11 @@ def why_hidden(name: bytes) -> str | None:
     return 'of the system' if name.lower() in _SYSTEM else None
 
 
+def hidden_folder(name: bytes) -> str | None:
+    """Why a folder in a path is left out; None if none is."""
+    return next(filter(None, map(why_hidden, name.split(b'/')[:-1])), None)
+
+
 def sort_out(name: bytes, endings: Iterable[str], report: FileReport,
              within: str | None = None) -> bool:
     """Whether a file is one of the pictures; the report is told.

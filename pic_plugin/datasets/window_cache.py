@@ -27,8 +27,7 @@ _ENTRY = np.dtype([
     ('uses', np.int32), ('height', np.int32), ('width', np.int32), ('channels', np.int32),
     ('full_height', np.int32), ('full_width', np.int32), ('type', 'S8')])
 _STATE = np.dtype([('clock', np.int64), ('head', np.int64), ('tail', np.int64),
-                   ('first', np.int64), ('count', np.int64), ('hits', np.int64),
-                   ('refused', np.int64)])
+                   ('first', np.int64), ('count', np.int64), ('hits', np.int64)])
 
 
 class CachedImage(NamedTuple):
@@ -151,7 +150,6 @@ class WindowCache:
         with self._lock():
             slot = self._reserve(key, pixels.nbytes)
             if slot is None:
-                self._state['refused'] += 1
                 return False
             entry = self._entries[slot]
             entry['height'], entry['width'], entry['channels'] = pixels.shape

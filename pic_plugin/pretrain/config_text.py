@@ -156,20 +156,18 @@ def optim_wrapper(plan: Plan) -> dict:
 
 def schedule(plan: Plan) -> list[dict]:
     """Linear warm-up over a twentieth, then a cosine; a short run ends at a third of its peak."""
-    low = plan.rate / 3 if plan.is_short else 1e-6
+    if plan.num_steps < 4:
+        return []
+    low = float(f'{plan.rate / 3:.3g}') if plan.is_short else 1e-6
     if plan.num_epochs is None:
         end = plan.num_steps
-        warm = max(1, end // 20)
+        warm: float = max(1, end // 20)
         unit: dict[str, Any] = dict(by_epoch=False)
     else:
         end = plan.num_epochs
-        warm = end / 20 if end < 40 else end // 20  # type: ignore[assignment]
         # A warm-up of no step at all is refused.
-        warm = max(warm, 1 / plan.epoch_length)  # type: ignore[assignment]
+        warm = max(end / 20 if end < 40 else end // 20, 1 / plan.epoch_length)
         unit = dict(by_epoch=True, convert_to_iter_based=True)
-    if plan.num_steps < 4:
-        return []
-    low = float(f'{low:.3g}')
     return [dict(type='LinearLR', start_factor=0.01, begin=0, end=warm, **unit),
             dict(type='CosineAnnealingLR', eta_min=low, begin=warm, end=end, **unit)]
 

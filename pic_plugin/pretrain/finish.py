@@ -37,15 +37,14 @@ def hand_over(runner: Runner, prepared: Prepared, options: Options, say: Say) ->
     """Say what was gained; write backbone and report."""
     checkpoint = Path(runner.message_hub.get_info('last_ckpt'))
     say(f'checkpoint: {checkpoint}')
-    untrained = runner.message_hub.get_info('untrained_metrics') if (
-        'untrained_metrics' in runner.message_hub.runtime_info) else {}
+    untrained = runner.message_hub.get_info('untrained_metrics') or {}
     begin = 'the weights it began with' if context_of(runner.cfg).goes_on else 'random weights'
-    for name, before in (untrained or {}).items():
+    for name, before in untrained.items():
         key = f'val/{name}'
         if key in runner.message_hub.log_scalars:
             after = runner.message_hub.get_scalar(key).current()
             say(f'{name}: {before:.1f} % with {begin}, {after:.1f} % after training')
-    verdicts(Path(prepared.work), runner.cfg, untrained or {}, say)
+    verdicts(Path(prepared.work), runner.cfg, untrained, say)
     export(checkpoint, Path(prepared.work), say)
     if options.report:
         report(Path(prepared.work), options.labels if options.labels and os.path.isdir(

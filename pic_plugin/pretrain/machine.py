@@ -11,7 +11,6 @@ import torch
 
 from pic_plugin.wording import counted
 
-
 CGROUP = Path('/sys/fs/cgroup')  # in a container its own
 
 
