@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 from pic_plugin.datasets.file_names import NameList
 from pic_plugin.datasets.file_report import FileReport
 
-VERSION = 1  # of what is kept; another one is made anew
+VERSION = 2  # of what is kept; another one is made anew
 MIN_KEPT = 10_000  # names; fewer are read again in no time
 KEPT_DAYS = 7  # that an index which was replaced may still be in use
 _NAMES = ('buffer', 'starts', 'ends')

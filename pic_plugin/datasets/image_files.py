@@ -22,6 +22,7 @@ from pic_plugin.datasets.sources import (
     Part,
     ReadOptions,
     Roots,
+    join_path,
     named_roots,
     nested,
     open_list,
@@ -247,6 +248,6 @@ class ImageFiles(BaseDataset):
 
 def _find_list(file: str, root: str) -> str:
     path = os.path.expanduser(file)
-    if '://' in path or os.path.isabs(path) or os.path.exists(path) or not root:
+    if '://' in path or os.path.isabs(path) or os.path.exists(path):
         return path
-    return f'{root.rstrip("/")}/{path}' if '://' in root else os.path.join(root, path)
+    return join_path(root, path)

@@ -14,6 +14,14 @@ import numpy as np
 from pic_plugin.datasets.file_names import hash_names, printable
 
 
+def number_by_first(values: np.ndarray) -> np.ndarray:
+    """(N,) int64: values numbered from 0 on in the order in which they first occur."""
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]
+
+
 class InstanceClasses:
     """A partition of images into classes, numbered in the order of their first images.
 
@@ -27,11 +35,7 @@ class InstanceClasses:
     """
 
     def __init__(self, same: np.ndarray) -> None:
-        _, first, inverse = np.unique(same, return_index=True, return_inverse=True)
-        # np.unique numbers by value; instances are numbered by their place in the data set.
-        rank = np.empty(len(first), dtype=np.int64)
-        rank[np.argsort(first, kind='stable')] = np.arange(len(first))
-        self.class_of = rank[inverse]
+        self.class_of = number_by_first(same)
         self.members = np.argsort(self.class_of, kind='stable')
         self.starts = np.concatenate([[0], np.bincount(self.class_of).cumsum()]).astype(np.int64)
 

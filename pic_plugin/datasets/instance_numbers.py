@@ -19,6 +19,7 @@ import torch.utils.data
 from mmpretrain.datasets import KFoldDataset
 
 from pic_plugin.datasets.file_names import hash_names
+from pic_plugin.datasets.instance_classes import number_by_first
 
 NUM_PROBES = 64
 
@@ -179,16 +180,14 @@ def _number(leaves: list[Any], leaf: np.ndarray, place: np.ndarray) -> Instances
     if len(leaves) > 1:
         same = same[_same_files(leaves, lengths)]
     # Ids in the order in which the data set has the images; what it never shows needs none.
-    chosen = same[images]
-    values, first = np.unique(chosen, return_index=True)
-    ranks = np.empty(len(values), dtype=np.int64)
-    ranks[np.argsort(first, kind='stable')] = np.arange(len(values))
+    ids = number_by_first(same[images])
+    num_instances = int(ids.max()) + 1
     table = np.full(len(same), -1, dtype=np.int64)
-    table[values] = ranks
+    table[same[images]] = ids
     table = table[same]
     renumbered = False
     firsts = []
-    seen = np.zeros(len(values), dtype=bool)
+    seen = np.zeros(num_instances, dtype=bool)
     for one, offset, length in zip(leaves, offsets, lengths):
         own = table[offset:offset + length]
         renumbered |= _give_ids(one, own)
@@ -197,7 +196,7 @@ def _number(leaves: list[Any], leaf: np.ndarray, place: np.ndarray) -> Instances
         fresh = fresh[once]
         seen[own[fresh]] = True
         firsts.append((fresh, own[fresh]))
-    return Instances(len(values), table[images], leaves, firsts, renumbered)
+    return Instances(num_instances, ids, leaves, firsts, renumbered)
 
 
 def _same_items(dataset: Any) -> np.ndarray | None:

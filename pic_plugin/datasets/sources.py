@@ -58,15 +58,17 @@ class Part(NamedTuple):
         """Where an image is, for a loader."""
         name = os.fsdecode(self.files.names[number])
         if self.kind in ('files', 'list', 'remote'):
-            if '://' in name or not self.root:
-                return name
-            return f'{self.root.rstrip("/")}/{name}' if '://' in self.root else os.path.join(
-                self.root, name)
+            return name if '://' in name else join_path(self.root, name)
         columns = dict(tar=('start', 'size'), zip=('start', 'size', 'deflated')).get(self.kind, ())
         numbers = [int(self.files.arrays[column][number]) for column in columns]
         if self.kind == 'rows':
             numbers = [int(name.rpartition('/')[2])]
         return member_path(self.kind, self.root, name, *numbers)
+
+
+def join_path(root: str, name: str) -> str:
+    """A path below a folder or URL; '' for none."""
+    return f'{root.rstrip("/")}/{name}' if '://' in root else os.path.join(root, name)
 
 
 def expand(root: str) -> list[str]:

@@ -82,7 +82,7 @@ def _from_folder(path: Path) -> list[tuple[str, str]]:
 
 
 def _from_csv(path: Path) -> list[tuple[str, str]]:
-    with open(path, newline='', encoding='utf-8-sig') as stream:
+    with open(path, newline='', encoding='utf-8-sig', errors='surrogateescape') as stream:
         rows = [row for row in csv.reader(stream) if row]
     if any(len(row) < 2 for row in rows):
         short = next(number for number, row in enumerate(rows, 1) if len(row) < 2)

@@ -17,6 +17,7 @@ import signal
 import warnings
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from pic_plugin.pretrain.prepare import Options, Prepared, prepare
 from pic_plugin.pretrain.progress import Interrupted
 from pic_plugin.pretrain.rules import Wishes
 from pic_plugin.pretrain.run import command_line, is_disk_full, train_in_memory
+from pic_plugin.pretrain.work_folder import WorkFolder, default_out
 
 TOOL = 'pretrain'
 # Processes wait for the first one's look at the folders.
@@ -126,9 +128,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (OSError, RuntimeError) as error:
         if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
             # The system's have a number; our own say what to do.
-            raise SystemExit(f'{TOOL}: {error}' if error.errno is None else (
-                f'{TOOL}: {error.filename} cannot be written ({error.strerror}): give another '
-                '--out.')) from error
+            if error.errno is None:
+                raise SystemExit(f'{TOOL}: {error}') from error
+            work, file = WorkFolder(options.out or default_out(options.folders)).path, Path(
+                os.fsdecode(error.filename))
+            what = f'written ({error.strerror}): give another --out.' if (
+                file.is_relative_to(work) or work.is_relative_to(file)) else (
+                f'read ({error.strerror}).')
+            raise SystemExit(f'{TOOL}: {file} cannot be {what}') from error
         if not is_disk_full(error):
             raise
         where = '' if prepared is None else (

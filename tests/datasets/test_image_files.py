@@ -19,6 +19,7 @@ from pic_plugin.datasets import (
     SlidingWindowSampler,
     image_files,
     instance_grouping,
+    skip_broken,
 )
 from pic_plugin.datasets.file_index import IndexStore
 from pic_plugin.engine.checkpoint.instance_keys import instance_keys
@@ -190,6 +191,18 @@ def test_broken_and_unreadable_names_are_skipped(tmp_path, images):
     place = next(i for i, info in enumerate(infos_of(dataset)) if '\udce9' in info['img_path'])
     assert dataset[place]['data_samples'].sample_idx != place
     assert len(instance_keys(dataset, 'img_path')) == 4
+
+
+def test_an_evaluation_names_what_it_leaves_out(tmp_path, images, monkeypatch):
+    """Surrogates, which stand for bytes that are not UTF-8, would break the line of the log."""
+    folder, said = images(tmp_path, ['1.png']), []
+    with open(os.fsencode(folder) + b'/caf\xe9.png', 'wb') as file:
+        file.write(b'no picture')
+    monkeypatch.setattr(skip_broken, 'print_log', lambda line, **kwargs: said.append(line))
+    dataset = ImageFiles(str(folder), pipeline=[LOAD, PACK], test_mode=True)
+    skip_broken.skip_broken(dataset)
+    assert len(dataset.__getitems__([0, 1])) == 2
+    assert len(said) == 1 and r'caf\xe9.png: ' in said[0] and said[0].isascii()
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):

@@ -203,6 +203,16 @@ def test_a_place_that_cannot_be_written(data, lines, quick):
     assert 'cannot be written (Not a directory)' in failure(data, '--out', file / 'run', *SMALL)
 
 
+def test_a_file_that_cannot_be_read(data, work_dir, monkeypatch):
+    """Root may read everything: the answer of the system is what is tried."""
+    def refuse(*arguments):
+        raise PermissionError(errno.EACCES, 'Permission denied', '/mnt/labels.csv')
+
+    monkeypatch.setattr(pretrain, 'prepare', refuse)
+    assert failure(data, '--out', work_dir).endswith(
+        '/mnt/labels.csv cannot be read (Permission denied).')
+
+
 def test_pictures_and_work_folder_that_moved(data, work_dir, lines, quick):
     call(data, '--out', work_dir, *SMALL, '--epochs', 2)
     weights = torch.load(work_dir / 'epoch_2.pth')['state_dict']
