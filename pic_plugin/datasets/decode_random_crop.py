@@ -26,7 +26,7 @@ from pic_plugin.datasets.random_crop import (
     shrink_to,
 )
 from pic_plugin.datasets.transforms import LoadImageOrSkip
-from pic_plugin.datasets.window_cache import CachedImage, WindowCache
+from pic_plugin.datasets.window_cache import WindowCache
 
 DEPTHS = ('uint8', 'own')
 MAX_KEY = 2**63 - 1  # of an image in the cache
@@ -218,7 +218,7 @@ class DecodeRandomCrop(DecodeImage):
             hash_names([os.fsencode(path)])[0]) & MAX_KEY
         found = self.cache.get(key)
         if found is not None:
-            return Decoded(*found)
+            return found
 
         def choose_reduction(full_size: tuple[int, int]) -> int:
             return next((reduction for reduction in REDUCTIONS
@@ -228,7 +228,7 @@ class DecodeRandomCrop(DecodeImage):
         if decoded is None:
             return None
         decoded = decoded._replace(pixels=shrink_to(decoded.pixels, self.short_edge))
-        self.cache.put(key, CachedImage(*decoded))
+        self.cache.put(key, decoded)
         return decoded
 
     def __repr__(self) -> str:

@@ -22,6 +22,8 @@ from pic_plugin.datasets.file_names import hash_names
 from pic_plugin.datasets.instance_classes import number_by_first
 
 NUM_PROBES = 64
+WRAPPERS = (mmengine.dataset.RepeatDataset, mmengine.dataset.ClassBalancedDataset, KFoldDataset,
+            torch.utils.data.Subset)
 
 
 class GiveInstanceId:
@@ -92,11 +94,11 @@ def number_instances(dataset: Any) -> Instances:
         raise ValueError('the training data set is empty: check data_root, data_prefix and the '
                          'extensions of the images.')
     leaves: list[Any] = []
-    layout = _layout(dataset, leaves)
-    if layout is None:
-        result = _number_plain(dataset)
+    leaf, place = _places(dataset, leaves)
+    if leaves[0] is dataset and _same_items(dataset) is None:
+        result = Instances(len(dataset), None, leaves, [(place, place)], False)
     else:
-        result = _number(leaves, *layout)
+        result = _number(leaves, leaf, place)
     try:
         _known[dataset] = result
     except TypeError:
@@ -104,42 +106,21 @@ def number_instances(dataset: Any) -> Instances:
     return result
 
 
-def _number_plain(dataset: Any) -> Instances:
-    """A data set that is no wrapper: its ids are places, apart from copies in it."""
-    _probe(dataset)
-    same = _same_items(dataset)
-    places = np.arange(len(dataset))
-    if same is None:
-        return Instances(len(dataset), None, [dataset], [(places, places)], False)
-    return _number([dataset], np.zeros(len(dataset), np.int32), places)
-
-
-def _layout(dataset: Any, leaves: list[Any]) -> tuple[np.ndarray, np.ndarray] | None:
-    """(len,) number of the innermost data set, and place in it; None if it is innermost itself."""
+def _places(dataset: Any, leaves: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """(len,) number of the innermost data set, and place in it, of each item."""
     if isinstance(dataset, torch.utils.data.ConcatDataset):
         parts = [_places(part, leaves) for part in dataset.datasets]
         return (np.concatenate([leaf for leaf, _ in parts]),
                 np.concatenate([place for _, place in parts]))
-    if isinstance(dataset, mmengine.dataset.RepeatDataset):
+    if isinstance(dataset, WRAPPERS):
         leaf, place = _places(dataset.dataset, leaves)
-        return np.tile(leaf, dataset.times), np.tile(place, dataset.times)
-    if isinstance(dataset, mmengine.dataset.ClassBalancedDataset):
-        leaf, place = _places(dataset.dataset, leaves)
-        chosen = np.asarray(dataset.repeat_indices, dtype=np.int64)
+        if isinstance(dataset, mmengine.dataset.RepeatDataset):
+            return np.tile(leaf, dataset.times), np.tile(place, dataset.times)
+        if isinstance(dataset, KFoldDataset):
+            return leaf, place
+        chosen = np.asarray(dataset.indices if isinstance(dataset, torch.utils.data.Subset) else
+                            dataset.repeat_indices, dtype=np.int64)
         return leaf[chosen], place[chosen]
-    if isinstance(dataset, KFoldDataset):
-        return _places(dataset.dataset, leaves)
-    if isinstance(dataset, torch.utils.data.Subset):
-        leaf, place = _places(dataset.dataset, leaves)
-        chosen = np.asarray(dataset.indices, dtype=np.int64)
-        return leaf[chosen], place[chosen]
-    return None
-
-
-def _places(dataset: Any, leaves: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-    layout = _layout(dataset, leaves)
-    if layout is not None:
-        return layout
     _probe(dataset)
     number = next((i for i, leaf in enumerate(leaves) if leaf is dataset), len(leaves))
     if number == len(leaves):

@@ -9,9 +9,11 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+
+from pic_plugin.datasets.decoding import Decoded
 
 try:
     import fcntl
@@ -28,13 +30,6 @@ _ENTRY = np.dtype([
     ('full_height', np.int32), ('full_width', np.int32), ('type', 'S8')])
 _STATE = np.dtype([('clock', np.int64), ('head', np.int64), ('tail', np.int64),
                    ('first', np.int64), ('count', np.int64), ('hits', np.int64)])
-
-
-class CachedImage(NamedTuple):
-    """Pixels (H, W, C), and height and width that the image had before it was made smaller."""
-
-    pixels: np.ndarray
-    full_size: tuple[int, int]
 
 
 class WindowCache:
@@ -111,7 +106,7 @@ class WindowCache:
         self.passes = self.passes or passes
         self.num_processes = num_processes
 
-    def get(self, key: int) -> CachedImage | None:
+    def get(self, key: int) -> Decoded | None:
         """The image with an id, or None. The pixels are a copy."""
         self._state['clock'] += 1
         for slot in self._slots(key):
@@ -129,11 +124,11 @@ class WindowCache:
             self._entries['uses'][slot] += 1
             self._state['hits'] += 1
             dtype = np.dtype(entry['type'].decode())
-            return CachedImage(pixels.view(dtype).reshape(shape),
-                               (int(entry['full_height']), int(entry['full_width'])))
+            return Decoded(pixels.view(dtype).reshape(shape),
+                           (int(entry['full_height']), int(entry['full_width'])))
         return None
 
-    def put(self, key: int, image: CachedImage) -> bool:
+    def put(self, key: int, image: Decoded) -> bool:
         """Take an image in, if there is room. Counts as its first showing.
 
         Returns:

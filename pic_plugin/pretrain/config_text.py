@@ -45,22 +45,10 @@ class Sources(NamedTuple):
     start_file: str | None = None
 
 
-def train_dataset(sources: Sources, pipeline: list[dict]) -> dict:
-    """Data set of pictures without labels."""
-    return dict(type='ImageFiles', data_root=sources.root, ann_file=sources.list_file,
-                with_label=False, pipeline=pipeline)
-
-
 def labelled_dataset(list_file: str, pipeline: list[dict]) -> dict:
     """Data set of labelled pictures."""
     return dict(type='ImageFiles', data_root='/', ann_file=list_file, with_label=True,
                 pipeline=pipeline)
-
-
-def train_pipeline(image_size: int, sources: Sources) -> list[dict]:
-    """What the loader does; the rest of the paper's augmentation is the preprocessor's."""
-    return [dict(type='DecodeRandomCrop', size=image_size, scale=(0.2, 1.0), **_depth(sources)),
-            dict(type='PackInputs', meta_keys=('sample_idx', ))]
 
 
 def _depth(sources: Sources) -> dict:
@@ -131,12 +119,17 @@ def train_dataloader(plan: Plan, sources: Sources) -> dict:
     if plan.num_epochs is None:
         # A loop that counts steps waits for seconds whenever a loader ends.
         sampler['endless'] = True
+    # The rest of the paper's augmentation is the preprocessor's.
+    pipeline = [
+        dict(type='DecodeRandomCrop', size=plan.image_size, scale=(0.2, 1.0), **_depth(sources)),
+        dict(type='PackInputs', meta_keys=('sample_idx', ))]
     return dict(
         batch_size=plan.batch_size, num_workers=plan.num_workers, persistent_workers=False,
         pin_memory=plan.precision != 'float32', drop_last=True,
         collate_fn=dict(type='default_collate'),
         sampler=sampler,
-        dataset=train_dataset(sources, train_pipeline(plan.image_size, sources)))
+        dataset=dict(type='ImageFiles', data_root=sources.root, ann_file=sources.list_file,
+                     with_label=False, pipeline=pipeline))
 
 
 def optim_wrapper(plan: Plan) -> dict:

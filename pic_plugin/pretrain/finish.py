@@ -117,8 +117,7 @@ def verdicts(work_dir: Path, cfg: Any, untrained: dict[str, float],
         say(f'{one.name} ({one.level}): {one.text} See docs/{one.page}')
 
 
-def report(work_dir: Path, pictures: str | None, device: str, say: Say,
-           saliency_images: int = 6, num_images: int = 400) -> None:
+def report(work_dir: Path, pictures: str | None, device: str, say: Say) -> None:
     """Make the page about the run; what prevents it is said, and ends nothing."""
     again = f'`python -m pic_plugin.tools.report {shlex.quote(str(work_dir))}`'
     try:
@@ -131,8 +130,8 @@ def report(work_dir: Path, pictures: str | None, device: str, say: Say,
     try:
         file, notes = pages.write_report(pages.Options(
             work_dir, compare=(), config=None, checkpoint=None, against=None,
-            saliency_images=saliency_images, images=pictures, side=None, num_images=num_images,
-            batch_size=64, device=device, out=None), say=lambda line: say(f'report: {line}'))
+            saliency_images=6, images=pictures, side=None, num_images=400, batch_size=64,
+            device=device, out=None), say=lambda line: say(f'report: {line}'))
         for note in notes:
             say(f'report: {note}')
         say(f'report: {file}')
