@@ -19,7 +19,7 @@ from pic_plugin.datasets.file_report import FileReport
 
 PATH_COLUMNS = ('img_path', 'path', 'file', 'filename', 'file_name', 'image', 'filepath')
 LABEL_COLUMNS = ('gt_label', 'label', 'class')
-NO_KEY = 0
+NO_KEY = 0  # in place of the hash, of an image that has none
 ENDINGS = ('.txt', '.lst', '.csv', '.tsv', '.jsonl', '.ndjson')
 
 Row = dict[str, Any]

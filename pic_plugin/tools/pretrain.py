@@ -127,8 +127,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(f'{TOOL}: {error}') from error
     except (OSError, RuntimeError) as error:
         if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
-            # The system's have a number; our own say what to do.
-            if error.errno is None:
+            # The system's have a number and a file; our own say what to do.
+            if error.filename is None:
                 raise SystemExit(f'{TOOL}: {error}') from error
             work, file = WorkFolder(options.out or default_out(options.folders)).path, Path(
                 os.fsdecode(error.filename))
