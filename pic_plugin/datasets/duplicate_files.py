@@ -20,19 +20,28 @@ PART = 4096  # bytes from the middle of a file, which differ where its header do
 MIN_KEPT = 1000  # files; fewer are read again in no time
 
 
-def first_copies(sizes: np.ndarray, part_of: Callable[[int], bytes],
-                 whole_of: Callable[[int], bytes]) -> np.ndarray:
+def first_copies(paths: Sequence[str], sizes: np.ndarray) -> np.ndarray:
     """For each file the first one with the same bytes: itself, if there is none before it.
 
     Args:
+        paths (Sequence[str]): N files or members of archives. One that cannot be read is nobody's
+            copy.
         sizes (np.ndarray): (N,) int64 bytes; files below 1 byte are nobody's copies.
-        part_of (Callable): Some bytes of file i, always the same ones for one size. May raise
-            OSError.
-        whole_of (Callable): A hash of all bytes of file i. May raise OSError.
 
     Returns:
         np.ndarray: (N,) int64.
     """
+    def part_of(number: int) -> bytes:
+        middle = max(0, (int(sizes[number]) - PART) // 2)
+        if is_member(paths[number]):
+            return read_bytes(dict(img_path=paths[number]))[middle:middle + PART]
+        with open(paths[number], 'rb') as file:
+            file.seek(middle)
+            return file.read(PART)
+
+    def whole_of(number: int) -> bytes:
+        return hashlib.blake2b(read_bytes(dict(img_path=paths[number])), digest_size=16).digest()
+
     copies = np.arange(len(sizes))
     groups = _groups([int(size) if size > 0 else None for size in sizes], copies.tolist())
     for narrow in (part_of, whole_of):
@@ -70,19 +79,8 @@ def find_copies(table: ImageTable, store: IndexStore) -> np.ndarray:
     state = hashlib.blake2b(states.tobytes(), digest_size=16)
     state.update('\0'.join(paths).encode('utf-8', 'surrogateescape'))
 
-    def part_of(number: int) -> bytes:
-        middle = max(0, (int(states[number, 0]) - PART) // 2)
-        if is_member(paths[number]):
-            return read_bytes(dict(img_path=paths[number]))[middle:middle + PART]
-        with open(paths[number], 'rb') as file:
-            file.seek(middle)
-            return file.read(PART)
-
-    def whole_of(number: int) -> bytes:
-        return hashlib.blake2b(read_bytes(dict(img_path=paths[number])), digest_size=16).digest()
-
     def make() -> FileIndex:
-        copies = first_copies(states[:, 0], part_of, whole_of)
+        copies = first_copies(paths, states[:, 0])
         return FileIndex(NameList.of([]), dict(copies=copies), dict(state=state.hexdigest()),
                          FileReport())
 

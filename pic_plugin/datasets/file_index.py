@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 from pic_plugin.datasets.file_names import NameList
 from pic_plugin.datasets.file_report import FileReport
 
-VERSION = 1  # of what is kept; another one is made anew
+VERSION = 2  # of what is kept; another one is made anew
 MIN_KEPT = 10_000  # names; fewer are read again in no time
 KEPT_DAYS = 7  # that an index which was replaced may still be in use
 _NAMES = ('buffer', 'starts', 'ends')
@@ -46,7 +46,7 @@ class FileIndex:
         for name, array in self.arrays.items():
             np.save(folder / f'{name}.npy', array)
         (folder / 'index.json').write_text(json.dumps(dict(
-            arrays=sorted(self.arrays), meta=self.meta, report=self.report.to_json())))
+            arrays=sorted(self.arrays), meta=self.meta, report=vars(self.report))))
 
     @classmethod
     def load(cls, folder: str | Path) -> FileIndex:
@@ -59,7 +59,7 @@ class FileIndex:
 
         index = cls(NameList(*(array(f'names_{name}') for name in _NAMES)),
                     {name: array(name) for name in state['arrays']}, state['meta'],
-                    FileReport.from_json(state['report']))
+                    FileReport.of(state['report']))
         index._folder = str(folder)
         return index
 

@@ -31,7 +31,7 @@ def hash_names(names: Iterable[bytes]) -> np.ndarray:
 class NameList:
     """Names in one array of bytes, which forked workers share and no garbage collector walks.
 
-    A name is ``buffer[starts[i]:ends[i]]``: a subset shares the buffer.
+    A name is ``buffer[starts[i]:ends[i]]``: a list's file is the buffer itself.
 
     Args:
         buffer (np.ndarray): (B,) uint8.
@@ -75,7 +75,3 @@ class NameList:
             ends = self.ends[begin:begin + CHUNK].tolist()
             for start, end in zip(starts, ends):
                 yield self.buffer[start:end].tobytes()
-
-    def take(self, indices: np.ndarray) -> NameList:
-        """Some of the names, in another order if wanted; the bytes are shared."""
-        return NameList(self.buffer, self.starts[indices], self.ends[indices])

@@ -2,14 +2,24 @@
 """The report of a search for pictures: files found and files left out, with the reason."""
 from __future__ import annotations
 
+import re
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 from pic_plugin.datasets.file_names import printable
+from pic_plugin.wording import counted
 
 NUM_NAMED = 3  # examples of each reason
 
 
+def counted_reason(count: int, reason: str) -> str:
+    """'1 other file', '2 other files': a reason begins with what it counts, in the plural."""
+    one = re.sub(r'(file|folder|key|link|member|picture)s', r'\1', reason, count=1)
+    return counted(count, one, reason)
+
+
+@dataclass
 class FileReport:
     """Counts of files by ending and of what was left out by reason.
 
@@ -20,11 +30,16 @@ class FileReport:
         notes (list[str]): What else is to be said of the data set, a sentence each.
     """
 
-    def __init__(self) -> None:
-        self.read: Counter = Counter()
-        self.left_out: Counter = Counter()
-        self.examples: dict[str, list[str]] = {}
-        self.notes: list[str] = []
+    read: Counter = field(default_factory=Counter)
+    left_out: Counter = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> FileReport:
+        """From ``vars()`` of one that went through JSON."""
+        return cls(Counter(state['read']), Counter(state['left_out']), state['examples'],
+                   state['notes'])
 
     def leave_out(self, reason: str, name: bytes, count: int = 1) -> None:
         """Note that something is not read."""
@@ -47,21 +62,6 @@ class FileReport:
         """Things that were left out."""
         return sum(self.left_out.values())
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain containers."""
-        return dict(read=dict(self.read), left_out=dict(self.left_out), examples=self.examples,
-                    notes=self.notes)
-
-    @classmethod
-    def from_json(cls, state: dict[str, Any]) -> FileReport:
-        """The opposite of :meth:`to_json`."""
-        report = cls()
-        report.read.update(state['read'])
-        report.left_out.update(state['left_out'])
-        report.examples.update(state['examples'])
-        report.notes += state['notes']
-        return report
-
     def __str__(self) -> str:
         kinds = ', '.join(f'{count:,} {ending or "without an ending"}'
                           for ending, count in self.read.most_common())
@@ -69,6 +69,6 @@ class FileReport:
         for reason, count in self.left_out.most_common():
             names = self.examples.get(reason, [])
             more = ', ...' if count > len(names) else ''
-            lines.append(f'Left out: {count:,} {reason}' + (
+            lines.append(f'Left out: {counted_reason(count, reason)}' + (
                 f' ({", ".join(names)}{more}).' if names else '.'))
         return '\n'.join(lines + self.notes)

@@ -17,13 +17,13 @@ class PartNames(NamedTuple):
 
     Attributes:
         hashes (np.ndarray): (n,) int64, of each image's path below the part's folder.
-        label (str): The part's folder, or the name that the config gives it.
-        named (bool): Whether it is such a name.
+        label (str): The part's folder.
+        name (str, optional): What the config calls it, and perhaps others.
     """
 
     hashes: np.ndarray
     label: str
-    named: bool = False
+    name: str | None = None
 
 
 def tell_apart(parts: Sequence[PartNames]) -> np.ndarray:
@@ -40,28 +40,33 @@ def tell_apart(parts: Sequence[PartNames]) -> np.ndarray:
     Returns:
         np.ndarray: (N,) int64.
     """
-    hashes = [np.array(part.hashes, dtype=np.int64) for part in parts]
-    if len(parts) == 1 and not parts[0].named:
-        return hashes[0]
-    for part, own in zip(parts, hashes):
-        if part.named:
-            own[:] = _with_label(own, part.label)
-    unnamed = [i for i, part in enumerate(parts) if not part.named]
+    by_name: dict[str | None, list[int]] = {}
+    for number, part in enumerate(parts):
+        by_name.setdefault(part.name, []).append(number)
+    hashes: list[np.ndarray] = [part.hashes for part in parts]
+    for name, numbers in by_name.items():
+        for number, own in zip(numbers, _by_folder([parts[number] for number in numbers])):
+            hashes[number] = own if name is None else _with_label(own, name)
+    return np.concatenate(hashes)
+
+
+def _by_folder(parts: Sequence[PartNames]) -> list[np.ndarray]:
+    """Hashes of each part, with the last folders in those that two folders have in common."""
     # Of an image that one folder lists twice, be it in two lists, there is one.
     by_label: dict[str, list[np.ndarray]] = {}
-    for i in unnamed:
-        by_label.setdefault(os.path.normpath(parts[i].label), []).append(hashes[i])
-    once = [np.unique(np.concatenate(own)) for own in by_label.values()]
-    values, counts = np.unique(np.concatenate(once) if once else np.zeros(0, np.int64),
-                               return_counts=True)
-    shared = values[counts > 1]
-    if len(shared):
-        short = dict(zip(by_label, short_labels(list(by_label))))
-        for i in unnamed:
-            inside = np.isin(hashes[i], shared)
-            hashes[i][inside] = _with_label(hashes[i][inside],
-                                            short[os.path.normpath(parts[i].label)])
-    return np.concatenate(hashes)
+    for part in parts:
+        by_label.setdefault(os.path.normpath(part.label), []).append(part.hashes)
+    values, counts = np.unique(
+        np.concatenate([np.unique(np.concatenate(own)) for own in by_label.values()]),
+        return_counts=True)
+    short = dict(zip(by_label, short_labels(list(by_label))))
+    result = []
+    for part in parts:
+        hashes = np.array(part.hashes, dtype=np.int64)
+        shared = np.isin(hashes, values[counts > 1])
+        hashes[shared] = _with_label(hashes[shared], short[os.path.normpath(part.label)])
+        result.append(hashes)
+    return result
 
 
 def short_labels(paths: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from pic_plugin.datasets.sources import (
     Part,
     ReadOptions,
     Roots,
+    join_path,
     named_roots,
     nested,
     open_list,
@@ -141,6 +142,10 @@ class ImageFiles(BaseDataset):
     def _open_parts(self) -> list[Part]:
         lists = [file for file in self.lists if file]
         if lists:
+            if not isinstance(self.roots, (str, os.PathLike)):
+                raise ValueError('with ann_file, data_root is the one folder that listed paths are '
+                                 f'relative to, not {self.roots!r}: join a data set for each '
+                                 'folder by ConcatDataset.')
             root = os.path.join(os.path.expanduser(str(self.roots or '')), self.prefix)
             return [open_list(_find_list(str(file), root), root, self._options, self._store)
                     for file in lists]
@@ -166,7 +171,7 @@ class ImageFiles(BaseDataset):
     def label(self) -> str:
         """What tells these places from those of other data sets."""
         self.full_init()
-        return os.pathsep.join(part.label for part in self.table.parts)
+        return os.pathsep.join(part.name or part.label for part in self.table.parts)
 
     def __len__(self) -> int:
         """Number of classes: of images, where each is one."""
@@ -232,6 +237,7 @@ class ImageFiles(BaseDataset):
         """A data set of some of the items; names are shared with this one."""
         subset = copy.copy(self)
         subset.pipeline = copy.deepcopy(self.pipeline)
+        subset.__dict__.pop('__getitems__', None)  # a sampler's, for this data set
         subset.get_subset_(indices)
         return subset
 
@@ -242,6 +248,6 @@ class ImageFiles(BaseDataset):
 
 def _find_list(file: str, root: str) -> str:
     path = os.path.expanduser(file)
-    if '://' in path or os.path.isabs(path) or os.path.exists(path) or not root:
+    if '://' in path or os.path.isabs(path) or os.path.exists(path):
         return path
-    return f'{root.rstrip("/")}/{path}' if '://' in root else os.path.join(root, path)
+    return join_path(root, path)

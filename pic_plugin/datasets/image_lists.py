@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from pic_plugin.datasets.file_report import FileReport
 
 PATH_COLUMNS = ('img_path', 'path', 'file', 'filename', 'file_name', 'image', 'filepath')
 LABEL_COLUMNS = ('gt_label', 'label', 'class')
+NO_KEY = 0  # in place of the hash, of an image that has none
 ENDINGS = ('.txt', '.lst', '.csv', '.tsv', '.jsonl', '.ndjson')
 
 Row = dict[str, Any]
@@ -45,7 +47,8 @@ def read_list(content: bytes, file: str, path_column: str | None = None,
         with_label (bool): Whether labels are wanted.
 
     Returns:
-        FileIndex: With the arrays ``label`` (int32) and ``key`` (int64 hashes), where wanted.
+        FileIndex: With the arrays ``label`` (int32) and ``key`` (int64 hashes, :data:`NO_KEY` for
+        an image without a key), where wanted.
 
     Raises:
         ValueError: If the ending or a column is unknown, or a line is not what it should be.
@@ -54,54 +57,69 @@ def read_list(content: bytes, file: str, path_column: str | None = None,
     if ending not in ENDINGS:
         raise ValueError(f'{printable(file)} is no list of images: its name must end in one of '
                          f'{", ".join(ENDINGS)}.')
+    content = content[len(BOM_UTF8):] if content.startswith(BOM_UTF8) else content
     named = ending not in ('.txt', '.lst')
     if key_column is not None and not named:
         raise ValueError(f'{printable(file)} has no columns, and instance_key names the column '
                          f'{key_column!r}: write a CSV or JSONL file.')
     if not named and not with_label:
-        return _index(_lines(content), {}, None, with_label)
+        return _index(_lines(content), {}, None)
+    with_label = with_label or label_column is not None
     rows = _labelled_lines(content, file) if not named else (
         _json_rows(content, file) if ending in ('.jsonl', '.ndjson') else
-        _csv_rows(content, '\t' if ending == '.tsv' else ','))
+        _csv_rows(content, file, '\t' if ending == '.tsv' else ','))
+    columns = ['path', 'label'][:1 + with_label]
     names: list[bytes] = []
     labels: list[Any] = []
-    keys: list[bytes] = []
+    keys: list[Any] = []
     for number, row in enumerate(rows, 1):
         if number == 1 and named:
-            path_column = _column(row, path_column, PATH_COLUMNS, 'path_column', file)
-            if with_label or label_column is not None:
-                label_column = _column(row, label_column, LABEL_COLUMNS, 'label_column', file)
+            columns = [_column(row, path_column, PATH_COLUMNS, 'path_column', file)]
+            if with_label:
+                columns.append(_column(row, label_column, LABEL_COLUMNS, 'label_column', file))
             if key_column is not None:
                 _column(row, key_column, (), 'instance_key', file)
-        try:
-            names.append(os.fsencode(str(row[path_column or 'path'])))
-            if with_label or label_column is not None:
-                labels.append(row[label_column or 'label'])
-            if key_column is not None:
-                keys.append(os.fsencode(str(row[key_column])))
-        except KeyError as error:
-            raise ValueError(f'{printable(file)}: entry {number} has no {error}.') from error
-    arrays = dict(key=hash_names(keys)) if key_column is not None else {}
-    return _index(NameList.of(names), arrays, labels, with_label or label_column is not None)
+        for column in columns:
+            if row.get(column) in (None, ''):
+                raise ValueError(f'{printable(file)}: entry {number} has no {column!r}.')
+        names.append(os.fsencode(str(row[columns[0]])))
+        if with_label:
+            labels.append(row[columns[1]])
+        if key_column is not None:
+            keys.append(row.get(key_column))
+    arrays: dict[str, np.ndarray] = {}
+    classes = None
+    if with_label:
+        arrays['label'], classes = number_labels(labels)
+    if key_column is not None:
+        arrays['key'] = hash_keys(keys)
+    return _index(NameList.of(names), arrays, classes)
 
 
-def _index(names: NameList, arrays: dict[str, np.ndarray], labels: list[Any] | None,
-           with_label: bool) -> FileIndex:
-    meta: dict[str, Any] = dict(classes=None)
-    if with_label and labels is not None:
-        arrays['label'], meta['classes'] = _number_labels(labels)
+def _index(names: NameList, arrays: dict[str, np.ndarray],
+           classes: list[str] | None) -> FileIndex:
     report = FileReport()
     report.read.update(map(ending_of, names))
-    return FileIndex(names, arrays, meta, report)
+    return FileIndex(names, arrays, dict(classes=classes), report)
 
 
-def _number_labels(labels: Sequence[Any]) -> tuple[np.ndarray, list[str] | None]:
-    """Labels as numbers: whole numbers as they are, names by their order."""
+def number_labels(labels: Sequence[Any]) -> tuple[np.ndarray, list[str] | None]:
+    """(N,) int32: whole numbers as they are; names by their order, and the names."""
     try:
-        return np.array([int(label) for label in labels], dtype=np.int32), None
-    except (TypeError, ValueError):
-        classes, numbers = np.unique([str(label) for label in labels], return_inverse=True)
-        return numbers.astype(np.int32), classes.tolist()
+        if all(not isinstance(label, float) or label.is_integer() for label in labels):
+            numbers = np.array([int(label) for label in labels], dtype=np.int64)
+            if (numbers == numbers.astype(np.int32)).all():
+                return numbers.astype(np.int32), None
+    except (TypeError, ValueError, OverflowError):
+        pass
+    classes, numbers = np.unique([str(label) for label in labels], return_inverse=True)
+    return numbers.astype(np.int32), classes.tolist()
+
+
+def hash_keys(keys: Iterable[Any]) -> np.ndarray:
+    """(N,) int64 hash of each image's key; :data:`NO_KEY` where it is None or empty."""
+    texts = ['' if key is None else str(key) for key in keys]
+    return np.where([text != '' for text in texts], hash_names(map(os.fsencode, texts)), NO_KEY)
 
 
 def _lines(content: bytes) -> NameList:
@@ -127,9 +145,13 @@ def _labelled_lines(content: bytes, file: str) -> Iterator[Row]:
         yield dict(path=os.fsdecode(path), label=os.fsdecode(label))
 
 
-def _csv_rows(content: bytes, delimiter: str) -> Iterator[Row]:
-    text = io.TextIOWrapper(io.BytesIO(content), 'utf-8-sig', errors='surrogateescape', newline='')
-    return csv.DictReader(text, delimiter=delimiter)
+def _csv_rows(content: bytes, file: str, delimiter: str) -> Iterator[Row]:
+    text = io.TextIOWrapper(io.BytesIO(content), 'utf-8', errors='surrogateescape', newline='')
+    for number, row in enumerate(csv.DictReader(text, delimiter=delimiter), 1):
+        if any(row.pop(None, ())):
+            raise ValueError(f'{printable(file)}: entry {number} has more cells than there are '
+                             f'columns: put cells that hold a {delimiter!r} in double quotes.')
+        yield row
 
 
 def _json_rows(content: bytes, file: str) -> Iterator[Row]:

@@ -77,13 +77,27 @@ class ImageTable:
         listed = self.column('label')
         named = [part.files.meta.get('classes') for part in self.parts]
         if listed is not None and all(names == named[0] for names in named):
-            return listed, classes or named[0]
-        if not by_folder:
+            if not classes or named[0] is None:
+                return listed, classes or named[0]
+            kind, found = 'label', [named[0][number] for number in listed.tolist()]
+        elif not by_folder:
             return None, classes
-        if any('label' in part.files.arrays for part in self.parts):
+        elif any('label' in part.files.arrays for part in self.parts):
             raise ValueError(f'the labels of {self} are not of the same classes: let all lists '
                              'name them by the same numbers, or by names that all of them have.')
-        folders: list[str] = []
+        else:
+            kind, found = 'folder', self._folders()
+        classes = classes or tuple(sorted(set(found)))
+        unknown = set(found) - set(classes)
+        if unknown:
+            raise ValueError(f'the {kind} {printable(min(unknown))} is none of the classes '
+                             f'{classes}.')
+        numbers = {name: number for number, name in enumerate(classes)}
+        return np.array([numbers[name] for name in found], dtype=np.int32), classes
+
+    def _folders(self) -> list[str]:
+        """The first folder below its place of each image."""
+        folders = []
         for part in self.parts:
             for name in part.files.names:
                 folder, slash, _ = name.partition(b'/')
@@ -91,10 +105,4 @@ class ImageTable:
                     raise ValueError(f'{printable(name)} lies in no folder that would be its '
                                      'class: set with_label=False, or move it.')
                 folders.append(os.fsdecode(folder))
-        classes = classes or tuple(sorted(set(folders)))
-        unknown = set(folders) - set(classes)
-        if unknown:
-            raise ValueError(f'the folder {printable(min(unknown))} is none of the classes '
-                             f'{classes}.')
-        numbers = {name: number for number, name in enumerate(classes)}
-        return np.array([numbers[folder] for folder in folders], dtype=np.int32), classes
+        return folders

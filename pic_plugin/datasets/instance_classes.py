@@ -14,6 +14,14 @@ import numpy as np
 from pic_plugin.datasets.file_names import hash_names, printable
 
 
+def number_by_first(values: np.ndarray) -> np.ndarray:
+    """(N,) int64: values numbered from 0 on in the order in which they first occur."""
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]
+
+
 class InstanceClasses:
     """A partition of images into classes, numbered in the order of their first images.
 
@@ -27,11 +35,7 @@ class InstanceClasses:
     """
 
     def __init__(self, same: np.ndarray) -> None:
-        _, first, inverse = np.unique(same, return_index=True, return_inverse=True)
-        # np.unique numbers by value; instances are numbered by their place in the data set.
-        rank = np.empty(len(first), dtype=np.int64)
-        rank[np.argsort(first, kind='stable')] = np.arange(len(first))
-        self.class_of = rank[inverse]
+        self.class_of = number_by_first(same)
         self.members = np.argsort(self.class_of, kind='stable')
         self.starts = np.concatenate([[0], np.bincount(self.class_of).cumsum()]).astype(np.int64)
 
@@ -102,7 +106,7 @@ class InstanceKey(NamedTuple):
 
 
 def keys_by_pattern(names: Iterable[bytes], pattern: str) -> tuple[np.ndarray, int]:
-    """Hash of each name's key, and how many names do not match: each of them is its own class."""
+    """Hash of each name's key, and how many names have none: each of them is its own class."""
     # In bytes, as names are: any of them can be searched.
     search = re.compile(pattern.encode()).search
     missed = 0
@@ -111,11 +115,9 @@ def keys_by_pattern(names: Iterable[bytes], pattern: str) -> tuple[np.ndarray, i
         nonlocal missed
         for name in names:
             match = search(name)
-            if match is None:
-                missed += 1
-                yield b'\0' + name  # no key that a pattern finds begins so
-            else:
-                yield (match[1] if match.re.groups else match[0]) or b''
+            key = match and match[1 if match.re.groups else 0]
+            missed += not key
+            yield key or b'\0' + name  # no key that a pattern finds begins so
 
     hashes = hash_names(keys())
     return hashes, missed
@@ -151,9 +153,13 @@ def read_pairs(file: str | Path, similarity: float, places: Mapping[bytes, int])
         if not {'first', 'second'} <= set(reader.fieldnames or ()):
             raise ValueError(f'{printable(file)} has the columns {reader.fieldnames}, and pairs '
                              'are in columns first and second.')
-        for row in reader:
-            if float(row.get('similarity') or 1.0) < similarity:
-                continue
+        for number, row in enumerate(reader, 1):
+            try:
+                if float(row.get('similarity') or 1.0) < similarity:
+                    continue
+            except ValueError as error:
+                raise ValueError(f'{printable(file)}: pair {number} has the similarity '
+                                 f'{row["similarity"]!r}, which is no number.') from error
             found = [places.get(os.fsencode(row[name])) for name in ('first', 'second')]
             pairs.unknown.extend(row[name] for name, place in zip(('first', 'second'), found)
                                  if place is None)

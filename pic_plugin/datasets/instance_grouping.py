@@ -12,6 +12,7 @@ from pic_plugin.datasets.duplicate_files import find_copies
 from pic_plugin.datasets.file_index import IndexStore
 from pic_plugin.datasets.file_names import printable
 from pic_plugin.datasets.identities import PartNames, tell_apart
+from pic_plugin.datasets.image_lists import NO_KEY
 from pic_plugin.datasets.image_table import ImageTable
 from pic_plugin.datasets.instance_classes import (
     InstanceClasses,
@@ -57,7 +58,7 @@ def group_images(table: ImageTable, key: InstanceKey | None, duplicates: str | N
     notes: list[str] = []
     # By these images are known for good, and those with one of them are one class.
     identities = tell_apart(
-        [PartNames(part.files.arrays['hash'], part.label, part.named) for part in table.parts])
+        [PartNames(part.files.arrays['hash'], part.label, part.name) for part in table.parts])
     lists = [part for part in table.parts if part.kind in ('list', 'remote')]
     grouped = len(lists) > 1 or any(part.files.meta['repeats'] for part in table.parts)
     if grouped:
@@ -71,7 +72,8 @@ def group_images(table: ImageTable, key: InstanceKey | None, duplicates: str | N
             raise ValueError(f'instance_key names the column {key.column!r}, which {table} do not '
                              'all have: give lists (ann_file) that have it.')
         # A key is a key, in whichever list it stands.
-        identities, grouped = column, True
+        _note_missed(int((column == NO_KEY).sum()), f'in the column {key.column!r}', notes)
+        identities, grouped = np.where(column == NO_KEY, identities, column), True
     elif key is not None and key.pattern is not None:
         identities, grouped = _keys_by_pattern(table, key.pattern, notes), True
     same = identities
@@ -98,11 +100,15 @@ def _keys_by_pattern(table: ImageTable, pattern: str, notes: list[str]) -> np.nd
     if missed == table.num_images:
         raise ValueError(f'instance_key: the pattern {pattern!r} is in none of the {missed} paths, '
                          f"such as {table.name(0)} (below the data set's folder).")
-    if missed:
-        notes.append(f'{counted(missed, "image")} without a key by the pattern {pattern!r}: each '
-                     'is a class by itself.')
-    return tell_apart([PartNames(keys, part.label, part.named)
+    _note_missed(missed, f'by the pattern {pattern!r}', notes)
+    return tell_apart([PartNames(keys, part.label, part.name)
                        for (keys, _), part in zip(found, table.parts)])
+
+
+def _note_missed(number: int, where: str, notes: list[str]) -> None:
+    if number:
+        notes.append(f'{counted(number, "image")} without a key {where}: each is a class by '
+                     'itself.')
 
 
 def _join_pairs(table: ImageTable, same: np.ndarray, key: InstanceKey,

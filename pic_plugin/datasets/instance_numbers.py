@@ -19,8 +19,11 @@ import torch.utils.data
 from mmpretrain.datasets import KFoldDataset
 
 from pic_plugin.datasets.file_names import hash_names
+from pic_plugin.datasets.instance_classes import number_by_first
 
 NUM_PROBES = 64
+WRAPPERS = (mmengine.dataset.RepeatDataset, mmengine.dataset.ClassBalancedDataset, KFoldDataset,
+            torch.utils.data.Subset)
 
 
 class GiveInstanceId:
@@ -91,11 +94,11 @@ def number_instances(dataset: Any) -> Instances:
         raise ValueError('the training data set is empty: check data_root, data_prefix and the '
                          'extensions of the images.')
     leaves: list[Any] = []
-    layout = _layout(dataset, leaves)
-    if layout is None:
-        result = _number_plain(dataset)
+    leaf, place = _places(dataset, leaves)
+    if leaves[0] is dataset and _same_items(dataset) is None:
+        result = Instances(len(dataset), None, leaves, [(place, place)], False)
     else:
-        result = _number(leaves, *layout)
+        result = _number(leaves, leaf, place)
     try:
         _known[dataset] = result
     except TypeError:
@@ -103,42 +106,21 @@ def number_instances(dataset: Any) -> Instances:
     return result
 
 
-def _number_plain(dataset: Any) -> Instances:
-    """A data set that is no wrapper: its ids are places, apart from copies in it."""
-    _probe(dataset)
-    same = _same_items(dataset)
-    places = np.arange(len(dataset))
-    if same is None:
-        return Instances(len(dataset), None, [dataset], [(places, places)], False)
-    return _number([dataset], np.zeros(len(dataset), np.int32), places)
-
-
-def _layout(dataset: Any, leaves: list[Any]) -> tuple[np.ndarray, np.ndarray] | None:
-    """(len,) number of the innermost data set, and place in it; None if it is innermost itself."""
+def _places(dataset: Any, leaves: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """(len,) number of the innermost data set, and place in it, of each item."""
     if isinstance(dataset, torch.utils.data.ConcatDataset):
         parts = [_places(part, leaves) for part in dataset.datasets]
         return (np.concatenate([leaf for leaf, _ in parts]),
                 np.concatenate([place for _, place in parts]))
-    if isinstance(dataset, mmengine.dataset.RepeatDataset):
+    if isinstance(dataset, WRAPPERS):
         leaf, place = _places(dataset.dataset, leaves)
-        return np.tile(leaf, dataset.times), np.tile(place, dataset.times)
-    if isinstance(dataset, mmengine.dataset.ClassBalancedDataset):
-        leaf, place = _places(dataset.dataset, leaves)
-        chosen = np.asarray(dataset.repeat_indices, dtype=np.int64)
+        if isinstance(dataset, mmengine.dataset.RepeatDataset):
+            return np.tile(leaf, dataset.times), np.tile(place, dataset.times)
+        if isinstance(dataset, KFoldDataset):
+            return leaf, place
+        chosen = np.asarray(dataset.indices if isinstance(dataset, torch.utils.data.Subset) else
+                            dataset.repeat_indices, dtype=np.int64)
         return leaf[chosen], place[chosen]
-    if isinstance(dataset, KFoldDataset):
-        return _places(dataset.dataset, leaves)
-    if isinstance(dataset, torch.utils.data.Subset):
-        leaf, place = _places(dataset.dataset, leaves)
-        chosen = np.asarray(dataset.indices, dtype=np.int64)
-        return leaf[chosen], place[chosen]
-    return None
-
-
-def _places(dataset: Any, leaves: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-    layout = _layout(dataset, leaves)
-    if layout is not None:
-        return layout
     _probe(dataset)
     number = next((i for i, leaf in enumerate(leaves) if leaf is dataset), len(leaves))
     if number == len(leaves):
@@ -179,16 +161,14 @@ def _number(leaves: list[Any], leaf: np.ndarray, place: np.ndarray) -> Instances
     if len(leaves) > 1:
         same = same[_same_files(leaves, lengths)]
     # Ids in the order in which the data set has the images; what it never shows needs none.
-    chosen = same[images]
-    values, first = np.unique(chosen, return_index=True)
-    ranks = np.empty(len(values), dtype=np.int64)
-    ranks[np.argsort(first, kind='stable')] = np.arange(len(values))
+    ids = number_by_first(same[images])
+    num_instances = int(ids.max()) + 1
     table = np.full(len(same), -1, dtype=np.int64)
-    table[values] = ranks
+    table[same[images]] = ids
     table = table[same]
     renumbered = False
     firsts = []
-    seen = np.zeros(len(values), dtype=bool)
+    seen = np.zeros(num_instances, dtype=bool)
     for one, offset, length in zip(leaves, offsets, lengths):
         own = table[offset:offset + length]
         renumbered |= _give_ids(one, own)
@@ -197,7 +177,7 @@ def _number(leaves: list[Any], leaf: np.ndarray, place: np.ndarray) -> Instances
         fresh = fresh[once]
         seen[own[fresh]] = True
         firsts.append((fresh, own[fresh]))
-    return Instances(len(values), table[images], leaves, firsts, renumbered)
+    return Instances(num_instances, ids, leaves, firsts, renumbered)
 
 
 def _same_items(dataset: Any) -> np.ndarray | None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pic_plugin.datasets.endings import INSTALL_HEIF, has_heif
 
@@ -15,11 +18,18 @@ def is_heif(content: bytes) -> bool:
         b'heic', b'heix', b'heim', b'heis', b'hevc', b'mif1', b'msf1', b'avif', b'avis')
 
 
-def open_heif_with_pillow() -> None:
-    """Let ``Image.open`` take HEIC pictures, where the package for them is installed."""
+@contextmanager
+def pillow_as_in_training() -> Iterator[None]:
+    """Let ``Image.open`` take what training does: HEIC, if its package is there, and large ones."""
     if has_heif():
         import pillow_heif
         pillow_heif.register_heif_opener()
+    # Pillow refuses what has more than twice this, OpenCV what has more than 2**30 pixels.
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, 2**29
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def decode_heif(content: bytes) -> np.ndarray | None:
@@ -33,10 +43,8 @@ def decode_heif(content: bytes) -> np.ndarray | None:
     """
     if not is_heif(content):
         return None
-    from PIL import Image, ImageOps, UnidentifiedImageError
-    open_heif_with_pillow()
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with pillow_as_in_training(), Image.open(io.BytesIO(content)) as image:
             pixels = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
     except UnidentifiedImageError as error:
         raise OSError(f'Pillow does not decode this HEIC or AVIF picture: run `{INSTALL_HEIF}`, or '

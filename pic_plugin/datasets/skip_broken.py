@@ -9,6 +9,8 @@ from typing import Any
 
 from mmengine.logging import print_log
 
+from pic_plugin.datasets.file_names import printable
+
 BROKEN = 'broken'  # metainfo of the sample that stands for one that cannot be loaded
 NUM_TRIES = 100
 
@@ -53,7 +55,7 @@ class SkipBroken:
             if isinstance(sample, dict) and 'data_samples' in sample:
                 sample['data_samples'].set_metainfo({BROKEN: True, 'sample_idx': place})
                 path = dataset.get_data_info(place).get('img_path', f'image {place}')
-                print_log(f'Evaluation leaves out {path}: {type(error).__name__}: '
+                print_log(f'Evaluation leaves out {printable(path)}: {type(error).__name__}: '
                           f'{str(error).strip()}', logger='current', level=logging.WARNING)
                 return sample
         raise error

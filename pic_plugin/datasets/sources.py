@@ -17,8 +17,8 @@ from pic_plugin.datasets.file_names import NameList, hash_names, printable
 from pic_plugin.datasets.file_report import FileReport
 from pic_plugin.datasets.image_lists import LABEL_COLUMNS, read_list
 from pic_plugin.datasets.members import member_path
-from pic_plugin.datasets.stores import index_lmdb, index_rows, is_lmdb, is_rows
-from pic_plugin.datasets.walk import sort_out, walk, why_hidden
+from pic_plugin.datasets.stores import index_lmdb, index_rows, is_lmdb, is_rows, lmdb_file
+from pic_plugin.datasets.walk import hidden_folder, sort_out, walk
 
 # A folder that was changed this short a time before it was listed may have been changed again
 # since without another time: clocks of file systems tick slowly.
@@ -42,31 +42,33 @@ class Part(NamedTuple):
     Attributes:
         kind (str): 'files', 'list', 'tar', 'zip', 'lmdb', 'rows' or 'remote'.
         root (str): Folder or archive; of a list the folder that its paths start from.
-        label (str): What its images are told by from others of the same name: its path, or the
-            name that the config gives it.
-        named (bool): Whether the config gives it that name.
+        label (str): The place as the config has it, by which its images are told from others of
+            the same name.
+        name (str, optional): What the config calls it.
         files (FileIndex): Names and what is known of each; ``hash`` is the hash of each name.
     """
 
     kind: str
     root: str
     label: str
-    named: bool
+    name: str | None
     files: FileIndex
 
     def path(self, number: int) -> str:
         """Where an image is, for a loader."""
         name = os.fsdecode(self.files.names[number])
         if self.kind in ('files', 'list', 'remote'):
-            if '://' in name or not self.root:
-                return name
-            return f'{self.root.rstrip("/")}/{name}' if '://' in self.root else os.path.join(
-                self.root, name)
+            return name if '://' in name else join_path(self.root, name)
         columns = dict(tar=('start', 'size'), zip=('start', 'size', 'deflated')).get(self.kind, ())
         numbers = [int(self.files.arrays[column][number]) for column in columns]
         if self.kind == 'rows':
             numbers = [int(name.rpartition('/')[2])]
         return member_path(self.kind, self.root, name, *numbers)
+
+
+def join_path(root: str, name: str) -> str:
+    """A path below a folder or URL; '' for none."""
+    return f'{root.rstrip("/")}/{name}' if '://' in root else os.path.join(root, name)
 
 
 def expand(root: str) -> list[str]:
@@ -84,21 +86,19 @@ def expand(root: str) -> list[str]:
     return found
 
 
-def open_place(root: str, label: str | None, options: ReadOptions, store: IndexStore) -> Part:
+def open_place(root: str, name: str | None, options: ReadOptions, store: IndexStore) -> Part:
     """The images of a folder, an archive or a store.
 
     Raises:
         FileNotFoundError: If there is nothing there.
         ValueError: If it is none of them.
     """
-    args = options.backend_args
-    named, label = label is not None, label or root
-    if '://' in root or args:
-        return Part('remote', root, label, named, _hashed(_list_remote(root, options)))
+    if '://' in root or options.backend_args:
+        return Part('remote', root, root, name, _hashed(_list_remote(root, options)))
     if not os.path.exists(root):
         raise FileNotFoundError(f'there is nothing at {printable(root)}: check data_root.')
     place = ['place', os.path.abspath(root), list(options)]
-    if is_archive(root):
+    if is_archive(root) and not os.path.isdir(root):
         path = os.path.abspath(root)
         prefix = os.fsencode(os.path.basename(path)) + b'/'
 
@@ -107,24 +107,23 @@ def open_place(root: str, label: str | None, options: ReadOptions, store: IndexS
             return _hashed(index_archive(path, options.endings), prefix)
 
         index = store.get(place, make, lambda meta: meta['state'] == file_state(path), smallest=1)
-        return Part(index.meta['kind'], path, label, named, index)
+        return Part(index.meta['kind'], path, root, name, index)
     if is_lmdb(root):
-        data = os.path.join(root, 'data.mdb') if os.path.isdir(root) else root
         index = store.get(place, lambda: _hashed(index_lmdb(root)),
-                          lambda meta: meta['state'] == file_state(data))
-        return Part('lmdb', os.path.abspath(root), label, named, index)
+                          lambda meta: meta['state'] == file_state(lmdb_file(root)))
+        return Part('lmdb', os.path.abspath(root), root, name, index)
     if is_rows(root):
         column = options.label_column or (LABEL_COLUMNS[1] if options.with_label else None)
         state = os.path.join(root, 'state.json')
         index = store.get(place, lambda: _hashed(index_rows(root, column, options.key_column)),
                           lambda meta: meta['state'] == file_state(state))
-        return Part('rows', os.path.abspath(root), label, named, index)
+        return Part('rows', os.path.abspath(root), root, name, index)
     if not os.path.isdir(root):
         raise ValueError(f'{printable(root)} is neither a folder nor a .tar, .zip or .lmdb: a list '
                          'of images is given as ann_file.')
     index = store.get(place, lambda: _index_folder(root, options.endings),
                       lambda meta: _folders_are_as_they_were(root, meta))
-    return Part('files', root, label, named, index)
+    return Part('files', root, root, name, index)
 
 
 def open_list(file: str, root: str, options: ReadOptions, store: IndexStore) -> Part:
@@ -159,7 +158,7 @@ def open_list(file: str, root: str, options: ReadOptions, store: IndexStore) -> 
         index = store.get(['list', os.path.abspath(file), list(options)], make,
                           lambda meta: meta['state'] == state)
     root = root or os.path.dirname(file)
-    part = Part('remote' if options.backend_args or '://' in root else 'list', root, root, False,
+    part = Part('remote' if options.backend_args or '://' in root else 'list', root, root, None,
                 index)
     _check_some(part, file)
     return part
@@ -208,8 +207,7 @@ def _list_remote(root: str, options: ReadOptions) -> FileIndex:
     names: list[bytes] = []
     for name in backend.list_dir_or_file(root, list_dir=False, recursive=True):
         encoded = os.fsencode(name)
-        within = next(filter(None, map(why_hidden, encoded.split(b'/')[:-1])), None)
-        if sort_out(encoded, options.endings, report, within):
+        if sort_out(encoded, options.endings, report, hidden_folder(encoded)):
             names.append(encoded)
     return FileIndex(NameList.of(sorted(names)), {}, {}, report)
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from pic_plugin.datasets.file_index import FileIndex, file_state
-from pic_plugin.datasets.file_names import NameList, hash_names, printable
+from pic_plugin.datasets.file_names import NameList, printable
 from pic_plugin.datasets.file_report import FileReport
+from pic_plugin.datasets.image_lists import hash_keys, number_labels
 from pic_plugin.datasets.open_archives import opened
 
 
@@ -20,10 +21,15 @@ def is_lmdb(path: str) -> bool:
         path.lower().endswith(('.lmdb', '.mdb')) and os.path.isfile(path))
 
 
+def lmdb_file(path: str) -> str:
+    """The file of an LMDB, which is a folder or the file itself."""
+    return os.path.join(path, 'data.mdb') if os.path.isdir(path) else path
+
+
 def is_rows(path: str) -> bool:
     """Whether a folder is a Hugging Face data set that ``save_to_disk`` wrote."""
-    return os.path.isfile(os.path.join(path, 'state.json')) or os.path.isfile(
-        os.path.join(path, 'dataset_dict.json'))
+    return any(all(os.path.isfile(os.path.join(path, name)) for name in names) for names in (
+        ('state.json', 'dataset_info.json'), ('dataset_dict.json', )))
 
 
 def open_lmdb(path: str) -> Any:
@@ -46,14 +52,13 @@ def index_lmdb(path: str) -> FileIndex:
     Keys that begin with two underscores (``__len__``) are somebody's notes and left out.
     """
     report = FileReport()
-    data = os.path.join(path, 'data.mdb') if os.path.isdir(path) else path
-    state = file_state(data)
+    state = file_state(lmdb_file(path))
 
     def keys() -> Iterator[bytes]:
         with environment.begin() as transaction:
             for key in transaction.cursor().iternext(keys=True, values=False):
                 if key.startswith(b'__'):
-                    report.leave_out('keys of an LMDB that begin with "__"', key)
+                    report.leave_out('keys of an LMDB with "__" in front', key)
                 else:
                     yield bytes(key)
 
@@ -104,12 +109,14 @@ def index_rows(path: str, label_column: str | None, key_column: str | None) -> F
     arrays: dict[str, np.ndarray] = {}
     classes = None
     if label_column is not None:
-        arrays['label'] = np.array(rows.data.column(label_column).to_pylist(),
-                                   dtype=np.int32)
-        classes = getattr(rows.features[label_column], 'names', None)
+        labels = rows.data.column(label_column).to_pylist()
+        if None in labels:
+            raise ValueError(f'{printable(path)}: row {labels.index(None)} has no '
+                             f'{label_column!r}.')
+        arrays['label'], classes = number_labels(labels)
+        classes = getattr(rows.features[label_column], 'names', classes)
     if key_column is not None:
-        arrays['key'] = hash_names(
-            os.fsencode(str(value)) for value in rows.data.column(key_column).to_pylist())
+        arrays['key'] = hash_keys(rows.data.column(key_column).to_pylist())
     report = FileReport()
     report.read['in a Hugging Face data set'] += len(rows)
     names = NameList.of(f'{columns[0]}/{row}'.encode() for row in range(len(rows)))
@@ -121,6 +128,8 @@ def row_bytes(rows: Any, column: str, row: int) -> bytes:
     """The encoded picture of a row, from the row itself or from the file that it names."""
     # From the table: rows[row] would decode all of its images.
     value = rows.data.column(column)[row].as_py()
+    if value is None:
+        raise OSError(f'row {row} has no picture')
     if value.get('bytes') is not None:
         return value['bytes']
     with open(value['path'], 'rb') as file:

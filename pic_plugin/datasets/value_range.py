@@ -51,7 +51,9 @@ def measure_value_range(files: Sequence[str | Path], channels: int = 3,
     for index in chosen:
         try:
             pixels = decode(Path(files[index]).read_bytes(), channels).pixels
-        except (OSError, ValueError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders meet arbitrary bytes with arbitrary exceptions
             unreadable.append(f'{files[index]}: {error}')
             continue
         finite = pixels[np.isfinite(pixels)]

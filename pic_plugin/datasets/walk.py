@@ -41,6 +41,11 @@ def why_hidden(name: bytes) -> str | None:
     return 'of the system' if name.lower() in _SYSTEM else None
 
 
+def hidden_folder(name: bytes) -> str | None:
+    """Why a folder in a path is left out; None if none is."""
+    return next(filter(None, map(why_hidden, name.split(b'/')[:-1])), None)
+
+
 def sort_out(name: bytes, endings: Iterable[str], report: FileReport,
              within: str | None = None) -> bool:
     """Whether a file is one of the pictures; the report is told.
@@ -57,10 +62,10 @@ def sort_out(name: bytes, endings: Iterable[str], report: FileReport,
         report.read[ending] += 1
         return True
     if ending in endings:
-        report.leave_out(f'pictures that are {reason}' if within is None else
+        report.leave_out('hidden pictures' if within is None else
                          f'pictures in folders that are {within}', name)
     elif reason is None and why_not_read(ending):
-        report.leave_out(f'{ending} files, which are not read: {why_not_read(ending)}', name)
+        report.leave_out(f'{ending} files, not read: {why_not_read(ending)}', name)
     elif reason is None and ending in PLAIN:
         report.leave_out(f'{ending} files, whose ending is not asked for', name)
     elif reason is None:
@@ -123,7 +128,8 @@ def walk(folder: str | os.PathLike, endings: Iterable[str]) -> Found:
                     todo.append((name, hidden))
             elif not is_file:
                 if within is None:
-                    report.leave_out('broken links and special files', name)
+                    report.leave_out(
+                        'broken links' if entry.is_symlink() else 'special files', name)
             elif sort_out(name, endings, report, within):
                 names.append(name)
     return Found(NameList.of(sorted(names)), report, folders)

@@ -9,9 +9,11 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+
+from pic_plugin.datasets.decoding import Decoded
 
 try:
     import fcntl
@@ -27,15 +29,7 @@ _ENTRY = np.dtype([
     ('uses', np.int32), ('height', np.int32), ('width', np.int32), ('channels', np.int32),
     ('full_height', np.int32), ('full_width', np.int32), ('type', 'S8')])
 _STATE = np.dtype([('clock', np.int64), ('head', np.int64), ('tail', np.int64),
-                   ('first', np.int64), ('count', np.int64), ('hits', np.int64),
-                   ('refused', np.int64)])
-
-
-class CachedImage(NamedTuple):
-    """Pixels (H, W, C), and height and width that the image had before it was made smaller."""
-
-    pixels: np.ndarray
-    full_size: tuple[int, int]
+                   ('first', np.int64), ('count', np.int64), ('hits', np.int64)])
 
 
 class WindowCache:
@@ -60,7 +54,8 @@ class WindowCache:
             (``/dev/shm``) or on a fast disk. Defaults to None, the system's for scratch files.
 
     Raises:
-        ValueError: If a number is not positive, or the system cannot lock parts of files.
+        ValueError: If a number is not positive, the folder has no room, or the system cannot lock
+            parts of files.
     """
 
     def __init__(self, max_bytes: int, window_size: int | None = None, passes: int | None = None,
@@ -72,6 +67,13 @@ class WindowCache:
                 raise ValueError(f'{name} of a cache must be at least 1, not {value}.')
         if fcntl is None:
             raise ValueError('the cache of decoded images needs a POSIX system: leave cache out.')
+        place = folder or tempfile.gettempdir()
+        free = shutil.disk_usage(place).free
+        if max_bytes > free:
+            # Writing to a mapped file on a full disk kills the process without a word.
+            raise ValueError(f'a cache of {max_bytes / 2**30:.1f} GiB, and {place} has '
+                             f'{free / 2**30:.1f} GiB free: choose another folder, or fewer '
+                             'max_bytes.')
         self.max_bytes = int(max_bytes)
         self.window_size, self.passes = window_size, passes
         self.num_processes = 1
@@ -104,7 +106,7 @@ class WindowCache:
         self.passes = self.passes or passes
         self.num_processes = num_processes
 
-    def get(self, key: int) -> CachedImage | None:
+    def get(self, key: int) -> Decoded | None:
         """The image with an id, or None. The pixels are a copy."""
         self._state['clock'] += 1
         for slot in self._slots(key):
@@ -122,11 +124,11 @@ class WindowCache:
             self._entries['uses'][slot] += 1
             self._state['hits'] += 1
             dtype = np.dtype(entry['type'].decode())
-            return CachedImage(pixels.view(dtype).reshape(shape),
-                               (int(entry['full_height']), int(entry['full_width'])))
+            return Decoded(pixels.view(dtype).reshape(shape),
+                           (int(entry['full_height']), int(entry['full_width'])))
         return None
 
-    def put(self, key: int, image: CachedImage) -> bool:
+    def put(self, key: int, image: Decoded) -> bool:
         """Take an image in, if there is room. Counts as its first showing.
 
         Returns:
@@ -143,7 +145,6 @@ class WindowCache:
         with self._lock():
             slot = self._reserve(key, pixels.nbytes)
             if slot is None:
-                self._state['refused'] += 1
                 return False
             entry = self._entries[slot]
             entry['height'], entry['width'], entry['channels'] = pixels.shape

@@ -45,22 +45,10 @@ class Sources(NamedTuple):
     start_file: str | None = None
 
 
-def train_dataset(sources: Sources, pipeline: list[dict]) -> dict:
-    """Data set of pictures without labels."""
-    return dict(type='ImageFiles', data_root=sources.root, ann_file=sources.list_file,
-                with_label=False, pipeline=pipeline)
-
-
 def labelled_dataset(list_file: str, pipeline: list[dict]) -> dict:
     """Data set of labelled pictures."""
     return dict(type='ImageFiles', data_root='/', ann_file=list_file, with_label=True,
                 pipeline=pipeline)
-
-
-def train_pipeline(image_size: int, sources: Sources) -> list[dict]:
-    """What the loader does; the rest of the paper's augmentation is the preprocessor's."""
-    return [dict(type='DecodeRandomCrop', size=image_size, scale=(0.2, 1.0), **_depth(sources)),
-            dict(type='PackInputs', meta_keys=('sample_idx', ))]
 
 
 def _depth(sources: Sources) -> dict:
@@ -131,12 +119,17 @@ def train_dataloader(plan: Plan, sources: Sources) -> dict:
     if plan.num_epochs is None:
         # A loop that counts steps waits for seconds whenever a loader ends.
         sampler['endless'] = True
+    # The rest of the paper's augmentation is the preprocessor's.
+    pipeline = [
+        dict(type='DecodeRandomCrop', size=plan.image_size, scale=(0.2, 1.0), **_depth(sources)),
+        dict(type='PackInputs', meta_keys=('sample_idx', ))]
     return dict(
         batch_size=plan.batch_size, num_workers=plan.num_workers, persistent_workers=False,
         pin_memory=plan.precision != 'float32', drop_last=True,
         collate_fn=dict(type='default_collate'),
         sampler=sampler,
-        dataset=train_dataset(sources, train_pipeline(plan.image_size, sources)))
+        dataset=dict(type='ImageFiles', data_root=sources.root, ann_file=sources.list_file,
+                     with_label=False, pipeline=pipeline))
 
 
 def optim_wrapper(plan: Plan) -> dict:
@@ -156,20 +149,18 @@ def optim_wrapper(plan: Plan) -> dict:
 
 def schedule(plan: Plan) -> list[dict]:
     """Linear warm-up over a twentieth, then a cosine; a short run ends at a third of its peak."""
-    low = plan.rate / 3 if plan.is_short else 1e-6
+    if plan.num_steps < 4:
+        return []
+    low = float(f'{plan.rate / 3:.3g}') if plan.is_short else 1e-6
     if plan.num_epochs is None:
         end = plan.num_steps
-        warm = max(1, end // 20)
+        warm: float = max(1, end // 20)
         unit: dict[str, Any] = dict(by_epoch=False)
     else:
         end = plan.num_epochs
-        warm = end / 20 if end < 40 else end // 20  # type: ignore[assignment]
         # A warm-up of no step at all is refused.
-        warm = max(warm, 1 / plan.epoch_length)  # type: ignore[assignment]
+        warm = max(end / 20 if end < 40 else end // 20, 1 / plan.epoch_length)
         unit = dict(by_epoch=True, convert_to_iter_based=True)
-    if plan.num_steps < 4:
-        return []
-    low = float(f'{low:.3g}')
     return [dict(type='LinearLR', start_factor=0.01, begin=0, end=warm, **unit),
             dict(type='CosineAnnealingLR', eta_min=low, begin=warm, end=end, **unit)]
 

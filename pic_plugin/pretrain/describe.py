@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pic_plugin.datasets.file_names import printable
+from pic_plugin.datasets.file_report import counted_reason
 from pic_plugin.pretrain import rules
 from pic_plugin.pretrain.machine import Machine
 from pic_plugin.pretrain.survey import Survey
@@ -25,7 +26,7 @@ def describe(survey: Survey, machine: Machine, listed: str) -> str:
     lines += survey.notices
     if survey.left_out:
         lines.append('Left out: ' + '; '.join(
-            f'{number:,} {reason}' for reason, number in survey.left_out.items()) + '.')
+            counted_reason(number, reason) for reason, number in survey.left_out.items()) + '.')
     if survey.broken:
         lines.append(f'Broken: {len(survey.broken):,} of {survey.num_sampled:,} opened cannot be '
                      f'read ({_pairs(survey.broken, ": ")}); training skips and names what it '

@@ -37,15 +37,14 @@ def hand_over(runner: Runner, prepared: Prepared, options: Options, say: Say) ->
     """Say what was gained; write backbone and report."""
     checkpoint = Path(runner.message_hub.get_info('last_ckpt'))
     say(f'checkpoint: {checkpoint}')
-    untrained = runner.message_hub.get_info('untrained_metrics') if (
-        'untrained_metrics' in runner.message_hub.runtime_info) else {}
+    untrained = runner.message_hub.get_info('untrained_metrics') or {}
     begin = 'the weights it began with' if context_of(runner.cfg).goes_on else 'random weights'
-    for name, before in (untrained or {}).items():
+    for name, before in untrained.items():
         key = f'val/{name}'
         if key in runner.message_hub.log_scalars:
             after = runner.message_hub.get_scalar(key).current()
             say(f'{name}: {before:.1f} % with {begin}, {after:.1f} % after training')
-    verdicts(Path(prepared.work), runner.cfg, untrained or {}, say)
+    verdicts(Path(prepared.work), runner.cfg, untrained, say)
     export(checkpoint, Path(prepared.work), say)
     if options.report:
         report(Path(prepared.work), options.labels if options.labels and os.path.isdir(
@@ -118,8 +117,7 @@ def verdicts(work_dir: Path, cfg: Any, untrained: dict[str, float],
         say(f'{one.name} ({one.level}): {one.text} See docs/{one.page}')
 
 
-def report(work_dir: Path, pictures: str | None, device: str, say: Say,
-           saliency_images: int = 6, num_images: int = 400) -> None:
+def report(work_dir: Path, pictures: str | None, device: str, say: Say) -> None:
     """Make the page about the run; what prevents it is said, and ends nothing."""
     again = f'`python -m pic_plugin.tools.report {shlex.quote(str(work_dir))}`'
     try:
@@ -132,8 +130,8 @@ def report(work_dir: Path, pictures: str | None, device: str, say: Say,
     try:
         file, notes = pages.write_report(pages.Options(
             work_dir, compare=(), config=None, checkpoint=None, against=None,
-            saliency_images=saliency_images, images=pictures, side=None, num_images=num_images,
-            batch_size=64, device=device, out=None), say=lambda line: say(f'report: {line}'))
+            saliency_images=6, images=pictures, side=None, num_images=400, batch_size=64,
+            device=device, out=None), say=lambda line: say(f'report: {line}'))
         for note in notes:
             say(f'report: {note}')
         say(f'report: {file}')

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from pic_plugin.datasets.pillow_formats import open_heif_with_pillow
+from pic_plugin.datasets.pillow_formats import pillow_as_in_training
 from pic_plugin.pretrain.walk import find_pictures
 from pic_plugin.wording import counted
 
@@ -82,7 +82,7 @@ def _from_folder(path: Path) -> list[tuple[str, str]]:
 
 
 def _from_csv(path: Path) -> list[tuple[str, str]]:
-    with open(path, newline='', encoding='utf-8-sig') as stream:
+    with open(path, newline='', encoding='utf-8-sig', errors='surrogateescape') as stream:
         rows = [row for row in csv.reader(stream) if row]
     if any(len(row) < 2 for row in rows):
         short = next(number for number, row in enumerate(rows, 1) if len(row) < 2)
@@ -100,9 +100,8 @@ def _from_csv(path: Path) -> list[tuple[str, str]]:
 
 def _is_readable(file: str) -> bool:
     """Whether a decoder takes it: the numbers of pictures are said before a long training."""
-    open_heif_with_pillow()
     try:
-        with Image.open(file) as picture:
+        with pillow_as_in_training(), Image.open(file) as picture:
             picture.load()
     except Exception:  # decoders meet arbitrary bytes with arbitrary exceptions
         return False

@@ -11,6 +11,8 @@ import torch
 
 from pic_plugin.wording import counted
 
+CGROUP = Path('/sys/fs/cgroup')  # in a container its own
+
 
 class Machine(NamedTuple):
     """Hardware that one training may use.
@@ -45,12 +47,14 @@ def find_machine(out: str | Path, device: str | None = None,
     Args:
         out (str | Path): The work folder; it need not exist.
         device (str, optional): 'cuda', 'mps' or 'cpu'. Defaults to None: the best there is.
-        num_processes (int): Processes that share this host's cores. Defaults to 1.
+        num_processes (int): Of the training. Defaults to 1.
 
     Raises:
         ValueError: If the device is not there, or there are fewer GPUs than processes.
     """
     num_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    # torchrun's, where there are several hosts.
+    local = min(num_processes, int(os.environ.get('LOCAL_WORLD_SIZE', num_processes)))
     kind = device or ('cuda' if num_devices else 'cpu')
     if kind not in ('cuda', 'mps', 'cpu'):
         raise ValueError(f'--device is cuda, mps or cpu, not {device}. Choose among several GPUs '
@@ -62,8 +66,8 @@ def find_machine(out: str | Path, device: str | None = None,
                          'says which it has), or leave --device out to train on the CPU.')
     if kind == 'mps' and not torch.backends.mps.is_available():
         raise ValueError('--device mps, but torch finds no Apple GPU: leave --device out.')
-    if kind == 'cuda' and num_processes > num_devices:
-        raise ValueError(f'{counted(num_processes, "process", "processes")} and '
+    if kind == 'cuda' and local > num_devices:
+        raise ValueError(f'{counted(local, "process", "processes")} and '
                          f'{counted(num_devices, "GPU")}: start as many '
                          'processes as there are GPUs (torchrun --nproc_per_node).')
     name, free, bfloat16 = 'CPU', 0, False
@@ -72,14 +76,18 @@ def find_machine(out: str | Path, device: str | None = None,
         name = torch.cuda.get_device_name()
         bfloat16 = torch.cuda.get_device_capability() >= (8, 0)
     return Machine(kind, name, free, num_devices, num_processes,
-                   max(1, _num_cores() // num_processes), _host_bytes(),
+                   max(1, _num_cores() // local), _host_bytes(),
                    shutil.disk_usage(_existing(Path(out))).free, bfloat16)
 
 
 def _num_cores() -> int:
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else (
+        os.cpu_count() or 1)
+    try:
+        quota, period = (CGROUP / 'cpu.max').read_text(encoding='ascii').split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no container, or 'max'
+        return cores
 
 
 def _host_bytes() -> int:
@@ -91,11 +99,13 @@ def _host_bytes() -> int:
     except (OSError, KeyError, ValueError):
         return 0
     try:
-        limit = int(Path('/sys/fs/cgroup/memory.max').read_text(encoding='ascii'))
-        used = int(Path('/sys/fs/cgroup/memory.current').read_text(encoding='ascii'))
+        limit, used = (int((CGROUP / name).read_text(encoding='ascii'))
+                       for name in ('memory.max', 'memory.current'))
+        stat = dict(line.split() for line in (CGROUP / 'memory.stat').open(encoding='ascii'))
     except (OSError, ValueError):
         return free
-    return max(0, min(free, limit - used))
+    # What is cached of files gives way.
+    return max(0, min(free, limit - used + int(stat['inactive_file'])))
 
 
 def _existing(folder: Path) -> Path:

@@ -41,12 +41,6 @@ class Speed(NamedTuple):
             return num_processes / (1 / self.load + 1 / self.step)
         return num_processes * min(self.load * num_workers, self.step)
 
-    def loader_bound(self, num_workers: int) -> bool:
-        """Whether the network waits for pictures most of the time."""
-        if num_workers == 0:
-            return self.load < self.step
-        return self.load * num_workers < self.step
-
     def explain(self, plan: Plan) -> str:
         """Lines for people."""
         workers = plan.num_workers
@@ -55,7 +49,7 @@ class Speed(NamedTuple):
                  + (f', {workers} workers {loads:,.0f}' if workers > 1 else '')
                  + f'; the network takes {self.step:,.0f} images/s'
                  + (f' and {self.device_bytes / 2**30:.1f} GiB' if self.device_bytes else '') + '.']
-        if self.loader_bound(workers):
+        if loads < self.step:
             lines.append(
                 'Loading is the bottleneck: '
                 + (f'{self.step / self.load:.0f} cores would keep up with this network. '

@@ -68,11 +68,14 @@ class Prepared(NamedTuple):
         work (str): The work folder.
         device (str): Where.
         resume (bool): Whether to go on from a checkpoint.
+        smaller (Callable | None): Plans and writes again for half the batch; None where a run has
+            begun, and for several processes, which could not do so together.
     """
 
     work: str
     device: str
     resume: bool
+    smaller: Callable[[], Prepared] | None = None
 
 
 def prepare(options: Options, say: Say, num_processes: int = 1) -> Prepared:
@@ -105,35 +108,56 @@ def prepare(options: Options, say: Say, num_processes: int = 1) -> Prepared:
 
 def _plan_and_write(options: Options, survey: Survey, start: Start | None, machine: Machine,
                     work: WorkFolder, say: Say) -> Prepared:
-    wishes, num_processes = options.wishes, machine.num_processes
-    sources = _write_lists(options, survey, work, say)._replace(start=start)
-    # A pass is what a sampler and a loader are asked for, whatever the length.
     facts = Facts(len(survey.files), survey.sides[1], machine)
-    plan, speed = settle(facts, wishes, sources, machine.device, say)
-    if start is not None:
-        sources = sources._replace(
-            start_file=str(write_start(start, plan.backbone.cfg, work.path)))
+    sources = _write_lists(options, survey, work, say)
+    size = rules.choose_image_size(facts, options.wishes)
+    if start is None:
+        network = rules.choose_backbone(facts, options.wishes, size.value)
+        backbone = look_at(network.value, size.value)
+    else:
+        network = Choice(usual_name(start.cfg), f'with the weights of {start.source}')
+        backbone = look_at(network.value, size.value, start.cfg)
+        file = write_start(start, backbone.cfg, work.path)
         say(f'The backbone begins with the {len(start.weights)} weights of {start.source}, all of '
             'them.')
-    say('Plan:\n' + rules.explain(plan.choices))
-    say(speed.explain(plan))
-    rate = speed.overall(plan.num_workers, num_processes)
-    seen = plan.num_steps * plan.global_batch
-    say(f'Expected: {plan.num_steps:,} steps, {seen:,} images in windows of {plan.window:,}; about '
-        f'{duration(seen / rate)} at {rate:,.0f} images/s.')
-    work.write(config_text(plan, sources, options.logs), dict(
-        folders=list(survey.folders), num_images=plan.num_images,
-        num_bytes=survey.num_bytes, window=plan.window, stride=plan.stride,
-        batch_size=plan.batch_size, num_processes=num_processes, images_seen=plan.images_seen,
-        backbone=plan.backbone.name, image_size=plan.image_size, wishes=wishes._asdict(),
-        labels=options.labels, logs=list(options.logs), pic_plugin_version=__version__))
-    say(f'config: {work.config}')
-    return Prepared(str(work.path), machine.device, False)
+        sources = sources._replace(start=start._replace(weights={}), start_file=str(file))
+    state = dict(
+        folders=list(survey.folders), num_images=facts.num_images, num_bytes=survey.num_bytes,
+        num_processes=machine.num_processes, backbone=backbone.name, image_size=size.value,
+        wishes=options.wishes._asdict(), labels=options.labels, logs=list(options.logs),
+        pic_plugin_version=__version__)
+
+    def choose(wishes: Wishes, images_per_second: float | None = None) -> Plan:
+        return make_plan(facts, wishes, backbone, size, network, images_per_second)
+
+    def write(wishes: Wishes) -> Prepared:
+        plan, speed = settle(choose, wishes, sources, machine.device, say)
+        say('Plan:\n' + rules.explain(plan.choices))
+        say(speed.explain(plan))
+        rate = speed.overall(plan.num_workers, machine.num_processes)
+        seen = plan.num_steps * plan.global_batch
+        say(f'Expected: {plan.num_steps:,} steps, {seen:,} images in windows of {plan.window:,}; '
+            f'about {duration(seen / rate)} at {rate:,.0f} images/s.')
+        work.write(config_text(plan, sources, options.logs), {
+            **state, 'window': plan.window, 'stride': plan.stride, 'batch_size': plan.batch_size,
+            'images_seen': plan.images_seen})
+        say(f'config: {work.config}')
+        return Prepared(str(work.path), machine.device, False, None if machine.num_processes > 1
+                        else lambda: write(halved(wishes, plan, say, 'beginning again with')))
+
+    return write(options.wishes)
 
 
-def settle(facts: Facts, wishes: Wishes, sources: Sources, device: str,
+def settle(choose: Callable[..., Plan], wishes: Wishes, sources: Sources, device: str,
            say: Say) -> tuple[Plan, Speed]:
     """Choose and measure, with half the batch as long as the memory does not suffice.
+
+    Args:
+        choose (Callable): :func:`make_plan` of the wishes and, perhaps, images a second.
+        wishes (Wishes): To begin with.
+        sources (Sources): Files.
+        device (str): Where the network computes.
+        say (Callable): Takes a line.
 
     Returns:
         tuple[Plan, Speed]: The plan, with its length settled, and what was measured.
@@ -141,28 +165,19 @@ def settle(facts: Facts, wishes: Wishes, sources: Sources, device: str,
     Raises:
         ValueError: If not even two images fit.
     """
-    size = rules.choose_image_size(facts, wishes)
-    if sources.start is None:
-        network = rules.choose_backbone(facts, wishes, size.value)
-        backbone = look_at(network.value, size.value)
-    else:
-        name = usual_name(sources.start.cfg)
-        network = Choice(name, f'with the weights of {sources.start.source}')
-        backbone = look_at(name, size.value, sources.start.cfg)
     while True:
-        plan = make_plan(facts, wishes, backbone, size, network)
+        plan = choose(wishes)
         try:
             speed = measure_speed(_parsed(plan, sources), plan, device)
             break
-        except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            wishes = halved(wishes, plan, say)
-    rate = speed.overall(plan.num_workers, plan.num_processes)
-    return make_plan(facts, wishes, backbone, size, network, rate), speed
+            wishes = halved(wishes, plan, say, 'trying')
+    return choose(wishes, speed.overall(plan.num_workers, plan.num_processes)), speed
 
 
-def halved(wishes: Wishes, plan: Plan, say: Say) -> Wishes:
+def halved(wishes: Wishes, plan: Plan, say: Say, then: str) -> Wishes:
     """Wish for half the batch, after one that did not fit.
 
     Raises:
@@ -172,7 +187,7 @@ def halved(wishes: Wishes, plan: Plan, say: Say) -> Wishes:
         raise ValueError(f'the memory does not suffice for {plan.batch_size} images of '
                          f'{plan.image_size} pixels: choose a smaller --backbone or --image-size.')
     smaller = plan.batch_size // 2
-    say(f'Out of memory with {plan.batch_size} images a step: trying {smaller}; learning rate and '
+    say(f'Out of memory with {plan.batch_size} images a step: {then} {smaller}; learning rate and '
         'window follow.')
     return wishes._replace(batch_size=smaller)
 

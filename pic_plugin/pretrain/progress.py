@@ -49,12 +49,11 @@ class ProgressHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Start counting."""
         self._batch = images_of_a_step(runner.train_dataloader)
-        self._restart(runner)
+        self._restart(runner.iter, self.clock())
 
-    def _restart(self, runner: Runner) -> None:
-        self._begin = self._mark = self.clock()
-        self._first = runner.iter
-        self._loading = 0.0
+    def _restart(self, done: int, now: float) -> None:
+        self._begin = self._mark = now
+        self._first, self._loading = done, 0.0
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Loading begins."""
@@ -86,7 +85,7 @@ class ProgressHook(Hook):
             self.say('the network waits for pictures most of the time: more loader workers '
                      '(train_dataloader.num_workers), or smaller copies of the pictures, would '
                      'make this faster')
-        self._restart_from(done, now)
+        self._restart(done, now)
 
     def after_val_epoch(self, runner: Runner,
                         metrics: dict[str, float] | None = None) -> None:
@@ -95,10 +94,7 @@ class ProgressHook(Hook):
             epoch = f'epoch {runner.epoch}, ' if runner.epoch else ''
             values = ', '.join(f'{name} {value:.1f} %' for name, value in metrics.items())
             self.say(f'labels ({epoch}{runner.iter * self._batch:,} images): {values}')
-        self._restart(runner)
-
-    def _restart_from(self, done: int, now: float) -> None:
-        self._begin, self._first, self._loading = now, done, 0.0
+        self._restart(runner.iter, self.clock())
 
 
 class Interrupted(Exception):

@@ -169,24 +169,18 @@ def _power_of_two_below(number: int) -> int:
     return 2**max(0, number.bit_length() - 1)
 
 
-def window_and_stride(num_images: int, global_batch: int,
-                      more_visits: bool = False) -> tuple[int, int]:
-    """Images of the sliding window, and by how many it moves.
+def choose_window(num_images: int, global_batch: int, more_visits: bool = False) -> Choice:
+    """(window, stride): images of the sliding window, and by how many it moves.
 
     What the sampler takes by itself where a config says nothing: a tenth of the images as in the
     paper, but at least four batches and at most half of the images; the stride is an eighth of it.
     With more visits the window is at most eight batches, and the stride is a 32nd of it.
     """
     window = default_window(num_images, global_batch)
-    if not more_visits:
-        return window, default_stride(window)
-    window = min(window, MOST_BATCHES * global_batch)
-    return window, max(1, window // MORE_VISITS)
-
-
-def choose_window(num_images: int, global_batch: int, more_visits: bool = False) -> Choice:
-    """(window, stride)."""
-    window, stride = window_and_stride(num_images, global_batch, more_visits)
+    stride = default_stride(window)
+    if more_visits:
+        window = min(window, MOST_BATCHES * global_batch)
+        stride = max(1, window // MORE_VISITS)
     if window == num_images // 10:
         reason = "a tenth of the images, the paper's share"
     elif window == num_images // 2:

@@ -19,16 +19,9 @@ from pic_plugin.engine.cpu_runner import CPURunner
 from pic_plugin.engine.hooks.save_on_interrupt_hook import FILE as SAVED
 from pic_plugin.engine.hooks.save_on_interrupt_hook import HINT
 from pic_plugin.engine.ranks import images_of_a_step
-from pic_plugin.pretrain import rules
-from pic_plugin.pretrain.config_text import Sources, config_text
-from pic_plugin.pretrain.machine import find_machine
-from pic_plugin.pretrain.networks import look_at
-from pic_plugin.pretrain.plan import make_plan
-from pic_plugin.pretrain.prepare import Options, Prepared, Say, is_out_of_memory
+from pic_plugin.pretrain.prepare import Prepared, Say, is_out_of_memory
 from pic_plugin.pretrain.progress import Interrupted, ProgressHook
-from pic_plugin.pretrain.rules import Choice, Facts, Wishes
-from pic_plugin.pretrain.start import FILE, read_start
-from pic_plugin.pretrain.work_folder import PICTURES, QUERIES, REFERENCES, WorkFolder
+from pic_plugin.pretrain.work_folder import WorkFolder
 
 
 class QuietRunner(CPURunner):
@@ -50,7 +43,7 @@ class QuietRunner(CPURunner):
         """Leave the config as it was written, with the reasons in it."""
 
 
-def train(prepared: Prepared, options: Options, say: Say, launcher: str = 'none') -> QuietRunner:
+def train(prepared: Prepared, say: Say, launcher: str = 'none') -> QuietRunner:
     """Train with the config of the work folder.
 
     Raises:
@@ -78,8 +71,7 @@ def train(prepared: Prepared, options: Options, say: Say, launcher: str = 'none'
     return runner
 
 
-def train_in_memory(prepared: Prepared, options: Options, say: Say,
-                    launcher: str = 'none') -> QuietRunner:
+def train_in_memory(prepared: Prepared, say: Say, launcher: str = 'none') -> QuietRunner:
     """Train; if the memory runs out, begin again with half the batch.
 
     Raises:
@@ -88,56 +80,21 @@ def train_in_memory(prepared: Prepared, options: Options, say: Say,
     """
     while True:
         try:
-            return train(prepared, options, say, launcher)
-        except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
+            return train(prepared, say, launcher)
+        except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            state = WorkFolder(prepared.work).read_state()
-            batch = int(state['batch_size'])
-            if launcher != 'none' or any(Path(prepared.work).glob('*.pth')):
+            work = WorkFolder(prepared.work)
+            if prepared.smaller is None or work.checkpoints:
                 # The processes have parted, or a schedule in steps has begun.
+                batch = int(work.read_state()['batch_size'])
                 raise ValueError(
                     f'out of memory with {batch} images a step on each process: run again with '
                     f'--batch-size {max(2, batch // 2)} and another --out.') from error
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        _plan_smaller(prepared, options, state, say)
-
-
-def _plan_smaller(prepared: Prepared, options: Options, state: dict[str, Any], say: Say) -> None:
-    """Write the config again, for half the batch."""
-    work = WorkFolder(prepared.work)
-    batch = int(state['batch_size'])
-    if batch < 4:
-        raise ValueError(f'the memory does not suffice for {batch} images a step: choose a smaller '
-                         '--backbone or --image-size.')
-    say(f'Out of memory with {batch} images a step: beginning again with {batch // 2}; learning '
-        'rate and window follow.')
-    machine = find_machine(work.path, prepared.device)
-    files = work.read_list(PICTURES)
-    cfg = Config.fromfile(work.config)
-    root = cfg.train_dataloader.dataset.data_root
-    facts = Facts(len(files), int(state['image_size']), machine)
-    start_file = work.path / FILE
-    start = read_start(str(start_file)) if start_file.is_file() else None
-    wishes = Wishes(backbone=state['backbone'], image_size=state['image_size'],
-                    images_seen=state['images_seen'], batch_size=batch // 2,
-                    start=None if start is None else str(start_file))
-    size = Choice(wishes.image_size, 'as before')
-    network = Choice(wishes.backbone, 'as before')
-    backbone = look_at(state['backbone'], size.value, None if start is None else start.cfg)
-    plan = make_plan(facts, wishes, backbone, size, network)
-    sources = Sources(root, str(work.pictures), value_range=(
-        cfg.train_dataloader.dataset.pipeline[0].get('value_range')), start=start,
-        start_file=None if start is None else str(start_file))
-    if (work.path / REFERENCES).is_file():
-        sources = sources._replace(
-            references=str(work.path / REFERENCES), queries=str(work.path / QUERIES),
-            num_references=len(work.read_list(REFERENCES)))
-    say('Plan:\n' + rules.explain(plan.choices))
-    state.update(batch_size=plan.batch_size, window=plan.window, stride=plan.stride)
-    work.write(config_text(plan, sources, options.logs), state)
+        prepared = prepared.smaller()
 
 
 def is_disk_full(error: BaseException) -> bool:

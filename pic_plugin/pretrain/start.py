@@ -20,8 +20,7 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     weights_of,
 )
 from pic_plugin.files import replacing
-
-FILE = 'start.pth'
+from pic_plugin.pretrain.work_folder import START
 
 
 class Start(NamedTuple):
@@ -121,7 +120,7 @@ def write_start(start: Start, cfg: dict[str, Any], folder: str | Path) -> Path:
     content = dict(
         state_dict={f'backbone.{name}': value for name, value in network.state_dict().items()},
         meta=dict(cfg=training.pretty_text, source=start.source))
-    file = Path(folder) / FILE
+    file = Path(folder) / START
     with replacing(file) as partial:
         torch.save(content, partial)
     return file

@@ -2,7 +2,6 @@
 """A look at folders of pictures before training: how many, how large, what is broken or double."""
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections import Counter
@@ -14,17 +13,18 @@ import numpy as np
 from PIL import Image
 
 from pic_plugin.analysis.inputs import choose
-from pic_plugin.datasets.pillow_formats import open_heif_with_pillow
+from pic_plugin.datasets.duplicate_files import first_copies
+from pic_plugin.datasets.file_report import counted_reason
+from pic_plugin.datasets.pillow_formats import pillow_as_in_training
 from pic_plugin.datasets.value_range import Measured, measure_value_range
 from pic_plugin.pretrain.walk import Found, find_pictures
 from pic_plugin.wording import counted
 
 NUM_SAMPLED = 300  # pictures that are opened, evenly from all
-NUM_HASHED = 20000  # pictures of equal size in bytes that are compared
+NUM_COMPARED = 20000  # pictures of equal size in bytes that are compared
 # Of 64 bits: pictures that differ by a re-encoding or a small crop differ in a few.
 NEAR_BITS = 5
-MAX_PIXELS = 2**31
-DEEP = ('.png', '.tif', '.tiff', '.pgm', '.ppm', '.pnm', '.jp2')  # may have more than 8 bits
+DEEP = ('.png', '.tif', '.tiff', '.pgm', '.ppm', '.pnm')  # may have more than 8 bits
 
 
 class Survey(NamedTuple):
@@ -40,7 +40,6 @@ class Survey(NamedTuple):
         sides (tuple[int, int, int]): Least, median and largest shorter side of the sample, pixels.
         num_sampled (int): Pictures that were opened.
         broken (dict[str, str]): Sampled pictures that cannot be read, with the reason.
-        modes (dict[str, int]): Sampled pictures by Pillow's mode (RGB, L, I;16, CMYK ...).
         copies (dict[str, str]): Pictures that have the bytes of another one, with its name.
         near (dict[str, str]): Of the sample, pictures that look like another one but have other
             bytes, with its name.
@@ -57,7 +56,6 @@ class Survey(NamedTuple):
     sides: tuple[int, int, int]
     num_sampled: int
     broken: dict[str, str]
-    modes: dict[str, int]
     copies: dict[str, str]
     near: dict[str, str]
     notices: tuple[str, ...]
@@ -85,7 +83,8 @@ def survey_folders(folders: Sequence[str | Path]) -> Survey:
     found = find_pictures(folders)
     names = ', '.join(found.folders)
     if not found.files:
-        seen = '; '.join(f'{number:,} {reason}' for reason, number in found.left_out.items())
+        seen = '; '.join(counted_reason(number, reason)
+                         for reason, number in found.left_out.items())
         raise ValueError(f'{names} holds no pictures'
                          + (f' (left out: {seen})' if seen else ': it is empty') + '.')
     if len(found.files) < 8:
@@ -93,7 +92,7 @@ def survey_folders(folders: Sequence[str | Path]) -> Survey:
                          'is a class of its own, and so few teach nothing. Give at least 8, '
                          'better thousands.')
     chosen = choose(len(found.files), NUM_SAMPLED)
-    sides, modes, broken, thumbnails = _open_sample(found, chosen)
+    sides, broken, thumbnails = _open_sample(found, chosen)
     opened = [found.files[index] for index in chosen if found.files[index] not in broken]
     if not sides:
         first = next(iter(broken.items()))
@@ -103,7 +102,7 @@ def survey_folders(folders: Sequence[str | Path]) -> Survey:
         found.folders, found.root, found.files, sum(found.sizes),
         dict(Counter(os.path.splitext(name)[1].lower() for name in found.files).most_common()),
         found.left_out, (min(sides), int(np.median(sides)), max(sides)), len(chosen), broken,
-        dict(modes.most_common()), _copies(found), _near_copies(opened, thumbnails), found.notices,
+        _copies(found), _near_copies(opened, thumbnails), found.notices,
         _measure_depth(found, chosen, names))
 
 
@@ -125,23 +124,19 @@ def _measure_depth(found: Found, chosen: Sequence[int], names: str) -> Measured 
 
 
 def _open_sample(found: Found, chosen: Iterable[int]
-                 ) -> tuple[list[int], Counter, dict[str, str], list[np.ndarray]]:
-    """Shorter sides, modes, reasons of broken ones by name, and (8, 9) grey thumbnails."""
+                 ) -> tuple[list[int], dict[str, str], list[np.ndarray]]:
+    """Shorter sides, reasons of broken ones by name, and (8, 9) grey thumbnails."""
     sides: list[int] = []
-    modes: Counter = Counter()
     broken: dict[str, str] = {}
     thumbnails: list[np.ndarray] = []
-    open_heif_with_pillow()
     for index in chosen:
         name = found.files[index]
         try:
             # Pillow warns of large pictures and of odd metadata; neither matters here.
-            with warnings.catch_warnings(), Image.open(os.path.join(found.root, name)) as picture:
+            with warnings.catch_warnings(), pillow_as_in_training(), \
+                    Image.open(os.path.join(found.root, name)) as picture:
                 warnings.simplefilter('ignore')
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise ValueError(f'{picture.width} x {picture.height} pixels')
                 sides.append(min(picture.size))
-                modes[picture.mode] += 1
                 picture.draft('L', (64, 64))  # JPEG: decode at a fraction of the size
                 grey = picture.convert('L').resize((9, 8), Image.Resampling.BOX)
         # Decoders meet arbitrary bytes with arbitrary exceptions.
@@ -150,26 +145,18 @@ def _open_sample(found: Found, chosen: Iterable[int]
             continue
         thumbnails.append(np.asarray(grey, dtype=np.int16))
     # A truncated file has a header: its size was counted before decoding failed.
-    return (sides if thumbnails else []), modes, broken, thumbnails
+    return (sides if thumbnails else []), broken, thumbnails
 
 
 def _copies(found: Found) -> dict[str, str]:
-    """Pictures with the bytes of another one: by size first, which costs no reading."""
-    by_size: dict[int, list[str]] = {}
-    for name, size in zip(found.files, found.sizes):
-        by_size.setdefault(size, []).append(name)
-    suspects = [name for names in by_size.values() if len(names) > 1 for name in names]
-    first: dict[bytes, str] = {}
-    copies: dict[str, str] = {}
-    for name in suspects[:NUM_HASHED]:
-        try:
-            with open(os.path.join(found.root, name), 'rb') as stream:
-                digest = hashlib.blake2b(stream.read()).digest()
-        except OSError:
-            continue
-        if first.setdefault(digest, name) != name:
-            copies[name] = first[digest]
-    return copies
+    """Pictures with the bytes of another one."""
+    sizes = np.array(found.sizes)
+    _, which, counts = np.unique(sizes, return_inverse=True, return_counts=True)
+    suspects = np.flatnonzero(counts[which] > 1)[:NUM_COMPARED]
+    names = [found.files[index] for index in suspects]
+    first = first_copies([os.path.join(found.root, name) for name in names], sizes[suspects])
+    return {name: names[place] for number, (name, place) in enumerate(zip(names, first.tolist()))
+            if place != number}
 
 
 def _near_copies(names: Sequence[str], thumbnails: Sequence[np.ndarray]) -> dict[str, str]:

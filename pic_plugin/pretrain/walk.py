@@ -80,13 +80,13 @@ def find_pictures(folders: Sequence[str | Path]) -> Found:
                 left_out['files that went away'] += 1
                 continue
             if real_path in seen:  # folders that are linked to each other
-                left_out['pictures that were there already'] += 1
+                left_out['pictures under a second path'] += 1
             elif size == 0:
                 left_out['empty files'] += 1
             elif not os.access(path, os.R_OK):
                 left_out['pictures without permission'] += 1
             elif '\n' in path or '\r' in path:
-                left_out['pictures with a line break in their path'] += 1
+                left_out['pictures with a line break in the path'] += 1
             else:
                 seen.add(real_path)
                 files.append(os.path.relpath(path, root))

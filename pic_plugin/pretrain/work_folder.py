@@ -13,8 +13,8 @@ from mmengine.config import Config
 
 from pic_plugin.files import write_atomically, write_json
 
-CONFIG, STATE = 'pretrain.py', 'pretrain.json'
-LISTS = PICTURES, REFERENCES, QUERIES, FINDINGS = (
+CONFIG, STATE, START = 'pretrain.py', 'pretrain.json', 'start.pth'
+PICTURES, REFERENCES, QUERIES, FINDINGS = (
     'pictures.txt', 'references.txt', 'queries.txt', 'findings.txt')
 
 
@@ -42,9 +42,14 @@ class WorkFolder:
         return content if isinstance(content, dict) else {}
 
     @property
+    def checkpoints(self) -> list[Path]:
+        """Those of a training, and what was made of them; not the one that it begins with."""
+        return [file for file in self.path.glob('*.pth') if file.name != START]
+
+    @property
     def has_training(self) -> bool:
         """Whether a training has begun in it."""
-        return any(self.path.glob('*.pth')) or any(self.path.glob('*/vis_data'))
+        return bool(self.checkpoints) or any(self.path.glob('*/vis_data'))
 
     def check(self, folders: Sequence[str], resume: bool) -> None:
         """Refuse a folder in which something would be overwritten or mixed.
@@ -117,12 +122,12 @@ class WorkFolder:
 
     @contextmanager
     def lists_kept_for_a_run(self) -> Iterator[None]:
-        """Remove the lists that were written meanwhile if the block raises and there is no run."""
+        """Remove what was written meanwhile if the block raises and there is no run."""
         try:
             yield
         except BaseException:
             if not self.state.exists():
-                for name in LISTS:
+                for name in (PICTURES, REFERENCES, QUERIES, FINDINGS, START):
                     (self.path / name).unlink(missing_ok=True)
             raise
 

@@ -17,17 +17,20 @@ import signal
 import warnings
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from pic_plugin.command_line import is_of_the_input
 from pic_plugin.pretrain.config_text import LOGGERS
 from pic_plugin.pretrain.finish import hand_over
 from pic_plugin.pretrain.prepare import Options, Prepared, prepare
 from pic_plugin.pretrain.progress import Interrupted
 from pic_plugin.pretrain.rules import Wishes
 from pic_plugin.pretrain.run import command_line, is_disk_full, train_in_memory
+from pic_plugin.pretrain.work_folder import WorkFolder, default_out
 
 TOOL = 'pretrain'
 # Processes wait for the first one's look at the folders.
@@ -107,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             say('Nothing was trained (--dry-run); the same command without it trains, or `python '
                 f'-m pic_plugin.tools.train {folder}/pretrain.py --work-dir {folder}`.')
             return
-        runner = train_in_memory(prepared, options, say, launcher)
+        runner = train_in_memory(prepared, say, launcher)
         if os.environ.get('RANK', '0') == '0':
             hand_over(runner, prepared, options, say)
     except Interrupted as interrupted:
@@ -115,16 +118,24 @@ def main(argv: Sequence[str] | None = None) -> None:
             f'    {command_line(args.data, interrupted.checkpoint.parent)}')
         raise SystemExit(128 + interrupted.signal_number) from None
     except KeyboardInterrupt:
-        where = '' if prepared is None else f' Go on with --out {prepared.work} --resume.'
+        where = '' if prepared is None else (
+            f' Go on with:\n    {command_line(args.data, prepared.work)}')
         raise SystemExit(f'{TOOL}: stopped.{where}') from None
     except (ModuleNotFoundError, ValueError) as error:
+        if not is_of_the_input(error):
+            raise
         raise SystemExit(f'{TOOL}: {error}') from error
     except (OSError, RuntimeError) as error:
         if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
-            # The system's have a number; our own say what to do.
-            raise SystemExit(f'{TOOL}: {error}' if error.errno is None else (
-                f'{TOOL}: {error.filename} cannot be written ({error.strerror}): give another '
-                '--out.')) from error
+            # The system's have a number and a file; our own say what to do.
+            if error.filename is None:
+                raise SystemExit(f'{TOOL}: {error}') from error
+            work, file = WorkFolder(options.out or default_out(options.folders)).path, Path(
+                os.fsdecode(error.filename))
+            what = f'written ({error.strerror}): give another --out.' if (
+                file.is_relative_to(work) or work.is_relative_to(file)) else (
+                f'read ({error.strerror}).')
+            raise SystemExit(f'{TOOL}: {file} cannot be {what}') from error
         if not is_disk_full(error):
             raise
         where = '' if prepared is None else (

@@ -48,7 +48,7 @@ def make_zip(path, encoded):
 def read_all(path, endings=('.png', '.jpg')):
     """What a loader reads of each name."""
     index = index_archive(path, endings)
-    part = Part(index.meta['kind'], path, path, False, index)
+    part = Part(index.meta['kind'], path, path, None, index)
     return {os.fsdecode(name): fileio.get(part.path(i)) for i, name in enumerate(index.names)}
 
 
@@ -57,9 +57,9 @@ def test_tar(tmp_path, encoded, format):
     path = make_tar(tmp_path / 'a!?+b.tar', encoded, format)
     assert read_all(path) == {name: encoded(i) for i, name in enumerate(NAMES)}
     report = str(index_archive(path, ['.png', '.jpg']).report)
-    assert 'links and special files in archives (cats/link.png)' in report
-    assert 'pictures in folders that are of the system (__MACOSX/cats/1.png)' in report
-    assert '1 .gif files' in report and '1 other files (notes.txt)' in report
+    assert '1 link in archives (cats/link.png)' in report
+    assert 'picture in folders that are of the system (__MACOSX/cats/1.png)' in report
+    assert '1 .gif file,' in report and '1 other file (notes.txt)' in report
 
 
 def test_zip(tmp_path, encoded):
@@ -107,7 +107,7 @@ def test_a_tar_that_is_cut_or_damaged_anywhere(tmp_path, encoded):
 def test_archives_that_change_under_a_run(tmp_path, encoded):
     path = make_zip(tmp_path / 'a.zip', encoded)
     index = index_archive(path, ['.png'])
-    part = Part('zip', path, path, False, index)
+    part = Part('zip', path, path, None, index)
     (tmp_path / 'a.zip').write_bytes(b'short')
     with pytest.raises(OSError, match='cut off or replaced'):
         fileio.get(part.path(0))
@@ -137,7 +137,7 @@ def test_paths_come_apart_again():
 @pytest.mark.parametrize('method', ['fork', 'forkserver'])
 def test_another_process_reads_too(tmp_path, encoded, method):
     path = make_tar(tmp_path / 'a.tar', encoded)
-    part = Part('tar', path, path, False, index_archive(path, ['.jpg']))
+    part = Part('tar', path, path, None, index_archive(path, ['.jpg']))
     info = dict(img_path=part.path(0))
     read_bytes(info)  # open here already
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:

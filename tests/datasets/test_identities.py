@@ -8,7 +8,7 @@ from pic_plugin.datasets.identities import PartNames, short_labels, tell_apart
 
 
 def part(label, *names, named=False):
-    return PartNames(hash_names(name.encode() for name in names), label, named)
+    return PartNames(hash_names(name.encode() for name in names), label, label if named else None)
 
 
 def by_name(*parts_and_names):
@@ -42,6 +42,14 @@ def test_a_part_with_a_name_leaves_others_as_they_were():
     alone = by_name(('/d/a', 'xy', False))
     both = by_name(('/d/a', 'xy', False), ('new', 'xz', True))
     assert {key: both[key] for key in alone} == alone and len(set(both.values())) == 4
+
+
+def test_parts_of_one_name_are_told_apart_by_folder():
+    hashes = hash_names([b'x', b'y'])
+    keys = tell_apart([PartNames(hashes, '/a', 'n'), PartNames(hashes[:1], '/b', 'n')])
+    assert len(set(keys.tolist())) == 3
+    # What only one of them has is known by the name alone, as before they were two.
+    assert keys[1] == tell_apart([PartNames(hashes, '/a', 'n')])[1]
 
 
 def test_lists_of_one_folder_share_its_images():

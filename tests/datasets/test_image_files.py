@@ -14,7 +14,13 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmpretrain.registry import DATASETS
 from torch.utils.data import DataLoader
 
-from pic_plugin.datasets import ImageFiles, image_files, instance_grouping
+from pic_plugin.datasets import (
+    ImageFiles,
+    SlidingWindowSampler,
+    image_files,
+    instance_grouping,
+    skip_broken,
+)
 from pic_plugin.datasets.file_index import IndexStore
 from pic_plugin.engine.checkpoint.instance_keys import instance_keys
 
@@ -63,6 +69,9 @@ def test_several_folders_and_names_for_them(tmp_path, images):
     assert names_of(dataset, tmp_path) == ['a/1.png', 'a/2.png', 'b/1.png']
     assert len(set(pixels_of(dataset).values())) == 3
     assert len(set(instance_keys(dataset, 'img_path').tolist())) == 3
+    # A pattern of one name, too.
+    named = ImageFiles({'both': f'{tmp_path}/*'})
+    assert len(named) == len(set(instance_keys(named, 'img_path').tolist())) == 3
     alone = instance_keys(ImageFiles(str(a)), 'img_path')
     named = instance_keys(ImageFiles({'later': str(b)}), 'img_path')
     assert not set(alone.tolist()) & set(named.tolist())
@@ -99,6 +108,13 @@ def test_lists(tmp_path, images):
     assert [info['img_path'] for info in infos_of(dataset)] == [
         str(tmp_path / 'data/b/2.png'), str(tmp_path / 'data/a/1.png'), 'http://host/3.png']
     assert [info['gt_label'] for info in infos_of(dataset)] == [1, 0, 1]
+    # By their place in the classes that are given, as folders are.
+    dataset = ImageFiles(str(tmp_path / 'data'), ann_file=str(tmp_path / 'x.csv'), with_label=True,
+                         classes=['dog', 'bird', 'cat'])
+    assert [info['gt_label'] for info in infos_of(dataset)] == [0, 2, 0]
+    with pytest.raises(ValueError, match='label cat is none of the classes'):
+        ImageFiles(str(tmp_path / 'data'), ann_file=str(tmp_path / 'x.csv'), with_label=True,
+                   classes=['dog'])
     # Beside the images, and below data_root.
     (tmp_path / 'data/x.txt').write_text('c.png\n')
     for options in (dict(ann_file=str(tmp_path / 'data/x.txt')),
@@ -177,6 +193,18 @@ def test_broken_and_unreadable_names_are_skipped(tmp_path, images):
     assert len(instance_keys(dataset, 'img_path')) == 4
 
 
+def test_an_evaluation_names_what_it_leaves_out(tmp_path, images, monkeypatch):
+    """Surrogates, which stand for bytes that are not UTF-8, would break the line of the log."""
+    folder, said = images(tmp_path, ['1.png']), []
+    with open(os.fsencode(folder) + b'/caf\xe9.png', 'wb') as file:
+        file.write(b'no picture')
+    monkeypatch.setattr(skip_broken, 'print_log', lambda line, **kwargs: said.append(line))
+    dataset = ImageFiles(str(folder), pipeline=[LOAD, PACK], test_mode=True)
+    skip_broken.skip_broken(dataset)
+    assert len(dataset.__getitems__([0, 1])) == 2
+    assert len(said) == 1 and r'caf\xe9.png: ' in said[0] and said[0].isascii()
+
+
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves files without a word."""
 
@@ -230,7 +258,9 @@ def test_a_storage_back_end_that_the_config_names(tmp_path, images):
     (dict(data_root='missing'), FileNotFoundError, 'nothing at .*missing: check data_root'),
     (dict(data_root='*.tar'), FileNotFoundError, 'nothing matches'),
     (dict(data_root='note.txt'), ValueError, 'neither a folder nor .*ann_file'),
-    (dict(data_root='empty'), ValueError, r'(?s)no images in .*1 other files \(a.txt\)'),
+    (dict(data_root='empty'), ValueError, r'(?s)no images in .*1 other file \(a.txt\)'),
+    (dict(data_root=['data', 'empty'], ann_file='note.txt'), ValueError,
+     'with ann_file, data_root is the one folder'),
     (dict(data_root='data', duplicates='drop'), ValueError, "duplicates='drop' is unknown"),
     (dict(data_root='data', instance_key=dict(pattern='video')), ValueError,
      "'video' is in none of the 1 paths, such as 1.png"),
@@ -259,6 +289,18 @@ def test_subsets(tmp_path, images):
     np.testing.assert_array_equal(instance_keys(part, 'img_path'), whole[[3, 5]])
     kept = pickle.loads(pickle.dumps(part))
     assert names_of(kept, tmp_path) == ['3.png', '5.png']
+
+
+def test_a_subset_of_what_a_sampler_has_seen(tmp_path, images):
+    images(tmp_path, [f'{i}.png' for i in range(3)])
+    dataset = ImageFiles(str(tmp_path), pipeline=[LOAD, PACK])
+    SlidingWindowSampler(dataset)
+    sample, = next(iter(DataLoader(dataset.get_subset([2]), collate_fn=list)))
+    assert sample['data_samples'].img_path == str(tmp_path / '2.png')
+
+
+def test_a_folder_whose_name_is_that_of_an_archive(tmp_path, images):
+    assert len(ImageFiles(str(images(tmp_path / 'unpacked.tar', ['1.png'])))) == 1
 
 
 def test_lazy_init(tmp_path, images):
@@ -357,6 +399,18 @@ def test_images_of_one_key_are_one_class(tmp_path, images):
     assert len({grown[1]['data_samples'].img_path for _ in range(20)}) == 1
 
 
+def test_the_cache_holds_images_and_not_classes(tmp_path, images):
+    """A class of several images is shown by any of them, cached or not."""
+    images(tmp_path, ['v/1.png', 'v/2.png'])
+    crop = dict(type='DecodeRandomCrop', size=8, scale=(1.0, 1.0), ratio=(1.0, 1.0),
+                cache=dict(short_edge=8, max_bytes=10**5, window_size=10))
+    dataset = ImageFiles(str(tmp_path), instance_key=dict(pattern='v'), pipeline=[crop, PACK])
+    shown = {(sample['data_samples'].img_path[-5:], sample['inputs'].numpy().tobytes())
+             for sample in (dataset[0] for _ in range(40))}
+    assert len(dataset) == 1 and len(shown) == 2 and len({pixels for _, pixels in shown}) == 2
+    assert dataset.pipeline.transforms[0].cache.hits == 38
+
+
 def test_two_videos_of_one_name_in_two_folders_are_two(tmp_path, images):
     for place in 'ab':
         images(tmp_path / place, ['v/1.png', 'v/2.png'], ord(place))
@@ -372,6 +426,16 @@ def test_keys_of_a_column_are_keys_in_all_lists(tmp_path, images):
     dataset = ImageFiles(ann_file=[str(tmp_path / 'x.csv'), str(tmp_path / 'y.jsonl')],
                          instance_key=dict(column='patient'))
     assert names_of(dataset, tmp_path) == ['0.png', '1.png', '4.png']
+
+
+def test_images_without_a_key_in_a_column(tmp_path, images):
+    for place in 'ab':
+        images(tmp_path / place, [f'{i}.png' for i in range(3)], ord(place))
+        (tmp_path / place / 'x.csv').write_text('path,patient\n0.png,p\n1.png,\n2.png,\n')
+    dataset = ImageFiles(ann_file=[str(tmp_path / place / 'x.csv') for place in 'ab'],
+                         instance_key=dict(column='patient'))
+    assert names_of(dataset, tmp_path) == ['a/0.png', 'a/1.png', 'a/2.png', 'b/1.png', 'b/2.png']
+    assert "4 images without a key in the column 'patient': each is" in str(dataset.report)
 
 
 def test_duplicates_that_neighbours_found(tmp_path, images):

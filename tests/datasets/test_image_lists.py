@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pic_plugin.datasets.file_names import hash_names
-from pic_plugin.datasets.image_lists import read_list
+from pic_plugin.datasets.image_lists import NO_KEY, read_list
 
 
 @pytest.mark.parametrize('content', [b'a 1.jpg\nb/2.jpg\n', b'a 1.jpg\r\n\r\nb/2.jpg',
@@ -54,7 +54,33 @@ def test_json_lines():
     assert list(read_list(b'"a.jpg"\n"b.jpg"\n', 'x.jsonl').names) == [b'a.jpg', b'b.jpg']
 
 
+def test_an_image_without_a_key_is_a_class_by_itself():
+    index = read_list(b'path,patient\na.jpg,\nb.jpg,p\nc.jpg\n', 'x.csv', key_column='patient')
+    assert index.arrays['key'].tolist() == [NO_KEY, int(hash_names([b'p'])[0]), NO_KEY]
+    lines = b'{"path": "a", "patient": null}\n{"path": "b", "patient": ""}\n{"path": "c"}\n'
+    index = read_list(lines, 'x.jsonl', key_column='patient')
+    assert index.arrays['key'].tolist() == [NO_KEY] * 3
+
+
+def test_labels_that_are_no_numbers_of_classes_are_names():
+    for labels, classes in (([0.5, 1], ['0.5', '1']), ([2**40, 1], ['1', str(2**40)]),
+                            ([2.0, 1], None)):
+        content = '\n'.join(json.dumps(dict(path='a', label=label)) for label in labels).encode()
+        index = read_list(content, 'x.jsonl', with_label=True)
+        assert index.meta['classes'] == classes
+
+
+def test_a_mark_of_the_byte_order():
+    bom = b'\xef\xbb\xbf'
+    assert list(read_list(bom + b'a.jpg\n', 'x.txt').names) == [b'a.jpg']
+    assert list(read_list(bom + b'"a.jpg"\n', 'x.jsonl').names) == [b'a.jpg']
+
+
 @pytest.mark.parametrize('content, file, options, message', [
+    (b'path,label\na.jpg,1\nb.jpg\n', 'x.csv', dict(with_label=True), "entry 2 has no 'label'"),
+    (b'path,label\na.jpg,1\nb.jpg,\n', 'x.csv', dict(with_label=True), "entry 2 has no 'label'"),
+    (b'label,path\n1,a.jpg\n2\n', 'x.csv', {}, "entry 2 has no 'path'"),
+    (b'path,label\na,b.jpg,1\n', 'x.csv', {}, "entry 1 has more cells .* hold a ',' in double"),
     (b'a', 'x.xml', {}, 'no list of images.*must end in'),
     (b'a,b\n1,2\n', 'x.csv', {}, r"columns \['a', 'b'\].*say which with path_column"),
     (b'path,b\n1,2\n', 'x.csv', dict(key_column='c'), "none is 'c': say which with instance_key"),

@@ -67,6 +67,10 @@ def test_keys_by_pattern():
     assert missed == 2 and len(set(keys.tolist())) == 5 and keys[0] == keys[1]
     keys, missed = keys_by_pattern(names, r'v\d/')
     assert missed == 3 and keys[0] == keys[1] != keys[2]
+    # A group that takes no part, or an empty one, is no key that images could share.
+    for pattern in (r'(v\d/)?f', r'(x*)'):
+        keys, missed = keys_by_pattern([b'f1.png', b'f2.png', b'v1/f1.png', b'v1/f2.png'], pattern)
+        assert missed >= 2 and keys[0] != keys[1]
 
 
 def test_pairs(tmp_path):

@@ -14,8 +14,8 @@ def test_every_data_set_says_what_it_found_and_left_out(tmp_path, images):
         ImageFiles(str(tmp_path / 'a'), pipeline=[]), ImageFiles(str(tmp_path / 'b'), pipeline=[])
     ])))
     assert f'{tmp_path}/a:\nPictures: 1 (1 .png).' in text
-    assert 'Left out: 1 pictures in folders that are of the system (@eaDir/1.png).' in text
-    assert 'Left out: 1 .dcm files' in text
+    assert 'Left out: 1 picture in folders that are of the system (@eaDir/1.png).' in text
+    assert 'Left out: 1 .dcm file,' in text
     assert f'{tmp_path}/b:\nPictures: 2 (1 .png, 1 .jpg).' in text
     assert 'samples' not in text
 
@@ -33,7 +33,7 @@ def test_a_data_set_of_mmpretrain_leaves_nothing_out_in_silence(tmp_path, images
     assert len(dataset) == 2
     text = '\n'.join(describe_data(dataset))
     assert f'CustomDataset of {tmp_path}:\nPictures: 1 (1 .png).' in text
-    assert '1 .heic files' in text and '1 .webp files, whose ending is not asked for' in text
+    assert '1 .heic file,' in text and '1 .webp file, whose ending is not asked for' in text
     assert 'CustomDataset trains on 1 of those left out all the same' in text
 
 

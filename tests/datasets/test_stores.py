@@ -44,7 +44,7 @@ def test_lmdb(tmp_path, images, encoded):
     assert is_lmdb(str(tmp_path / 'db')) and not is_lmdb(str(folder))
     dataset = ImageFiles(str(tmp_path / 'db'), pipeline=PIPELINE)
     assert pixels_of(dataset) == pixels_of(ImageFiles(str(folder), pipeline=PIPELINE))
-    assert 'begin with "__" (__len__)' in str(dataset.report)
+    assert '1 key of an LMDB with "__" in front (__len__)' in str(dataset.report)
     assert 'Exact copies were not looked for' in str(dataset.report)
     assert len(set(instance_keys(dataset, 'img_path').tolist())) == 6
     # Workers, forked and pickled, after this process has opened it.
@@ -90,6 +90,8 @@ def test_rows_of_a_hugging_face_data_set(tmp_path, images):
     dataset = ImageFiles(str(tmp_path / 'rows'), pipeline=PIPELINE, with_label=True)
     assert pixels_of(dataset) == pixels_of(ImageFiles(str(folder), pipeline=PIPELINE))
     assert dataset.CLASSES == ('cat', 'dog') and dataset.get_gt_labels().tolist() == [0, 1] * 3
+    named = ImageFiles(str(tmp_path / 'rows'), with_label=True, label_column='patient')
+    assert named.CLASSES == ('p', 'q', 'r') and named.get_gt_labels().tolist() == [0, 0, 1, 1, 2, 2]
     grouped = ImageFiles(str(tmp_path / 'rows'), instance_key=dict(column='patient'))
     assert len(grouped) == 3
     with pytest.raises(ValueError, match="none is 'video'"):
@@ -107,5 +109,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, kind, package):
     else:
         (tmp_path / kind).mkdir()
         (tmp_path / kind / 'state.json').write_text('{}')
+        assert not is_rows(str(tmp_path / kind))  # anybody's
+        (tmp_path / kind / 'dataset_info.json').write_text('{}')
     with pytest.raises(ImportError, match=f'run `pip install {package}`'):
         ImageFiles(str(tmp_path / kind))

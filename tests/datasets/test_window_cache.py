@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pic_plugin.datasets import DecodeRandomCrop, SlidingWindowSampler
-from pic_plugin.datasets.window_cache import CachedImage, WindowCache
+from pic_plugin.datasets.decoding import Decoded
+from pic_plugin.datasets.window_cache import WindowCache
 from toys.cached_images import image, same, visit
 
 
@@ -22,7 +23,7 @@ def test_what_comes_out_is_what_went_in(tmp_path):
     assert all(same(cache.get(key), key) for key in range(40))
     assert cache.hits == cache.num_images == 40
     values = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
-    cache.put(77, CachedImage(values, (3, 4)))
+    cache.put(77, Decoded(values, (3, 4)))
     np.testing.assert_array_equal(cache.get(77).pixels, values)
     changed = cache.get(5).pixels
     changed[:] = 0
@@ -121,7 +122,7 @@ def test_random_sizes_against_a_dictionary(tmp_path):
 def test_too_large_or_empty_is_not_taken(tmp_path):
     cache = WindowCache(100, 5, folder=tmp_path, image_bytes=16)
     assert not cache.put(1, image(1, (10, 10)))
-    assert not cache.put(2, CachedImage(np.zeros((0, 4, 3), np.uint8), (0, 4)))
+    assert not cache.put(2, Decoded(np.zeros((0, 4, 3), np.uint8), (0, 4)))
     assert cache.put(3, image(3, (5, 5))) and not cache.put(3, image(3, (5, 5)))
 
 
@@ -156,3 +157,7 @@ def test_files_are_removed_with_their_owner_alone(tmp_path):
 def test_settings_are_checked(tmp_path):
     with pytest.raises(ValueError, match='at least 1'):
         WindowCache(0, 5, folder=tmp_path, image_bytes=16)
+    # A page of a file that the disk has no room for kills the process that writes it.
+    with pytest.raises(ValueError, match='cache of .* GiB, and .* has .* GiB free: choose'):
+        WindowCache(2**60, 5, folder=tmp_path)
+    assert not list(tmp_path.iterdir())

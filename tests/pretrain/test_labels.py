@@ -30,6 +30,13 @@ def test_csv(tmp_path, header):
     assert [os.path.basename(file) for file, _ in found.queries] == ['0002.png', '0003.png']
 
 
+def test_any_bytes_in_a_csv(tmp_path):
+    write_pictures(tmp_path, 4)
+    os.rename(tmp_path / '0003.png', os.fsencode(tmp_path) + b'/caf\xe9.png')
+    (tmp_path / 'x.csv').write_bytes(b'0000.png,a\n0001.png,a\n0002.png,b\ncaf\xe9.png,b\n')
+    assert os.fsencode(read_labels(tmp_path / 'x.csv').queries[1][0]).endswith(b'/caf\xe9.png')
+
+
 def test_what_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match='there are no labels'):
         read_labels(tmp_path / 'none')

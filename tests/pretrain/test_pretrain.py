@@ -175,6 +175,12 @@ def test_one_line_for_what_is_wrong(data, work_dir, lines, quick, arguments, mes
         work_dir / 'pictures.txt']
 
 
+def test_a_bug_keeps_its_traceback(data, work_dir, lines, quick, monkeypatch):
+    monkeypatch.setattr('pic_plugin.pretrain.rules.SHORT_STEPS', -1)
+    with pytest.raises(ValueError, match='math domain error|positive input'):
+        call(data, '--out', work_dir, *SMALL, '--epochs', 1, '--dry-run')
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_cuda_without_a_gpu(data, work_dir):
     assert '--device cuda, but torch finds no GPU' in failure(
@@ -195,6 +201,16 @@ def test_a_place_that_cannot_be_written(data, lines, quick):
     file = data.parent / 'file'
     file.touch()
     assert 'cannot be written (Not a directory)' in failure(data, '--out', file / 'run', *SMALL)
+
+
+def test_a_file_that_cannot_be_read(data, work_dir, monkeypatch):
+    """Root may read everything: the answer of the system is what is tried."""
+    def refuse(*arguments):
+        raise PermissionError(errno.EACCES, 'Permission denied', '/mnt/labels.csv')
+
+    monkeypatch.setattr(pretrain, 'prepare', refuse)
+    assert failure(data, '--out', work_dir).endswith(
+        '/mnt/labels.csv cannot be read (Permission denied).')
 
 
 def test_pictures_and_work_folder_that_moved(data, work_dir, lines, quick):
@@ -285,6 +301,33 @@ def test_out_of_memory_in_training_begins_again(data, work_dir, lines, quick, mo
     call(data, '--out', work_dir, *SMALL, '--epochs', 1)
     assert any('beginning again with 4' in line for line in lines)
     assert (work_dir / 'epoch_1.pth').is_file()
+
+
+@pytest.mark.parametrize('out_of_memory', [False, True])
+def test_from_a_network_after_a_dry_run(data, work_dir, lines, quick, monkeypatch, out_of_memory):
+    """The copy of the network that it begins with is no checkpoint of a training."""
+    before = work_dir.with_name('before')
+    call(data, '--out', before, *SMALL, '--epochs', 1)
+    command = [data, '--out', work_dir, '--from', before, '--image-size', 32, '--batch-size', 8,
+               '--device', 'cpu', '--no-report', '--epochs', 1]
+    call(*command, '--dry-run')
+    forget_runners()
+    real = run.train
+
+    def limited(prepared, *arguments):
+        config = Config.fromfile(os.path.join(prepared.work, 'pretrain.py'))
+        if out_of_memory and config.train_dataloader.batch_size > 4:
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+        return real(prepared, *arguments)
+
+    monkeypatch.setattr(run, 'train', limited)
+    call(*command)
+    assert (work_dir / 'epoch_1.pth').is_file()
+    cfg = Config.fromfile(work_dir / 'pretrain.py')
+    assert cfg.train_dataloader.batch_size == (4 if out_of_memory else 8)
+    assert cfg.model.backbone.init_cfg.checkpoint == str(work_dir / 'start.pth')
+    assert cfg.model.head.refresh_returning == 1.0
+    assert 'add --resume' in failure(*command)
 
 
 def test_a_full_disk(data, work_dir, lines, quick, monkeypatch):

@@ -69,16 +69,15 @@ def test_sizes(num_images, machine, batch, window, stride, steps):
 @pytest.mark.parametrize('num_images', [16, 60, 999, 5000, 10**6])
 @pytest.mark.parametrize('batch', [8, 64])
 def test_window_is_a_tenth_but_four_batches_and_at_most_half(num_images, batch):
-    window, stride = rules.window_and_stride(num_images, batch)
+    window, stride = rules.choose_window(num_images, batch).value
     assert window <= num_images / 2
     assert window >= min(4 * batch, num_images // 2)
     if num_images >= 40 * batch:
         assert window == num_images // 10
     assert stride == max(1, window // 8)
     window = min(window, 8 * batch)
-    assert rules.window_and_stride(num_images, batch, more_visits=True) == (
-        window, max(1, window // 32))
-    reason = rules.choose_window(num_images, batch, more_visits=True).reason
+    (value, reason) = rules.choose_window(num_images, batch, more_visits=True)
+    assert value == (window, max(1, window // 32))
     assert ('eight batches of' in reason) == (window == 8 * batch != num_images // 10)
 
 

@@ -8,7 +8,8 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torchvision.models import get_model
 
-from pic_plugin.pretrain.start import FILE, read_start, write_start
+from pic_plugin.pretrain.start import read_start, write_start
+from pic_plugin.pretrain.work_folder import START
 from pic_plugin.tools import pretrain
 from toys.checkpoints import pic_content, randomise
 from toys.networks import TRANSFORMER
@@ -153,7 +154,7 @@ def test_pretrain_goes_on(tmp_path, work_dir, quick, monkeypatch):
     assert f'with the weights of {tmp_path / "start here.pth"}' in text
     assert 'times 0.3 to keep what the network knows' in text
     cfg = Config.fromfile(work_dir / 'pretrain.py')
-    assert cfg.model.backbone.init_cfg.checkpoint == str(work_dir / FILE)
+    assert cfg.model.backbone.init_cfg.checkpoint == str(work_dir / START)
     assert cfg.model.head.refresh_returning == 1.0
     assert (cfg.model.data_preprocessor.mean, cfg.model.data_preprocessor.to_rgb) == (MEAN, False)
     log = next(work_dir.glob('*/*.log')).read_text()

@@ -2,8 +2,10 @@
 """Folders as people have them: what is found, what is left out, and what is said."""
 import os
 import shutil
+import struct
 import sys
 import types
+import zlib
 from importlib.machinery import ModuleSpec
 
 import numpy as np
@@ -96,6 +98,18 @@ def test_broken_ones_are_counted(tmp_path):
     assert sorted(found.broken) == ['cut.png', 'text.png'] and len(found.files) == 10
 
 
+def test_large_pictures(tmp_path, monkeypatch):
+    """Pillow refuses what could be an attack; training decodes it, up to OpenCV's own limit."""
+    write_pictures(tmp_path, 8)
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+    assert not survey_folders([tmp_path]).broken and Image.MAX_IMAGE_PIXELS == 100
+    header = struct.pack('>4s2I5B', b'IHDR', 40000, 40000, 8, 2, 0, 0, 0)
+    (tmp_path / 'huge.png').write_bytes(
+        b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + header
+        + struct.pack('>I', zlib.crc32(header)) + struct.pack('>I4s', 100, b'IDAT') + bytes(100))
+    assert list(survey_folders([tmp_path]).broken) == ['huge.png']
+
+
 def test_copies_and_near_copies(tmp_path):
     write_pictures(tmp_path, 20, side=64)
     shutil.copy(tmp_path / '0003.png', tmp_path / 'copy.png')
@@ -114,7 +128,7 @@ def test_copies_and_near_copies(tmp_path):
 @pytest.mark.parametrize('make, message', [
     (lambda folder: None, 'holds no pictures: it is empty'),
     (lambda folder: (folder / 'a.mp4').write_bytes(b'x'),
-     r'holds no pictures \(left out: 1 .mp4 files, which are not read'),
+     r'holds no pictures \(left out: 1 .mp4 file, not read'),
     (lambda folder: write_pictures(folder, 3), 'has only 3 pictures'),
     (lambda folder: [(folder / f'{number}.png').write_bytes(b'x') for number in range(9)],
      'none of 9 pictures of .* can be read'),

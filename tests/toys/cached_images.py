@@ -2,15 +2,15 @@
 """Images that follow from their ids, and a process that looks for them in a cache."""
 import numpy as np
 
-from pic_plugin.datasets.window_cache import CachedImage
+from pic_plugin.datasets.decoding import Decoded
 
 
 def image(key, size=None):
     """Of which every pixel follows from the id."""
     generator = np.random.default_rng(key)
     height, width = size or generator.integers(3, 12, 2)
-    return CachedImage(generator.integers(0, 256, (height, width, 3), np.uint8),
-                       (int(height) * 2, int(width) * 2))
+    return Decoded(generator.integers(0, 256, (height, width, 3), np.uint8),
+                   (int(height) * 2, int(width) * 2))
 
 
 def same(found, key, size=None):
