@@ -11,6 +11,7 @@ from pic_plugin.transfer.config_text import value_in_config
 
 Curve = list[tuple[float, float]]
 FILE = 'scalars.json'
+COUNTERS = ('iter', 'epoch', 'step')
 
 
 class Run(NamedTuple):
@@ -64,8 +65,10 @@ def read_run(work_dir: str | Path) -> Run:
                 first_iter = last_iter if first_iter is None else first_iter
             # Results of an evaluation have no iteration: they follow the training before them.
             seen = (last_iter or 0) * batch
+            # And times of their own, which are not those of a step.
+            left_out = COUNTERS if 'iter' in entry else (*COUNTERS, 'time', 'data_time')
             for key, value in entry.items():
-                if key not in ('iter', 'epoch', 'step') and isinstance(value, (int, float)):
+                if key not in left_out and isinstance(value, (int, float)):
                     found.setdefault(key, []).append((seen, float(value)))
         for key, curve in found.items():
             kept = points.setdefault(key, {})

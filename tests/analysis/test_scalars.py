@@ -36,6 +36,21 @@ def test_resumed_and_cut_off(tmp_path):
     assert 'step' not in run.curves and 'epoch' not in run.curves
 
 
+def test_the_times_of_an_evaluation_are_not_those_of_a_step(tmp_path):
+    write(tmp_path, '20250101_000000', [
+        dict(loss=3.0, time=0.5, data_time=0.1, iter=10),
+        {'knn/top1_k20': 30.0, 'time': 9.0, 'data_time': 8.0, 'step': 1}])
+    curves = read_run(tmp_path).curves
+    assert curves['time'] == [(160, 0.5)] and curves['data_time'] == [(160, 0.1)]
+    assert curves['knn/top1_k20'] == [(160, 30.0)]
+
+
+def test_small_values_keep_their_digits(tmp_path):
+    write(tmp_path / 'a', '20250101_000000', [dict(loss=3.0, lr=1.2345e-7, iter=10)])
+    main([str(tmp_path / 'a'), '--out', str(tmp_path / 'out')])
+    assert 'a,lr,160,1.2345e-07\n' in (tmp_path / 'out' / 'health.csv').read_text()
+
+
 def test_charts_take_what_belongs_to_them():
     run = Run('a', {'knn/top1_k20': [], 'knn/top1_k200': [], 'loss': [], 'other': []}, 0)
     assert [sorted(curves_of(run, chart)) for chart in CHARTS] == [
