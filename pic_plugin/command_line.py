@@ -16,15 +16,11 @@ from typing import Any
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 
-from pic_plugin.analysis.images import Images
 from pic_plugin.bank import BankFileError
-from pic_plugin.datasets.file_names import printable
 from pic_plugin.engine.config_file import read_config
 from pic_plugin.engine.config_options import apply_options
-from pic_plugin.wording import counted
 
 PACKAGE = Path(__file__).parent
-NUM_NAMED = 5  # skipped pictures that are printed
 
 
 class ConfigOptions(DictAction):
@@ -174,15 +170,3 @@ def announce(tool: str, cfg: Config) -> None:
     """Print which file and folder are used, once for all processes."""
     if os.environ.get('RANK', '0') == '0':
         print(f'{tool}: {cfg.filename} -> {cfg.work_dir}', file=sys.stderr)
-
-
-def report_skipped(tool: str, images: Images) -> None:
-    """Say on stderr which pictures were left out and why."""
-    report = getattr(images, 'report', None)
-    if report is not None and report.num_left_out:
-        print('\n'.join(f'{tool}: {line}' for line in str(report).splitlines()), file=sys.stderr)
-    for skipped in images.skipped[:NUM_NAMED]:
-        print(f'{tool}: left out {printable(skipped.name)}: {skipped.reason}', file=sys.stderr)
-    more = len(images.skipped) - NUM_NAMED
-    if more > 0:
-        print(f'{tool}: left out {counted(more, "more picture")}', file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from pic_plugin.datasets.endings import readable_endings
 from pic_plugin.datasets.file_names import printable
 from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.datasets.walk import walk
+from pic_plugin.wording import counted
 
 
 class Skipped(NamedTuple):
@@ -173,6 +175,17 @@ class DatasetImages(Images):
             return self.reader.read(info)
         pixels = info['img']
         return self.reader.fit(pixels if pixels.ndim == 3 else pixels[..., None])
+
+
+def report_skipped(tool: str, images: Images, most: int = 5) -> None:
+    """Say on stderr which pictures were left out and why; ``most`` of them by name."""
+    report = getattr(images, 'report', None)
+    lines = str(report).splitlines() if report is not None and report.num_left_out else []
+    lines += [f'left out {printable(name)}: {reason}' for name, reason in images.skipped[:most]]
+    if len(images.skipped) > most:
+        lines.append(f'left out {counted(len(images.skipped) - most, "more picture")}')
+    for line in lines:
+        print(f'{tool}: {line}', file=sys.stderr)
 
 
 def _without_pipelines(cfg: dict) -> dict:
