@@ -291,4 +291,4 @@ class _Report:
         return [
             paragraph(f't-SNE of the features of {counted(len(run.features.indices), "picture")}, '
                       f'coloured by {by}.'),
-            make_map(run.features, run.images, run.inputs.side, self.out)]
+            make_map(run.features, run.images, self.out)]

@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         network = open_network(args.checkpoint, cfg, device=args.device)
         features = extract(network, images, indices, side, args.batch_size)
         report_skipped(TOOL, images)
-        write_map(features, images, side, args.out, f'{args.checkpoint}, {args.method}',
-                  args.method, args.clusters, args.seed)
+        write_map(features, images, args.out, f'{args.checkpoint}, {args.method}', args.method,
+                  args.clusters, args.seed)
     print(f'{args.out}: map of {counted(len(features.indices), "picture")}')
 
 
