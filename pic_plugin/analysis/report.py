@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
+import torch
 from mmengine.config import Config
 from torch import Tensor
 
@@ -47,7 +48,8 @@ QUERIES, NEIGHBOURS = 6, 7
 DUPLICATE_SIMILARITY, MOST_DUPLICATES = 0.98, 20
 SHOWN = 12  # saliency maps
 SERIES = 5  # checkpoints
-MISSING = (OSError, ModuleNotFoundError, ValueError, BankFileError)
+# mmengine raises ImportError for custom_imports and KeyError for a type that nobody registered.
+MISSING = (OSError, ImportError, KeyError, ValueError, BankFileError, torch.cuda.OutOfMemoryError)
 
 Parts = Sequence[dict]
 Say = Callable[[str], Any]

@@ -102,6 +102,26 @@ def test_without_scalars_the_rest_is_drawn(tmp_path):
     assert page.count('<circle ') == 12
 
 
+@pytest.mark.parametrize('lines, reason', [
+    ("custom_imports = dict(imports=['of_my_own'], allow_failed_imports=False)", 'of_my_own'),
+    ("test_dataloader = dict(dataset=dict(type='OfMyOwn'))", 'OfMyOwn is not in')])
+def test_a_run_of_code_that_is_not_at_hand_has_its_curves(tmp_path, lines, reason):
+    run = write_run(tmp_path / 'run', checkpoint=False)
+    with open(run / '20250101_000000' / 'vis_data' / 'config.py', 'a') as stream:
+        stream.write(f'\n{lines}\n')
+    page = make(run)
+    assert page.count('Not drawn') == 4 and reason in page and 'loss from 8 to 7' in page
+
+
+def test_a_full_gpu_leaves_the_curves(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+
+    monkeypatch.setattr('pic_plugin.analysis.report.extract', full)
+    page = make(write_run(tmp_path / 'run'))
+    assert page.count('CUDA out of memory') == 4 and 'loss from 8 to 7' in page
+
+
 def test_earlier_checkpoints_are_by_number(tmp_path):
     for name in ('epoch_9.pth', 'epoch_10.pth', 'best_knn.pth'):
         (tmp_path / name).touch()
