@@ -66,7 +66,12 @@ class Images:
 
         Yields:
             tuple: Indices of up to ``batch_size`` pictures, and (B, side, side, C) as :meth:`read`.
+
+        Raises:
+            ValueError: If ``batch_size`` is not positive.
         """
+        if batch_size < 1:
+            raise ValueError(f'the batch size must be at least 1, not {batch_size}.')
         kept: list[int] = []
         pixels: list[np.ndarray] = []
         for index in indices:
@@ -164,9 +169,10 @@ class DatasetImages(Images):
             names.append(str(info.get('img_path', place)))
             labels.append(info.get('gt_label'))
         classes = self._dataset.metainfo.get('classes')
-        super().__init__(names, None if any(label is None for label in labels) else
-                         [classes[int(label)] if classes else str(int(label)) for label in labels],
-                         reader)
+        # Lists of labels, one picture being of several classes, are no groups.
+        single = all(label is not None and np.ndim(label) == 0 for label in labels)
+        super().__init__(names, [classes[int(label)] if classes else str(int(label))
+                                 for label in labels] if single else None, reader)
 
     def read(self, index: int) -> np.ndarray:
         """See :meth:`Images.read`."""

@@ -195,8 +195,6 @@ def embed(images: str | Path | Sequence[Any] | np.ndarray,
         ValueError: If nothing can be read, an argument is out of range, or ``out`` has another
             ending.
     """
-    if batch_size < 1:
-        raise ValueError(f'batch_size must be at least 1, not {batch_size}.')
     if side is not None and side < 1:
         raise ValueError(f'side must be at least 1 pixel, not {side}.')
     if isinstance(images, np.ndarray) and (images.ndim < 3 or images.shape[2:] in ((3, ), (4, ))):

@@ -183,7 +183,7 @@ def test_what_is_wrong_is_said(checkpoint, tmp_path):
     for one in (picture(1), picture(1)[..., 0]):
         with pytest.raises(ValueError, match='of one picture'):
             pic_plugin.embed(one, checkpoint)
-    with pytest.raises(ValueError, match='batch_size'):
+    with pytest.raises(ValueError, match='batch size'):
         pic_plugin.embed(folder, checkpoint, batch_size=0)
     with pytest.raises(SystemExit, match='embed: there is no folder'):
         tool.main([str(tmp_path / 'none'), str(checkpoint), '--out', str(tmp_path / 'a.npy')])
