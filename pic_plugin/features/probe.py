@@ -86,6 +86,8 @@ def probe_checkpoint(checkpoint: str | Path, labels: str | Path,
         ValueError: If either is unusable.
     """
     labelled = read_labels(labels)
+    if labelled.num_broken:
+        say(f'{counted(labelled.num_broken, "picture")} of {labels} cannot be read.')
     where = device or get_device()
     found = {}
     for name, make in (('trained', load_backbone), ('random', untrained_twin)):

@@ -27,9 +27,11 @@ def checkpoint(tmp_path_factory):
 
 def test_dark_from_light(checkpoint, tmp_path, capsys):
     folder = write_classes(tmp_path / 'labelled', 8)
+    (folder / 'dark' / 'broken.png').write_bytes(b'x')
     tool.main([str(checkpoint), str(folder), '--out', str(tmp_path / 'a' / 'classifier.pth')])
     text = capsys.readouterr().out
     assert 'trained: linear 100.0 %, 20 nearest neighbours 100.0 % (8 pictures' in text
+    assert '1 picture of ' in text and 'cannot be read' in text
     assert 'random: linear' in text and 'classifier of 2 classes' in text
     saved = torch.load(tmp_path / 'a' / 'classifier.pth', weights_only=True)
     # On raw features, without standardising.
