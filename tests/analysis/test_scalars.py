@@ -36,6 +36,24 @@ def test_resumed_and_cut_off(tmp_path):
     assert 'step' not in run.curves and 'epoch' not in run.curves
 
 
+def test_resumed_with_other_numbers_of_processes(tmp_path):
+    write(tmp_path, '20250101_000000', [
+        dict(loss=3.0, iter=10), dict(loss=2.0, iter=20), {'knn/top1_k20': 30.0}])
+    write(tmp_path, '20250102_000000', [
+        dict(loss=1.0, iter=30), {'knn/top1_k20': 40.0}, dict(loss=0.5, iter=40)], processes=1)
+    write(tmp_path, '20250103_000000', [dict(loss=0.4, iter=40)], processes=4)
+    curves = read_run(tmp_path).curves
+    # 16 images in an iteration, then 8, then 32.
+    assert curves['loss'] == [(160, 3.0), (320, 2.0), (400, 1.0), (720, 0.4)]
+    assert curves['knn/top1_k20'] == [(320, 30.0), (400, 40.0)]
+
+
+def test_what_only_a_start_that_is_replaced_logged_has_no_curve(tmp_path):
+    write(tmp_path, '20250101_000000', [dict(loss=3.0, grad_norm=1.0, iter=10)])
+    write(tmp_path, '20250102_000000', [dict(loss=2.0, iter=10)])
+    assert read_run(tmp_path).curves == {'loss': [(160, 2.0)]}
+
+
 def test_the_times_of_an_evaluation_are_not_those_of_a_step(tmp_path):
     write(tmp_path, '20250101_000000', [
         dict(loss=3.0, time=0.5, data_time=0.1, iter=10),
