@@ -38,6 +38,7 @@ from pic_plugin.analysis.verdicts import context_of, verdicts_of
 from pic_plugin.analysis.work_folder import earlier_checkpoints, find_run_config
 from pic_plugin.bank import BankFileError
 from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint, read_checkpoint
+from pic_plugin.engine.config_file import find_config
 from pic_plugin.files import write_atomically
 from pic_plugin.wording import counted
 
@@ -182,8 +183,8 @@ class _Report:
         """What the logged numbers mean."""
         work_dir = self.options.work_dir
         try:
-            cfg: Any = Config.fromfile(self.options.config or find_run_config(work_dir),
-                                       import_custom_modules=False)
+            file = find_config(self.options.config or str(find_run_config(work_dir)))
+            cfg: Any = Config.fromfile(file, import_custom_modules=False)
         except MISSING:
             cfg = {}
         found = verdicts_of(read_run(work_dir), context_of(cfg), _untrained(work_dir))

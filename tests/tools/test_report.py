@@ -113,6 +113,16 @@ def test_a_run_of_code_that_is_not_at_hand_has_its_curves(tmp_path, lines, reaso
     assert page.count('Not drawn') == 4 and reason in page and 'loss from 8 to 7' in page
 
 
+def test_a_config_by_name_tells_the_verdicts_what_it_knows(tmp_path):
+    run = write_run(tmp_path / 'run', checkpoint=False)
+    file = run / '20250101_000000' / 'vis_data' / 'scalars.json'
+    file.write_text('\n'.join(json.dumps(dict(time=1.0, data_time=0.9, iter=number))
+                              for number in range(1, 7)))
+    (file.parent / 'config.py').unlink()
+    workers = Config.fromfile(find_config('pic_demo.py')).train_dataloader.num_workers
+    assert f'The loader has {workers} worker' in make(run, '--config', 'pic_demo.py')
+
+
 def test_a_full_gpu_leaves_the_curves(tmp_path, monkeypatch):
     def full(*arguments):
         raise torch.cuda.OutOfMemoryError('CUDA out of memory')
