@@ -144,9 +144,7 @@ def open_network(checkpoint: str | Path,
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a checkpoint, its network is unknown, or its weights do not fit.
     """
-    settings = like
-    if config is not None:
-        settings = Settings.of(config)
+    settings = like if config is None else Settings.of(config)
     if str(checkpoint) == RANDOM:
         if settings is None or settings.backbone is None:
             raise ValueError(f'a {RANDOM} network needs a config that says which.')
