@@ -14,7 +14,7 @@ from pic_plugin.analysis.feature_map import make_map
 from pic_plugin.analysis.features import Features, extract, knn_accuracy
 from pic_plugin.analysis.health_figure import charts_of, curves_of, draw_health
 from pic_plugin.analysis.images import Images
-from pic_plugin.analysis.inputs import Inputs, choose, network_name, open_inputs
+from pic_plugin.analysis.inputs import choose, network_name, open_inputs
 from pic_plugin.analysis.neighbour_figure import draw_neighbours, make_cells
 from pic_plugin.analysis.neighbour_study import training_images
 from pic_plugin.analysis.neighbours import duplicates, find_queries, nearest
@@ -74,16 +74,14 @@ class Options(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """What all sections but the first need."""
+    """What all sections but the first two need."""
 
-    inputs: Inputs
+    cfg: Config
+    side: int
+    images: Images
     checkpoint: Path
     network: Network
     features: Features
-
-    @property
-    def images(self) -> Images:
-        return self.inputs.images
 
 
 def write_report(options: Options, say: Say = lambda line: None) -> tuple[Path, list[str]]:
@@ -135,12 +133,13 @@ def write_report(options: Options, say: Say = lambda line: None) -> tuple[Path, 
 
 
 def _open(options: Options) -> _Run:
-    inputs = open_inputs(options.config or str(find_run_config(options.work_dir)), options.images,
-                         options.side, options.num_images)
+    config = options.config or str(find_run_config(options.work_dir))
+    cfg, side, images, indices = open_inputs(config, options.images, options.side,
+                                             options.num_images)
     checkpoint = find_checkpoint(options.checkpoint or options.work_dir)
-    network = open_network(checkpoint, inputs.cfg, device=options.device)
-    features = extract(network, inputs.images, inputs.indices, inputs.side, options.batch_size)
-    return _Run(inputs, checkpoint, network, features)
+    network = open_network(checkpoint, cfg, device=options.device)
+    features = extract(network, images, indices, side, options.batch_size)
+    return _Run(cfg, side, images, checkpoint, network, features)
 
 
 def _untrained(work_dir: Path) -> dict[str, float]:
@@ -209,13 +208,13 @@ class _Report:
         """Maps, beside those of another network, and how their overlap changed in training."""
         options, against = self.options, self.options.against or RANDOM
         earlier = earlier_checkpoints(run.checkpoint, SERIES - 1)
-        networks = [*(open_network(file, run.inputs.cfg, device=options.device)
+        networks = [*(open_network(file, run.cfg, device=options.device)
                       for file in earlier), run.network,
                     open_network(against, like=run.network.settings, device=options.device)]
         names = [*(file.stem for file in [*earlier, run.checkpoint]), network_name(against)]
         compared = compare_networks(
             networks, names, run.images, choose(len(run.images), options.saliency_images),
-            occlusion(run.inputs.side, batch_size=options.batch_size))
+            occlusion(run.side, batch_size=options.batch_size))
         panels, summary, other = compared.panels(SHOWN), compared.overlaps[-1], names[-1]
         rows = [[run.images.names[index], float(overlap)] for index, overlap in zip(
             compared.measured.indices, compared.comparisons[-1].overlaps)]
@@ -254,7 +253,7 @@ class _Report:
                  values: Tensor, description: str, caption: str) -> dict[str, Any]:
         queries = find_queries(images, None, indices, QUERIES)
         rows, cosines = nearest(values, queries, NEIGHBOURS)
-        cells = make_cells(images, indices, queries, rows, cosines, run.inputs.side)
+        cells = make_cells(images, indices, queries, rows, cosines, run.side)
         return self.figure(name, lambda: draw_neighbours(cells), f'{len(queries)} {description}',
                            caption)
 
@@ -281,7 +280,7 @@ class _Report:
 
     def class_weights(self, run: _Run) -> Parts:
         """Training images with the nearest class weights."""
-        images, values = training_images(run.inputs.cfg, run.checkpoint)
+        images, values = training_images(run.cfg, run.checkpoint)
         return [self._nearest(
             'class_weights', run, images, range(len(images)), values,
             'training pictures with those of the nearest class weights.',

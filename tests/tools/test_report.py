@@ -141,6 +141,8 @@ def test_earlier_checkpoints_are_by_number(tmp_path):
         'epoch_1.pth', 'epoch_2.pth', 'epoch_4.pth']
     assert earlier_checkpoints(tmp_path / 'epoch_1.pth', 3) == []
     assert earlier_checkpoints(tmp_path / 'best_knn.pth', 3) == []
+    assert [file.name for file in earlier_checkpoints(tmp_path / 'interrupted.pth', 2)] == [
+        'epoch_1.pth', 'epoch_4.pth']
     assert network_name(str(tmp_path / 'a' / 'epoch_30.pth')) == 'a/epoch_30'
     assert (network_name('supervised.pth'), network_name('random')) == ('supervised', 'random')
     with pytest.raises(SystemExit, match='no folder'):
