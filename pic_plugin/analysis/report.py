@@ -31,7 +31,7 @@ from pic_plugin.analysis.page import (
 from pic_plugin.analysis.saliency_comparison import Compared, compare_networks
 from pic_plugin.analysis.saliency_figure import draw_histogram, draw_maps, draw_series
 from pic_plugin.analysis.saliency_study import occlusion
-from pic_plugin.analysis.scalars import read_run
+from pic_plugin.analysis.scalars import read_run, read_runs
 from pic_plugin.analysis.style import write_figure
 from pic_plugin.analysis.verdict_help import explanation
 from pic_plugin.analysis.verdicts import context_of, verdicts_of
@@ -193,7 +193,7 @@ class _Report:
 
     def health(self) -> Parts:
         """Curves."""
-        runs = [read_run(folder) for folder in [self.options.work_dir, *self.options.compare]]
+        runs = read_runs([self.options.work_dir, *self.options.compare])
         rows = [[run.name, key, int(curve[-1][0]), curve[0][1], curve[-1][1]]
                 for run in runs for chart in charts_of(runs)
                 for key, curve in curves_of(run, chart).items()]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,6 +79,14 @@ def read_run(work_dir: str | Path) -> Run:
                     points.setdefault(key, {})[seen] = float(value)
     return Run(work_dir.resolve().name,
                {key: sorted(curve.items()) for key, curve in points.items() if curve}, damaged)
+
+
+def read_runs(work_dirs: Sequence[Path]) -> list[Run]:
+    """Several runs, named after their paths where work folders have the same name."""
+    runs = [read_run(folder) for folder in work_dirs]
+    count = Counter(run.name for run in runs)
+    return [run._replace(name=str(folder)) if count[run.name] > 1 else run
+            for run, folder in zip(runs, work_dirs)]
 
 
 def _entry(line: str) -> Any:

@@ -69,6 +69,15 @@ def test_small_values_keep_their_digits(tmp_path):
     assert 'a,lr,160,1.2345e-07\n' in (tmp_path / 'out' / 'health.csv').read_text()
 
 
+def test_runs_of_the_same_name_are_told_apart(tmp_path):
+    folders = [tmp_path / 'a' / 'run', tmp_path / 'b' / 'run', tmp_path / 'b' / 'other']
+    for folder in folders:
+        write(folder, '20250101_000000', [dict(loss=3.0, iter=10)])
+    main([*map(str, folders), '--out', str(tmp_path / 'out')])
+    rows = (tmp_path / 'out' / 'health.csv').read_text().splitlines()[1:]
+    assert [row.split(',')[0] for row in rows] == [str(folders[0]), str(folders[1]), 'other']
+
+
 def test_charts_take_what_belongs_to_them():
     run = Run('a', {'knn/top1_k20': [], 'knn/top1_k200': [], 'loss': [], 'other': []}, 0)
     assert [sorted(curves_of(run, chart)) for chart in CHARTS] == [
