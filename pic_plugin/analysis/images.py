@@ -183,14 +183,19 @@ class DatasetImages(Images):
         return self.reader.fit(pixels if pixels.ndim == 3 else pixels[..., None])
 
 
-def report_skipped(tool: str, images: Images, most: int = 5) -> None:
-    """Say on stderr which pictures were left out and why; ``most`` of them by name."""
+def skipped_lines(images: Images, most: int = 5) -> list[str]:
+    """Which pictures were left out and why; ``most`` of them by name."""
     report = getattr(images, 'report', None)
     lines = str(report).splitlines() if report is not None and report.num_left_out else []
     lines += [f'left out {printable(name)}: {reason}' for name, reason in images.skipped[:most]]
     if len(images.skipped) > most:
         lines.append(f'left out {counted(len(images.skipped) - most, "more picture")}')
-    for line in lines:
+    return lines
+
+
+def report_skipped(tool: str, images: Images, most: int = 5) -> None:
+    """Say :func:`skipped_lines` on stderr."""
+    for line in skipped_lines(images, most):
         print(f'{tool}: {line}', file=sys.stderr)
 
 

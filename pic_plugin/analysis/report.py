@@ -13,7 +13,7 @@ from torch import Tensor
 from pic_plugin.analysis.feature_map import make_map
 from pic_plugin.analysis.features import Features, extract, knn_accuracy
 from pic_plugin.analysis.health_figure import charts_of, curves_of, draw_health
-from pic_plugin.analysis.images import Images
+from pic_plugin.analysis.images import Images, skipped_lines
 from pic_plugin.analysis.inputs import choose, network_name, open_inputs
 from pic_plugin.analysis.neighbour_figure import draw_neighbours, make_cells
 from pic_plugin.analysis.neighbour_study import training_images
@@ -121,11 +121,12 @@ def write_report(options: Options, say: Say = lambda line: None) -> tuple[Path, 
             return make(run)
 
         report.add(name, title, parts)
-    skipped = run.images.skipped if run is not None else []
-    if skipped:
-        report.sections.append(Section('skipped', 'Pictures left out', [
-            table(['picture', 'reason'], skipped, f'left out: {len(skipped)}')]))
-        report.notes.append(f'pictures left out: {len(skipped)}, {skipped[0].name} first')
+    if run is not None:
+        report.notes += skipped_lines(run.images)
+        if run.images.skipped:
+            report.sections.append(Section('skipped', 'Pictures left out', [table(
+                ['picture', 'reason'], run.images.skipped,
+                f'left out: {len(run.images.skipped)}')]))
     file = report.out / 'report.html'
     write_atomically(file, build_page(f'PIC run {work_dir.resolve().name}',
                                       'What the network learned, in pictures.', report.sections))

@@ -64,8 +64,9 @@ def probe(backbone: LoadedBackbone, labelled: Labelled, side: int | None = None,
 def _features(backbone: LoadedBackbone, pairs: list[tuple[str, int]], side: int | None,
               batch_size: int) -> tuple[Tensor, Tensor]:
     found = embed([file for file, _ in pairs], backbone, side=side, batch_size=batch_size)
-    labels: dict[str, int] = dict(pairs)
-    return torch.from_numpy(found.features), torch.tensor([labels[name] for name in found.names])
+    read = set(found.names)
+    return torch.from_numpy(found.features), torch.tensor(
+        [label for file, label in pairs if file in read])
 
 
 def probe_checkpoint(checkpoint: str | Path, labels: str | Path,

@@ -62,14 +62,17 @@ def make(work_dir, *arguments):
     return (work_dir / 'report' / 'report.html').read_text(encoding='utf-8')
 
 
-def test_everything_that_can_be_had(tmp_path):
+def test_everything_that_can_be_had(tmp_path, capsys):
     images = write_images(tmp_path / 'images', [0, 1, 2, 150, 151, 152])
     (images / '0' / 'broken.png').write_bytes(b'x')
+    (images / '0' / 'raw.nef').write_bytes(b'x')
     cv2.imwrite(str(images / '1' / 'tiny.png'), np.zeros((2, 5, 3), np.uint8))
     page = make(train_run(tmp_path / 'run'), '--images', images, '--side', '32')
     assert 'Not drawn' not in page and 'Only one checkpoint' not in page
     assert 'those of the 40 whose class weights' in page and '<td>epoch_1</td>' in page
     assert 'broken.png' in page and 'not a picture that OpenCV can decode' in page
+    err = capsys.readouterr().err
+    assert 'report: left out 0/broken.png' in err and 'raw.nef' in err
     assert page.count('<circle ') == 7 and 'What it means and what helps' in page
     # One file: every address is a part of the page or its own data.
     assert not re.findall(r'(?:src|href|srcset)="(?!data:|#)[^"]*"', page)
