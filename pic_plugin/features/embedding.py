@@ -58,7 +58,6 @@ class LoadedBackbone(nn.Module):
         # Not saved: the names of the weights stay the backbone's.
         self.register_buffer('_mean', torch.tensor(self.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer('_std', torch.tensor(self.std).view(-1, 1, 1), persistent=False)
-        self.feature_dim = 0
         self.eval()
         with torch.no_grad():
             empty = torch.zeros(1, len(self.mean), image_size, image_size)
@@ -215,7 +214,8 @@ def embed(images: str | Path | Sequence[Any] | np.ndarray,
     if not len(given):
         raise ValueError('there are no images: the list is empty.')
     where = next(backbone.parameters()).device
-    parts: list[np.ndarray] = []
+    # Not joined from batches, which would take all features twice.
+    features = np.empty((len(given), backbone.feature_dim), np.float32)
     names: list[str] = []
     bar = progress_bar(len(given)) if progress else nullcontext(lambda done: None)
     with bar as advance:
@@ -225,13 +225,13 @@ def embed(images: str | Path | Sequence[Any] | np.ndarray,
                 pictures = np.ascontiguousarray(pictures[..., ::-1])  # (B, side, side, 3), RGB
             pixels = torch.from_numpy(pictures).to(where).permute(0, 3, 1, 2)
             with torch.inference_mode():
-                parts.append(backbone(pixels).float().cpu().numpy())
+                features[len(names):len(names) + len(indices)] = backbone(pixels).float().cpu()
             names += [given.names[index] for index in indices]
             advance(len(indices))
     report_skipped('embed', given, most=len(given))
-    if not parts:
+    if not names:
         raise ValueError(f'none of the {len(given)} images can be read.')
-    result = Embedding(np.concatenate(parts), names)
+    result = Embedding(features[:len(names)], names)
     if not np.isfinite(result.features).all():
         raise ValueError('features are not finite: the network gives nothing that could be used; '
                          'take an earlier checkpoint.')
