@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import dis
 import os
 import pickle
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,16 +16,11 @@ from typing import Any
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 
-from pic_plugin.analysis.images import Images
 from pic_plugin.bank import BankFileError
-from pic_plugin.datasets.file_names import printable
 from pic_plugin.engine.config_file import read_config
 from pic_plugin.engine.config_options import apply_options
-from pic_plugin.wording import counted
 
 PACKAGE = Path(__file__).parent
-NUM_NAMED = 5  # skipped pictures that are printed
-RAISE = dis.opmap['RAISE_VARARGS']
 
 
 class ConfigOptions(DictAction):
@@ -148,17 +143,11 @@ def is_of_the_input(error: Exception) -> bool:
     """Whether an error that was caught is about what the user gave, and its traceback no help."""
     if isinstance(error, KeyError):
         return 'registry' in str(error)  # a misspelt type
-    step = error.__traceback__
-    assert step is not None, 'it was caught'
-    names = [step.tb_frame.f_code.co_name]
-    while step.tb_next is not None:
-        step = step.tb_next
-        names.append(step.tb_frame.f_code.co_name)
-    code = step.tb_frame.f_code
-    if not Path(code.co_filename).is_relative_to(PACKAGE):
-        return 'run_iter' not in names
+    frames = traceback.extract_tb(error.__traceback__)
+    if not Path(frames[-1].filename).is_relative_to(PACKAGE):
+        return all(frame.name != 'run_iter' for frame in frames)
     # Our own say `raise`. What int() or numpy object to in our code is a bug of ours.
-    return not isinstance(error, ValueError) or code.co_code[step.tb_lasti] == RAISE
+    return not isinstance(error, ValueError) or (frames[-1].line or '').startswith('raise')
 
 
 @contextmanager
@@ -184,15 +173,3 @@ def announce(tool: str, cfg: Config) -> None:
     """Print which file and folder are used, once for all processes."""
     if os.environ.get('RANK', '0') == '0':
         print(f'{tool}: {cfg.filename} -> {cfg.work_dir}', file=sys.stderr)
-
-
-def report_skipped(tool: str, images: Images) -> None:
-    """Say on stderr which pictures were left out and why."""
-    report = getattr(images, 'report', None)
-    if report is not None and report.num_left_out:
-        print('\n'.join(f'{tool}: {line}' for line in str(report).splitlines()), file=sys.stderr)
-    for skipped in images.skipped[:NUM_NAMED]:
-        print(f'{tool}: left out {printable(skipped.name)}: {skipped.reason}', file=sys.stderr)
-    more = len(images.skipped) - NUM_NAMED
-    if more > 0:
-        print(f'{tool}: left out {counted(more, "more picture")}', file=sys.stderr)

@@ -71,11 +71,16 @@ def csv_text(rows: Sequence[Mapping[str, Any] | Sequence[Any]],
 
 
 def write_csv(file: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write rows: floats with six digits after the point; None and NaN as an empty cell."""
+    """Write rows; None and NaN as an empty cell.
+
+    Floats have six digits after the point, those nearer to zero than 0.001 six in all.
+    """
     write_atomically(file, csv_text([[_cell(value) for value in row] for row in rows], header))
 
 
 def _cell(value: Any) -> Any:
     if value is None or isinstance(value, float) and math.isnan(value):
         return ''
-    return f'{value:.6f}' if isinstance(value, float) else value
+    if not isinstance(value, float):
+        return value
+    return f'{value:.6g}' if 0 < abs(value) < 1e-3 else f'{value:.6f}'

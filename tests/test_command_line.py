@@ -3,8 +3,8 @@
 import argparse
 import os
 
-from pic_plugin.analysis.images import Images, Skipped
-from pic_plugin.command_line import add_runner_arguments, report_skipped
+from pic_plugin.analysis.images import Images, Skipped, report_skipped
+from pic_plugin.command_line import add_runner_arguments
 from pic_plugin.files import write_csv
 
 

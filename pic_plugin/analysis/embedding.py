@@ -39,8 +39,8 @@ def embed(features: np.ndarray, method: str = 'tsne', seed: int = 0) -> np.ndarr
         raise ValueError(f'the method {method!r} is not one of {", ".join(METHODS)}.')
     require('sklearn')
     from sklearn.decomposition import PCA
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    unit = features / np.maximum(lengths, np.finfo(features.dtype).tiny)
+    from sklearn.preprocessing import normalize
+    unit = normalize(features)
     count, dim = unit.shape
     if method == 'umap' and count >= 5:
         require('umap')

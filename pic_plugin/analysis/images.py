@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from pic_plugin.datasets.endings import readable_endings
 from pic_plugin.datasets.file_names import printable
 from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.datasets.walk import walk
+from pic_plugin.wording import counted
 
 
 class Skipped(NamedTuple):
@@ -64,7 +66,12 @@ class Images:
 
         Yields:
             tuple: Indices of up to ``batch_size`` pictures, and (B, side, side, C) as :meth:`read`.
+
+        Raises:
+            ValueError: If ``batch_size`` is not positive.
         """
+        if batch_size < 1:
+            raise ValueError(f'the batch size must be at least 1, not {batch_size}.')
         kept: list[int] = []
         pixels: list[np.ndarray] = []
         for index in indices:
@@ -162,9 +169,10 @@ class DatasetImages(Images):
             names.append(str(info.get('img_path', place)))
             labels.append(info.get('gt_label'))
         classes = self._dataset.metainfo.get('classes')
-        super().__init__(names, None if any(label is None for label in labels) else
-                         [classes[int(label)] if classes else str(int(label)) for label in labels],
-                         reader)
+        # Lists of labels, one picture being of several classes, are no groups.
+        single = all(label is not None and np.ndim(label) == 0 for label in labels)
+        super().__init__(names, [classes[int(label)] if classes else str(int(label))
+                                 for label in labels] if single else None, reader)
 
     def read(self, index: int) -> np.ndarray:
         """See :meth:`Images.read`."""
@@ -173,6 +181,22 @@ class DatasetImages(Images):
             return self.reader.read(info)
         pixels = info['img']
         return self.reader.fit(pixels if pixels.ndim == 3 else pixels[..., None])
+
+
+def skipped_lines(images: Images, most: int = 5) -> list[str]:
+    """Which pictures were left out and why; ``most`` of them by name."""
+    report = getattr(images, 'report', None)
+    lines = str(report).splitlines() if report is not None and report.num_left_out else []
+    lines += [f'left out {printable(name)}: {reason}' for name, reason in images.skipped[:most]]
+    if len(images.skipped) > most:
+        lines.append(f'left out {counted(len(images.skipped) - most, "more picture")}')
+    return lines
+
+
+def report_skipped(tool: str, images: Images, most: int = 5) -> None:
+    """Say :func:`skipped_lines` on stderr."""
+    for line in skipped_lines(images, most):
+        print(f'{tool}: {line}', file=sys.stderr)
 
 
 def _without_pipelines(cfg: dict) -> dict:

@@ -2,7 +2,6 @@
 """A page about trainings under way: verdicts, curves, and what differs in their configs."""
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ from mmengine.config import Config
 
 from pic_plugin.analysis.health_figure import draw_health
 from pic_plugin.analysis.page import data_uri, render
-from pic_plugin.analysis.scalars import Run, read_run
+from pic_plugin.analysis.scalars import read_run
+from pic_plugin.analysis.style import png_bytes
 from pic_plugin.analysis.verdict_help import explanation
 from pic_plugin.analysis.verdicts import config_differences, context_of, verdicts_of
+from pic_plugin.analysis.work_folder import find_run_config
 
 
 def live_page(work_dirs: Sequence[Path], seconds: int = 20) -> str:
@@ -27,18 +28,20 @@ def live_page(work_dirs: Sequence[Path], seconds: int = 20) -> str:
     configs = [read_config(folder) for folder in work_dirs]
     trainings = [_training(folder, config) for folder, config in zip(work_dirs, configs)]
     runs = [training['run'] for training in trainings if training['run'] is not None]
+    figure = data_uri(png_bytes(lambda: draw_health(runs)), 'png') if runs else None
     return render(
         'live.html.jinja', title=', '.join(folder.resolve().name for folder in work_dirs),
-        seconds=seconds, figure=_figure(runs) if runs else None, trainings=trainings,
+        seconds=seconds, figure=figure, trainings=trainings,
         differences=config_differences(configs) if len(configs) > 1 else None)
 
 
 def read_config(work_dir: Path) -> dict[str, Any]:
     """The newest config that mmengine wrote into a work folder; empty if there is none."""
-    files = sorted(work_dir.glob('*/vis_data/config.py'))
-    if not files:
+    try:
+        cfg = Config.fromfile(find_run_config(work_dir), import_custom_modules=False)
+    except FileNotFoundError:
         return {}
-    content: dict[str, Any] = Config.fromfile(files[-1], import_custom_modules=False).to_dict()
+    content: dict[str, Any] = cfg.to_dict()
     return content
 
 
@@ -50,9 +53,3 @@ def _training(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     verdicts = [(verdict, explanation(verdict.page))
                 for verdict in verdicts_of(run, context_of(config))]
     return dict(folder=folder.name, name=run.name, run=run, verdicts=verdicts)
-
-
-def _figure(runs: Sequence[Run]) -> str:
-    picture = io.BytesIO()
-    draw_health(runs).savefig(picture, format='png', dpi=110)
-    return data_uri(picture.getvalue(), 'png')

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pic_plugin.analysis.images import Images, square
-from pic_plugin.analysis.inputs import choose
+from pic_plugin.analysis.inputs import choose, progress
 
 BLOCK_BYTES = 64 * 2**20  # of similarities at a time
 THUMB = 32  # pixels; pictures of differing sizes are compared at this one
@@ -83,16 +83,18 @@ def duplicates(values: Tensor, indices: Sequence[int], images: Images, similarit
         raise ValueError(f'the similarity of duplicates must be above 0 and at most 1, not '
                          f'{similarity}.')
     found: list[tuple[float, int, int]] = []
-    for block, similar in _similarities(values, torch.arange(len(values))):
-        # Float32 rounding must not lose identical pictures at 1.
-        close = similar >= similarity - 1e-5
-        close &= torch.arange(len(values))[None] > block[:, None]
-        places = close.nonzero()
-        cosines = similar[close]
-        keep = cosines.topk(min(most, len(cosines))).indices
-        found += zip(cosines[keep].tolist(), block[places[keep, 0]].tolist(),
-                     places[keep, 1].tolist())
-        found = sorted(found, key=lambda pair: (-pair[0], pair[1], pair[2]))[:most]
+    with progress(len(values)) as advance:
+        for block, similar in _similarities(values, torch.arange(len(values))):
+            # Float32 rounding must not lose identical pictures at 1.
+            close = similar >= similarity - 1e-5
+            close &= torch.arange(len(values))[None] > block[:, None]
+            places = close.nonzero()
+            cosines = similar[close]
+            keep = cosines.topk(min(most, len(cosines))).indices
+            found += zip(cosines[keep].tolist(), block[places[keep, 0]].tolist(),
+                         places[keep, 1].tolist())
+            found = sorted(found, key=lambda pair: (-pair[0], pair[1], pair[2]))[:most]
+            advance(len(block))
     return [_look_at(images, indices[first], indices[second], min(cosine, 1.0))
             for cosine, first, second in found]
 

@@ -144,10 +144,8 @@ def open_network(checkpoint: str | Path,
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a checkpoint, its network is unknown, or its weights do not fit.
     """
-    settings = like
-    if config is not None:
-        settings = Settings.of(config)
     if str(checkpoint) == RANDOM:
+        settings = like if config is None else Settings.of(config)
         if settings is None or settings.backbone is None:
             raise ValueError(f'a {RANDOM} network needs a config that says which.')
         return Network(_random_backbone(settings, seed), settings, device)
@@ -159,13 +157,11 @@ def open_network(checkpoint: str | Path,
     if config is None:
         settings = _settings_in(content, weights, like)
     else:
-        own = _settings_in(content, weights, None)
-        given = None if settings is None else settings.backbone
-        if own.backbone is not None and own.backbone != given:
+        own, settings = _settings_in(content, weights, None), Settings.of(config)
+        if own.backbone not in (None, settings.backbone):
             print_log(f'{checkpoint} was trained with another network than {config.filename} '
                       'says: its own is taken.', logger='current', level=logging.WARNING)
             settings = own
-    assert settings is not None, 'from the config or the checkpoint'
     cfg = backbone_config(dict(backbone=settings.backbone), weights)
     backbone = build_backbone(cfg)
     take_every_weight(backbone, weights, str(checkpoint))

@@ -7,6 +7,7 @@ turns into HTML.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).resolve().parents[1] / 'data'
 THUMB = 48  # pixels of a picture in the map
-COLUMNS = 32
+COLUMNS = 32  # of pictures in the map's sheet, at least
 
 
 class Section(NamedTuple):
@@ -102,21 +103,22 @@ def picture_map(points: np.ndarray, groups: Sequence[str], names: Sequence[str],
         points (np.ndarray): (n, 2) in [0, 1].
         groups (Sequence[str]): (n,) label or cluster.
         names (Sequence[str]): (n,).
-        pictures (Sequence[np.ndarray]): (n,) of (side, side, 3) uint8, BGR.
+        pictures (Sequence[np.ndarray]): (n,) of (THUMB, THUMB, 3) uint8, BGR.
     """
     # Arrow keys go from group to group.
     order = sorted(range(len(groups)), key=lambda i: (groups[i], points[i, 0]))
-    rows = -(-len(order) // COLUMNS)
-    sheet = np.zeros((rows, THUMB, COLUMNS, THUMB, 3), dtype=np.uint8)
+    # JPEG ends at 65,500 pixels: the sheet grows in both directions.
+    columns = max(COLUMNS, math.isqrt(len(order)))
+    rows = -(-len(order) // columns)
+    sheet = np.zeros((rows, THUMB, columns, THUMB, 3), dtype=np.uint8)
     for place, i in enumerate(order):
-        sheet[place // COLUMNS, :, place % COLUMNS] = cv2.resize(
-            pictures[i], (THUMB, THUMB), interpolation=cv2.INTER_AREA)
-    done, encoded = cv2.imencode('.jpg', sheet.reshape(rows * THUMB, COLUMNS * THUMB, 3))
+        sheet[place // columns, :, place % columns] = pictures[i]
+    done, encoded = cv2.imencode('.jpg', sheet.reshape(rows * THUMB, columns * THUMB, 3))
     if not done:
         raise RuntimeError('OpenCV cannot write JPEG.')
     colours = {name: colour for name, (colour, _) in group_styles(groups).items()}
     return dict(
         kind='map', key=list(colours.items()), sprite=data_uri(encoded.tobytes(), 'jpeg'),
         dots=[(points[i, 0], 1 - points[i, 1], colours[groups[i]]) for i in order],
-        data=dict(columns=COLUMNS, rows=rows, groups=[groups[i] for i in order],
+        data=dict(columns=columns, rows=rows, groups=[groups[i] for i in order],
                   names=[names[i] for i in order]))

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
+import torch
 from mmengine.config import Config
 from torch import Tensor
 
 from pic_plugin.analysis.feature_map import make_map
 from pic_plugin.analysis.features import Features, extract, knn_accuracy
 from pic_plugin.analysis.health_figure import charts_of, curves_of, draw_health
-from pic_plugin.analysis.images import Images
-from pic_plugin.analysis.inputs import Inputs, choose, network_name, open_inputs
+from pic_plugin.analysis.images import Images, skipped_lines
+from pic_plugin.analysis.inputs import choose, network_name, open_inputs
 from pic_plugin.analysis.neighbour_figure import draw_neighbours, make_cells
 from pic_plugin.analysis.neighbour_study import training_images
 from pic_plugin.analysis.neighbours import duplicates, find_queries, nearest
@@ -30,13 +31,14 @@ from pic_plugin.analysis.page import (
 from pic_plugin.analysis.saliency_comparison import Compared, compare_networks
 from pic_plugin.analysis.saliency_figure import draw_histogram, draw_maps, draw_series
 from pic_plugin.analysis.saliency_study import occlusion
-from pic_plugin.analysis.scalars import read_run
+from pic_plugin.analysis.scalars import read_run, read_runs
 from pic_plugin.analysis.style import write_figure
 from pic_plugin.analysis.verdict_help import explanation
 from pic_plugin.analysis.verdicts import context_of, verdicts_of
 from pic_plugin.analysis.work_folder import earlier_checkpoints, find_run_config
 from pic_plugin.bank import BankFileError
 from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint, read_checkpoint
+from pic_plugin.engine.config_file import find_config
 from pic_plugin.files import write_atomically
 from pic_plugin.wording import counted
 
@@ -47,7 +49,8 @@ QUERIES, NEIGHBOURS = 6, 7
 DUPLICATE_SIMILARITY, MOST_DUPLICATES = 0.98, 20
 SHOWN = 12  # saliency maps
 SERIES = 5  # checkpoints
-MISSING = (OSError, ModuleNotFoundError, ValueError, BankFileError)
+# mmengine raises ImportError for custom_imports and KeyError for a type that nobody registered.
+MISSING = (OSError, ImportError, KeyError, ValueError, BankFileError, torch.cuda.OutOfMemoryError)
 
 Parts = Sequence[dict]
 Say = Callable[[str], Any]
@@ -71,16 +74,14 @@ class Options(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """What all sections but the first need."""
+    """What all sections but the first two need."""
 
-    inputs: Inputs
+    cfg: Config
+    side: int
+    images: Images
     checkpoint: Path
     network: Network
     features: Features
-
-    @property
-    def images(self) -> Images:
-        return self.inputs.images
 
 
 def write_report(options: Options, say: Say = lambda line: None) -> tuple[Path, list[str]]:
@@ -120,11 +121,12 @@ def write_report(options: Options, say: Say = lambda line: None) -> tuple[Path, 
             return make(run)
 
         report.add(name, title, parts)
-    skipped = run.images.skipped if run is not None else []
-    if skipped:
-        report.sections.append(Section('skipped', 'Pictures left out', [
-            table(['picture', 'reason'], skipped, f'left out: {len(skipped)}')]))
-        report.notes.append(f'pictures left out: {len(skipped)}, {skipped[0].name} first')
+    if run is not None:
+        report.notes += skipped_lines(run.images)
+        if run.images.skipped:
+            report.sections.append(Section('skipped', 'Pictures left out', [table(
+                ['picture', 'reason'], run.images.skipped,
+                f'left out: {len(run.images.skipped)}')]))
     file = report.out / 'report.html'
     write_atomically(file, build_page(f'PIC run {work_dir.resolve().name}',
                                       'What the network learned, in pictures.', report.sections))
@@ -132,12 +134,13 @@ def write_report(options: Options, say: Say = lambda line: None) -> tuple[Path, 
 
 
 def _open(options: Options) -> _Run:
-    inputs = open_inputs(options.config or str(find_run_config(options.work_dir)), options.images,
-                         options.side, options.num_images)
+    config = options.config or str(find_run_config(options.work_dir))
+    cfg, side, images, indices = open_inputs(config, options.images, options.side,
+                                             options.num_images)
     checkpoint = find_checkpoint(options.checkpoint or options.work_dir)
-    network = open_network(checkpoint, inputs.cfg, device=options.device)
-    features = extract(network, inputs.images, inputs.indices, inputs.side, options.batch_size)
-    return _Run(inputs, checkpoint, network, features)
+    network = open_network(checkpoint, cfg, device=options.device)
+    features = extract(network, images, indices, side, options.batch_size)
+    return _Run(cfg, side, images, checkpoint, network, features)
 
 
 def _untrained(work_dir: Path) -> dict[str, float]:
@@ -180,8 +183,8 @@ class _Report:
         """What the logged numbers mean."""
         work_dir = self.options.work_dir
         try:
-            cfg: Any = Config.fromfile(self.options.config or find_run_config(work_dir),
-                                       import_custom_modules=False)
+            file = find_config(self.options.config or str(find_run_config(work_dir)))
+            cfg: Any = Config.fromfile(file, import_custom_modules=False)
         except MISSING:
             cfg = {}
         found = verdicts_of(read_run(work_dir), context_of(cfg), _untrained(work_dir))
@@ -191,7 +194,7 @@ class _Report:
 
     def health(self) -> Parts:
         """Curves."""
-        runs = [read_run(folder) for folder in [self.options.work_dir, *self.options.compare]]
+        runs = read_runs([self.options.work_dir, *self.options.compare])
         rows = [[run.name, key, int(curve[-1][0]), curve[0][1], curve[-1][1]]
                 for run in runs for chart in charts_of(runs)
                 for key, curve in curves_of(run, chart).items()]
@@ -206,13 +209,13 @@ class _Report:
         """Maps, beside those of another network, and how their overlap changed in training."""
         options, against = self.options, self.options.against or RANDOM
         earlier = earlier_checkpoints(run.checkpoint, SERIES - 1)
-        networks = [*(open_network(file, run.inputs.cfg, device=options.device)
+        networks = [*(open_network(file, run.cfg, device=options.device)
                       for file in earlier), run.network,
                     open_network(against, like=run.network.settings, device=options.device)]
         names = [*(file.stem for file in [*earlier, run.checkpoint]), network_name(against)]
         compared = compare_networks(
             networks, names, run.images, choose(len(run.images), options.saliency_images),
-            occlusion(run.inputs.side, batch_size=options.batch_size))
+            occlusion(run.side, batch_size=options.batch_size))
         panels, summary, other = compared.panels(SHOWN), compared.overlaps[-1], names[-1]
         rows = [[run.images.names[index], float(overlap)] for index, overlap in zip(
             compared.measured.indices, compared.comparisons[-1].overlaps)]
@@ -251,7 +254,7 @@ class _Report:
                  values: Tensor, description: str, caption: str) -> dict[str, Any]:
         queries = find_queries(images, None, indices, QUERIES)
         rows, cosines = nearest(values, queries, NEIGHBOURS)
-        cells = make_cells(images, indices, queries, rows, cosines, run.inputs.side)
+        cells = make_cells(images, indices, queries, rows, cosines, run.side)
         return self.figure(name, lambda: draw_neighbours(cells), f'{len(queries)} {description}',
                            caption)
 
@@ -278,7 +281,7 @@ class _Report:
 
     def class_weights(self, run: _Run) -> Parts:
         """Training images with the nearest class weights."""
-        images, values = training_images(run.inputs.cfg, run.checkpoint)
+        images, values = training_images(run.cfg, run.checkpoint)
         return [self._nearest(
             'class_weights', run, images, range(len(images)), values,
             'training pictures with those of the nearest class weights.',
@@ -291,4 +294,4 @@ class _Report:
         return [
             paragraph(f't-SNE of the features of {counted(len(run.features.indices), "picture")}, '
                       f'coloured by {by}.'),
-            make_map(run.features, run.images, run.inputs.side, self.out)]
+            make_map(run.features, run.images, self.out)]

@@ -68,10 +68,8 @@ def occlusion_distances(features: Features,
         Tensor: (B, Py, Px) float32, on the CPU.
 
     Raises:
-        ValueError: If patch, stride or batch size is out of range, or a feature is not finite.
+        ValueError: If patch or stride is out of range, or a feature is not finite.
     """
-    if batch_size < 1:
-        raise ValueError(f'batch_size must be at least 1, not {batch_size}.')
     rows = spans(images.shape[2], patch, stride).to(images.device)
     columns = spans(images.shape[3], patch, stride).to(images.device)
     num_places = len(rows) * len(columns)

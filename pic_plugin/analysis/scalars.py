@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ from pic_plugin.transfer.config_text import value_in_config
 
 Curve = list[tuple[float, float]]
 FILE = 'scalars.json'
+COUNTERS = ('iter', 'epoch', 'step')
 
 
 class Run(NamedTuple):
@@ -30,8 +33,8 @@ class Run(NamedTuple):
 def read_run(work_dir: str | Path) -> Run:
     """Read the scalars of all starts of a run; what a resumed one did again replaces the old.
 
-    Images seen are iterations times the batch of all processes, as config and log tell them;
-    iterations where the config does not tell a batch.
+    Images seen are iterations times the batch of all processes, as config and log of each start
+    tell them; iterations where the config does not tell a batch.
 
     Args:
         work_dir (str | Path): Folder with ``*/vis_data/scalars.json``.
@@ -49,31 +52,41 @@ def read_run(work_dir: str | Path) -> Run:
             f"{work_dir} has no */vis_data/{FILE}: mmengine's LocalVisBackend writes it; add "
             "dict(type='LocalVisBackend') to vis_backends of the visualizer.")
     points: dict[str, dict[float, float]] = {}
+    steps: list[tuple[int, float]] = [(0, 0.0)]  # iteration, images seen
     damaged = 0
     for file in files:
+        lines = file.read_text(encoding='utf-8', errors='replace').splitlines()
+        entries = [entry for entry in map(_entry, lines) if entry is not None]
+        damaged += len(lines) - len(entries)
+        first_iter = next((entry['iter'] for entry in entries if 'iter' in entry), None)
+        while first_iter is not None and 0 < steps[-1][0] >= first_iter:
+            steps.pop()
+        last_iter, seen = steps[-1]
+        for curve in points.values():
+            for place in [place for place in curve if place > seen]:
+                del curve[place]
         batch = _global_batch(file.parent)
-        last_iter = first_iter = None
-        found: dict[str, Curve] = {}
-        for line in file.read_text(encoding='utf-8', errors='replace').splitlines():
-            entry = _entry(line)
-            if entry is None:
-                damaged += 1
-                continue
+        for entry in entries:
             if 'iter' in entry:
+                seen += (entry['iter'] - last_iter) * batch
                 last_iter = entry['iter']
-                first_iter = last_iter if first_iter is None else first_iter
-            # Results of an evaluation have no iteration: they follow the training before them.
-            seen = (last_iter or 0) * batch
+                steps.append((last_iter, seen))
+            # Results of an evaluation have no iteration: they follow the training before them. And
+            # times of their own, which are not those of a step.
+            left_out = COUNTERS if 'iter' in entry else (*COUNTERS, 'time', 'data_time')
             for key, value in entry.items():
-                if key not in ('iter', 'epoch', 'step') and isinstance(value, (int, float)):
-                    found.setdefault(key, []).append((seen, float(value)))
-        for key, curve in found.items():
-            kept = points.setdefault(key, {})
-            for seen in [seen for seen in kept if first_iter and seen >= first_iter * batch]:
-                del kept[seen]
-            kept.update(curve)
+                if key not in left_out and isinstance(value, (int, float)):
+                    points.setdefault(key, {})[seen] = float(value)
     return Run(work_dir.resolve().name,
-               {key: sorted(curve.items()) for key, curve in points.items()}, damaged)
+               {key: sorted(curve.items()) for key, curve in points.items() if curve}, damaged)
+
+
+def read_runs(work_dirs: Sequence[Path]) -> list[Run]:
+    """Several runs, named after their paths where work folders have the same name."""
+    runs = [read_run(folder) for folder in work_dirs]
+    count = Counter(run.name for run in runs)
+    return [run._replace(name=str(folder)) if count[run.name] > 1 else run
+            for run, folder in zip(runs, work_dirs)]
 
 
 def _entry(line: str) -> Any:

@@ -72,26 +72,16 @@ def hide_axes(axes: Any) -> None:
     axes.spines[:].set_visible(False)
 
 
-def write_figure(draw: Callable[[], Figure], out: Path) -> list[Path]:
-    """Draw a figure and write it as PNG, for the screen, and SVG, for papers.
-
-    Args:
-        draw (Callable): Makes the figure.
-        out (Path): Name of the files, without an ending.
-
-    Returns:
-        list[Path]: The files.
-    """
+def write_figure(draw: Callable[[], Figure], out: Path) -> None:
+    """Draw a figure and write it as ``out`` with .png, for the screen, and .svg, for papers."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    files = [out.with_name(f'{out.name}{ending}') for ending in ('.png', '.svg')]
     with styled():
         figure = draw()
-        for file in files:
-            figure.savefig(file, dpi=150, metadata={'Date': None} if file.suffix == '.svg' else {})
-    return files
+        figure.savefig(out.with_name(f'{out.name}.png'), dpi=150)
+        figure.savefig(out.with_name(f'{out.name}.svg'), dpi=150, metadata={'Date': None})
 
 
-def png_bytes(draw: Callable[[], Figure], dark: bool) -> bytes:
+def png_bytes(draw: Callable[[], Figure], dark: bool = False) -> bytes:
     """PNG of a figure in the style of a light or a dark page."""
     content = io.BytesIO()
     with styled(dark):

@@ -12,12 +12,15 @@ def earlier_checkpoints(checkpoint: Path, most: int) -> list[Path]:
     """Checkpoints of the same run before this one, evenly from all, in their order.
 
     Args:
-        checkpoint (Path): ``epoch_N.pth`` or ``iter_N.pth``; another name has none before it.
+        checkpoint (Path): ``epoch_N.pth`` or ``iter_N.pth``, or ``interrupted.pth``, before which
+            are all of them; another name has none before it.
         most (int): How many.
     """
-    files = [file for _, file in sorted(
-        (int(match[1]), file) for file in checkpoint.parent.glob('*.pth')
-        for match in [re.fullmatch(r'(?:epoch|iter)_(\d+)', file.stem)] if match)]
+    files = sorted((file for file in checkpoint.parent.glob('*.pth')
+                    if re.fullmatch(r'(epoch|iter)_\d+', file.stem)),
+                   key=lambda file: int(file.stem.partition('_')[2]))
+    if checkpoint.stem == 'interrupted':
+        files.append(checkpoint)
     before = files[:files.index(checkpoint)] if checkpoint in files else []
     return [before[place] for place in choose(len(before), most)]
 

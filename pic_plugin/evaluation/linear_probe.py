@@ -48,18 +48,23 @@ def linear_accuracy(train_features: Tensor,
     if train_features.shape[1] != features.shape[1]:
         raise ValueError(f'features have {train_features.shape[1]} components in training and '
                          f'{features.shape[1]} in evaluation.')
-    weight, bias, mean, scale = fit_linear(train_features, train_labels, penalty, max_iter)
-    scores = ((features.double() - mean) / scale) @ weight.T + bias
-    return float((scores.argmax(dim=1) == labels).double().mean() * 100)
+    return accuracy_of(*fit_linear(train_features, train_labels, penalty, max_iter), features,
+                       labels)
+
+
+def accuracy_of(weight: Tensor, bias: Tensor, features: Tensor, labels: Tensor) -> float:
+    """Percent of (Q, d) features that a linear layer, float64, gives their label."""
+    given = (features.double() @ weight.T + bias).argmax(dim=1)
+    return float((given == labels).double().mean() * 100)
 
 
 def fit_linear(features: Tensor, labels: Tensor, penalty: float,
-               max_iter: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+               max_iter: int) -> tuple[Tensor, Tensor]:
     """Fit the classifier of :func:`linear_accuracy`.
 
     Returns:
-        tuple[Tensor, Tensor, Tensor, Tensor]: (C, d) weight, (C,) bias, and the (d,) mean and scale
-        by which features are standardised; all float64.
+        tuple[Tensor, Tensor]: (C, d) weight and (C,) bias, float64, of a linear layer on features
+        as they come: standardising is linear, too.
     """
     features = features.double()
     mean, scale = features.mean(dim=0), features.std(dim=0, unbiased=False)
@@ -88,7 +93,8 @@ def fit_linear(features: Tensor, labels: Tensor, penalty: float,
         warnings.warn(f'linear evaluation has not come to its optimum in {max_iter} iterations '
                       f'(a derivative of {slope:.1e} is left): raise max_iter.', RuntimeWarning,
                       stacklevel=3)
-    return weight.detach(), bias.detach(), mean, scale
+    plain = weight.detach() / scale
+    return plain, bias.detach() - plain @ mean
 
 
 def _check(features: Tensor, labels: Tensor, name: str) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from mmengine.device import get_device
+from PIL import Image
 from torch import Tensor, nn
 
-from pic_plugin.analysis.images import FolderImages, Images, training_side
+from pic_plugin.analysis.images import FolderImages, Images, report_skipped, training_side
+from pic_plugin.analysis.inputs import progress as progress_bar
 from pic_plugin.analysis.network import RANDOM, Network, open_network, pooled
 from pic_plugin.analysis.picture_reader import PictureReader, reader_of
 from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint
@@ -56,7 +58,6 @@ class LoadedBackbone(nn.Module):
         # Not saved: the names of the weights stay the backbone's.
         self.register_buffer('_mean', torch.tensor(self.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer('_std', torch.tensor(self.std).view(-1, 1, 1), persistent=False)
-        self.feature_dim = 0
         self.eval()
         with torch.no_grad():
             empty = torch.zeros(1, len(self.mean), image_size, image_size)
@@ -146,8 +147,11 @@ class _ListedImages(Images):
         image = self._images[index]
         if isinstance(image, (str, os.PathLike)):
             return self.reader.read(dict(img_path=str(Path(image).expanduser().absolute())))
-        pixels = np.asarray(image)
         channels = self.reader.channels
+        # Palettes and the like, not what is deeper than 8 bits.
+        if isinstance(image, Image.Image) and channels in (1, 3) and image.mode[0] not in 'IF':
+            image = image.convert('RGB' if channels == 3 else 'L')
+        pixels = np.asarray(image)
         if pixels.ndim == 2:
             pixels = np.repeat(pixels[:, :, None], channels, axis=2)
         if channels == 3 and pixels.ndim == 3 and pixels.shape[2] == 4:
@@ -190,10 +194,11 @@ def embed(images: str | Path | Sequence[Any] | np.ndarray,
         ValueError: If nothing can be read, an argument is out of range, or ``out`` has another
             ending.
     """
-    if batch_size < 1:
-        raise ValueError(f'batch_size must be at least 1, not {batch_size}.')
     if side is not None and side < 1:
         raise ValueError(f'side must be at least 1 pixel, not {side}.')
+    if isinstance(images, np.ndarray) and (images.ndim < 3 or images.shape[2:] in ((3, ), (4, ))):
+        raise ValueError(f'an array of pictures must be (n, H, W, 3), not {images.shape}: of one '
+                         'picture give picture[None].')
     if out is not None:
         check_writable(out)
     if isinstance(checkpoint, LoadedBackbone):
@@ -209,36 +214,27 @@ def embed(images: str | Path | Sequence[Any] | np.ndarray,
     if not len(given):
         raise ValueError('there are no images: the list is empty.')
     where = next(backbone.parameters()).device
-    parts: list[np.ndarray] = []
+    # Not joined from batches, which would take all features twice.
+    features = np.empty((len(given), backbone.feature_dim), np.float32)
     names: list[str] = []
-    count = _counter(len(given)) if progress and sys.stderr.isatty() else None
-    for indices, pictures in given.batches(range(len(given)), side or backbone.image_size,
-                                           batch_size):
-        if backbone.reader.channels == 3:
-            pictures = np.ascontiguousarray(pictures[..., ::-1])  # (B, side, side, 3), RGB
-        pixels = torch.from_numpy(pictures).to(where).permute(0, 3, 1, 2)
-        with torch.inference_mode():
-            parts.append(backbone(pixels).float().cpu().numpy())
-        names += [given.names[index] for index in indices]
-        if count is not None:
-            count(len(names) + len(given.skipped))
-    for skipped in given.skipped:
-        print(f'embed: left out {skipped.name}: {skipped.reason}', file=sys.stderr)
-    if not parts:
+    bar = progress_bar(len(given)) if progress else nullcontext(lambda done: None)
+    with bar as advance:
+        for indices, pictures in given.batches(range(len(given)), side or backbone.image_size,
+                                               batch_size):
+            if backbone.reader.channels == 3:
+                pictures = np.ascontiguousarray(pictures[..., ::-1])  # (B, side, side, 3), RGB
+            pixels = torch.from_numpy(pictures).to(where).permute(0, 3, 1, 2)
+            with torch.inference_mode():
+                features[len(names):len(names) + len(indices)] = backbone(pixels).float().cpu()
+            names += [given.names[index] for index in indices]
+            advance(len(indices))
+    report_skipped('embed', given, most=len(given))
+    if not names:
         raise ValueError(f'none of the {len(given)} images can be read.')
-    result = Embedding(np.concatenate(parts), names)
+    result = Embedding(features[:len(names)], names)
     if not np.isfinite(result.features).all():
         raise ValueError('features are not finite: the network gives nothing that could be used; '
                          'take an earlier checkpoint.')
     if out is not None:
         write_features(result.features, result.names, out)
     return result
-
-
-def _counter(total: int) -> Callable[[int], None]:
-    def count(done: int) -> None:
-        end = '\n' if done >= total else ''
-        sys.stderr.write(f'\rembed: {done:,} of {total:,}{end}')
-        sys.stderr.flush()
-    return count
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint
 from pic_plugin.features.embedding import LoadedBackbone, load_backbone
@@ -12,6 +12,7 @@ from pic_plugin.pretrain.config_text import assign, labelled_dataset
 from pic_plugin.pretrain.labels import Labelled, read_labels
 from pic_plugin.pretrain.networks import Backbone, look_at
 from pic_plugin.pretrain.start import read_start, write_start
+from pic_plugin.wording import counted
 
 # For 32 images of a step. The classifier begins anew, and learns faster than the backbone.
 SGD_RATE, ADAMW_RATE, HEAD_FACTOR, BATCH = 0.01, 1e-4, 10, 32
@@ -20,7 +21,7 @@ CONFIG = 'finetune.py'
 
 def write_finetuning(checkpoint: str | Path, labels: str | Path,
                      out: str | Path, epochs: int = 20, batch_size: int = BATCH,
-                     random: bool = False) -> Path:
+                     random: bool = False, say: Callable[[str], Any] = print) -> Path:
     """Write the config, and the weights and lists that it names.
 
     Args:
@@ -31,6 +32,7 @@ def write_finetuning(checkpoint: str | Path, labels: str | Path,
         epochs (int): Defaults to 20.
         batch_size (int): Images of a step. Defaults to 32.
         random (bool): Whether to begin from random weights, to compare with. Defaults to False.
+        say (Callable): Takes a line about pictures that cannot be read. Defaults to print.
 
     Returns:
         Path: The config.
@@ -48,6 +50,8 @@ def write_finetuning(checkpoint: str | Path, labels: str | Path,
     file = find_checkpoint(checkpoint)
     loaded, start = load_backbone(file), read_start(str(file))
     labelled = read_labels(labels, most=None)
+    if labelled.num_broken:
+        say(f'{counted(labelled.num_broken, "picture")} of {labels} cannot be read.')
     backbone = look_at('the backbone', loaded.image_size, start.cfg)
     folder.mkdir(parents=True, exist_ok=True)
     weights = None if random else write_start(start, backbone.cfg, folder)

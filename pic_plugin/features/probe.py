@@ -10,7 +10,7 @@ from mmengine.device import get_device
 from torch import Tensor
 
 from pic_plugin.evaluation.knn import knn_predict, normalise
-from pic_plugin.evaluation.linear_probe import fit_linear
+from pic_plugin.evaluation.linear_probe import accuracy_of, fit_linear
 from pic_plugin.features.embedding import LoadedBackbone, embed, load_backbone, untrained_twin
 from pic_plugin.pretrain.labels import Labelled, read_labels
 from pic_plugin.wording import counted
@@ -56,21 +56,17 @@ def probe(backbone: LoadedBackbone, labelled: Labelled, side: int | None = None,
     votes = knn_predict(normalise(test), normalise(train), train_labels,
                         (min(NEIGHBOURS, len(train)), ))
     knn = float((votes[:, 0] == test_labels).double().mean() * 100)
-    weight, bias, mean, scale = fit_linear(train, train_labels, PENALTY, MAX_ITER)
-    # One linear layer on features as they come: standardising is linear, too.
-    plain = weight / scale
-    offset = bias - plain @ mean
-    given = (test.double() @ plain.T + offset).argmax(dim=1)
-    accuracy = float((given == test_labels).double().mean() * 100)
-    return Probe(labelled.classes, len(train), len(test), accuracy, knn, plain.float(),
-                 offset.float())
+    weight, bias = fit_linear(train, train_labels, PENALTY, MAX_ITER)
+    return Probe(labelled.classes, len(train), len(test),
+                 accuracy_of(weight, bias, test, test_labels), knn, weight.float(), bias.float())
 
 
 def _features(backbone: LoadedBackbone, pairs: list[tuple[str, int]], side: int | None,
               batch_size: int) -> tuple[Tensor, Tensor]:
     found = embed([file for file, _ in pairs], backbone, side=side, batch_size=batch_size)
-    labels: dict[str, int] = dict(pairs)
-    return torch.from_numpy(found.features), torch.tensor([labels[name] for name in found.names])
+    read = set(found.names)
+    return torch.from_numpy(found.features), torch.tensor(
+        [label for file, label in pairs if file in read])
 
 
 def probe_checkpoint(checkpoint: str | Path, labels: str | Path,
@@ -86,6 +82,8 @@ def probe_checkpoint(checkpoint: str | Path, labels: str | Path,
         ValueError: If either is unusable.
     """
     labelled = read_labels(labels)
+    if labelled.num_broken:
+        say(f'{counted(labelled.num_broken, "picture")} of {labels} cannot be read.')
     where = device or get_device()
     found = {}
     for name, make in (('trained', load_backbone), ('random', untrained_twin)):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from pic_plugin.analysis.inputs import progress
 from pic_plugin.datasets.pillow_formats import pillow_as_in_training
 from pic_plugin.pretrain.walk import find_pictures
 from pic_plugin.wording import counted
@@ -60,12 +61,17 @@ def read_labels(source: str | Path, most: int | None = MOST) -> Labelled:
     references: list[tuple[str, int]] = []
     queries: list[tuple[str, int]] = []
     broken = 0
-    for number, name in enumerate(sorted(by_class)):
-        chosen = by_class[name][:share]
-        readable = [file for file in chosen if _is_readable(file)]
-        broken += len(chosen) - len(readable)
-        references += [(file, number) for file in readable[::2]]
-        queries += [(file, number) for file in readable[1::2]]
+    with progress(sum(len(files[:share]) for files in by_class.values())) as advance:
+        for number, name in enumerate(sorted(by_class)):
+            readable = []
+            for file in by_class[name][:share]:
+                if _is_readable(file):
+                    readable.append(file)
+                else:
+                    broken += 1
+                advance(1)
+            references += [(file, number) for file in readable[::2]]
+            queries += [(file, number) for file in readable[1::2]]
     if not queries:
         raise ValueError(f'no class of {source} has two readable pictures: one is needed to look '
                          'among, and one to look for.')

@@ -21,6 +21,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 #: Stage -> its share of the time, in the order in which they run.
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from pic_plugin.studies.ahead.execute import Executor, LinearPool, Results
-    from pic_plugin.studies.ahead.images import Images, load
+    from pic_plugin.studies.ahead.images import load
     from pic_plugin.studies.ahead.plan import TINY, Plan, Scale
 
     begun = time.monotonic()
@@ -93,13 +94,7 @@ def run(args: argparse.Namespace) -> None:
     pool = LinearPool(args.workers or max((os.cpu_count() or 1) - 2, 1))
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     torch.backends.cudnn.allow_tf32 = True  # convolutions; cosines and neighbours stay float32
-    loaded: dict[str, Images] = {}
-
-    def images(name: str) -> Images:
-        if name not in loaded:
-            loaded[name] = load(name, args.data, 600 if args.tiny else 0).to(device)
-        return loaded[name]
-
+    images = cache(lambda name: load(name, args.data, 600 if args.tiny else 0).to(device))
     results = Results(args.out / 'results.jsonl')
     results.write(device=torch.cuda.get_device_name() if device.type == 'cuda' else 'cpu',
                   torch=torch.__version__, lanes=args.lanes, argv=sys.argv[1:])
@@ -119,18 +114,12 @@ def run_list(args: argparse.Namespace) -> None:
 
     from pic_plugin.studies.ahead import listed
     from pic_plugin.studies.ahead.execute import Executor, LinearPool, Results
-    from pic_plugin.studies.ahead.images import Images, load
+    from pic_plugin.studies.ahead.images import load
 
     torch.set_num_threads(1)
     pool = LinearPool(1)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    loaded: dict[str, Images] = {}
-
-    def images(name: str) -> Images:
-        if name not in loaded:
-            loaded[name] = load(name, args.data, 0).to(device)
-        return loaded[name]
-
+    images = cache(lambda name: load(name, args.data, 0).to(device))
     folder = args.out / args.lane
     folder.mkdir(parents=True, exist_ok=True)
     executor = Executor(images, Results(folder / 'results.jsonl'), pool, lanes=1,

@@ -41,9 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             conversion = convert_official(state, not args.without_class_weights)
         except ValueError as error:
             raise ValueError(f'{args.checkpoint}: {error}') from error
-    with replacing(out) as partial:
-        torch.save(file_content(conversion, Path(args.checkpoint).name, content.get('epoch')),
-                   partial)
+        with replacing(out) as partial:
+            torch.save(file_content(conversion, Path(args.checkpoint).name, content.get('epoch')),
+                       partial)
     print(f'loaded {conversion.num_loaded} of {conversion.num_loaded}, projected features equal to '
           f'{conversion.difference:.1e} of the largest')
     print(f'{out}: {out.stat().st_size} bytes')

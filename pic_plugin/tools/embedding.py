@@ -15,15 +15,11 @@ from collections.abc import Sequence
 from pic_plugin.analysis.embedding import CLUSTERS, METHODS
 from pic_plugin.analysis.feature_map import write_map
 from pic_plugin.analysis.features import extract
+from pic_plugin.analysis.images import report_skipped
 from pic_plugin.analysis.inputs import open_inputs
 from pic_plugin.analysis.network import open_network
 from pic_plugin.analysis.style import require
-from pic_plugin.command_line import (
-    analysis_parser,
-    explained_errors,
-    report_skipped,
-    require_positive,
-)
+from pic_plugin.command_line import analysis_parser, explained_errors, require_positive
 from pic_plugin.wording import counted
 
 TOOL = 'embedding'
@@ -47,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         network = open_network(args.checkpoint, cfg, device=args.device)
         features = extract(network, images, indices, side, args.batch_size)
         report_skipped(TOOL, images)
-        write_map(features, images, side, args.out, f'{args.checkpoint}, {args.method}',
-                  args.method, args.clusters, args.seed)
+        write_map(features, images, args.out, f'{args.checkpoint}, {args.method}', args.method,
+                  args.clusters, args.seed)
     print(f'{args.out}: map of {counted(len(features.indices), "picture")}')
 
 

@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_finite(weights, checkpoint)
         training = read_training(content)
         if args.config is not None:
-            model = read_config(args.config).model.to_dict()
-            training.update(backbone=model['backbone'],
+            model = read_config(args.config).to_dict().get('model') or {}
+            training.update(backbone=model.get('backbone'),
                             data_preprocessor=model.get('data_preprocessor'))
         cfg = backbone_config(training, weights)
         export = export_backbone(weights, cfg, args.form)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pic_plugin.analysis.features import extract
+from pic_plugin.analysis.images import report_skipped
 from pic_plugin.analysis.inputs import open_inputs
 from pic_plugin.analysis.neighbour_study import (
     training_images,
@@ -24,12 +25,7 @@ from pic_plugin.analysis.neighbour_study import (
 )
 from pic_plugin.analysis.network import open_network
 from pic_plugin.analysis.style import require
-from pic_plugin.command_line import (
-    analysis_parser,
-    explained_errors,
-    report_skipped,
-    require_positive,
-)
+from pic_plugin.command_line import analysis_parser, explained_errors, require_positive
 from pic_plugin.wording import counted
 
 TOOL = 'neighbours'

@@ -18,6 +18,7 @@ import torch
 
 from pic_plugin.command_line import explained_errors
 from pic_plugin.features.probe import probe_checkpoint
+from pic_plugin.files import replacing
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,11 +38,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     with explained_errors('probe'):
         found = probe_checkpoint(args.checkpoint, args.labels, args.device, args.side,
                                  args.batch_size)
-    if args.out is not None:
-        best = found['trained']
-        Path(args.out).expanduser().parent.mkdir(parents=True, exist_ok=True)
-        torch.save(dict(weight=best.weight, bias=best.bias, classes=best.classes), args.out)
-        print(f'{args.out}: classifier of {len(best.classes)} classes')
+        if args.out is not None:
+            best = found['trained']
+            with replacing(Path(args.out).expanduser()) as partial:
+                torch.save(dict(weight=best.weight, bias=best.bias, classes=best.classes), partial)
+            print(f'{args.out}: classifier of {len(best.classes)} classes')
 
 
 if __name__ == '__main__':

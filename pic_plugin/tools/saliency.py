@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pic_plugin.analysis.images import report_skipped
 from pic_plugin.analysis.inputs import network_name, open_inputs
 from pic_plugin.analysis.network import open_network
 from pic_plugin.analysis.saliency_comparison import (
@@ -28,12 +29,7 @@ from pic_plugin.analysis.saliency_comparison import (
 )
 from pic_plugin.analysis.saliency_study import occlusion
 from pic_plugin.analysis.style import require
-from pic_plugin.command_line import (
-    analysis_parser,
-    explained_errors,
-    report_skipped,
-    require_positive,
-)
+from pic_plugin.command_line import analysis_parser, explained_errors, require_positive
 from pic_plugin.engine.config_file import read_config
 from pic_plugin.wording import counted
 

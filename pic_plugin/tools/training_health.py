@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pic_plugin.analysis.health_figure import draw_health
-from pic_plugin.analysis.scalars import read_run
+from pic_plugin.analysis.scalars import read_runs
 from pic_plugin.analysis.style import write_figure
 from pic_plugin.command_line import explained_errors
 from pic_plugin.files import write_csv
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--out', type=Path, default=Path('health'), help='default: %(default)s')
     args = parser.parse_args(argv)
     with explained_errors(TOOL):
-        runs = [read_run(folder) for folder in args.work_dirs]
+        runs = read_runs(args.work_dirs)
         args.out.mkdir(parents=True, exist_ok=True)
         write_csv(args.out / 'health.csv', ['run', 'scalar', 'images_seen', 'value'],
                   [[run.name, key, int(seen), value] for run in runs

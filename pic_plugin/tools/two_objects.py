@@ -13,15 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pic_plugin.analysis.images import report_skipped
 from pic_plugin.analysis.inputs import open_inputs
 from pic_plugin.analysis.network import open_network
 from pic_plugin.analysis.style import require
-from pic_plugin.command_line import (
-    analysis_parser,
-    explained_errors,
-    report_skipped,
-    require_positive,
-)
+from pic_plugin.command_line import analysis_parser, explained_errors, require_positive
 from pic_plugin.studies.two_objects import PairedImages, compare_balance
 
 TOOL = 'two_objects'

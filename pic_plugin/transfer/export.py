@@ -25,6 +25,8 @@ FORMATS = ('openmmlab', 'torchvision', 'timm')
 TOLERANCE = 1e-5
 # Of the classifier that the other libraries' networks end with, and PIC's lacks.
 CLASSIFIER = ('fc.weight', 'fc.bias')
+# Of BatchNorm, which files before torch 0.4.1 (torchvision's ResNets) lack and nothing reads.
+COUNTER = '.num_batches_tracked'
 # By mmpretrain's type.
 FAMILIES = dict(
     ResNet=Family(resnet.build, resnet.rename),
@@ -113,11 +115,12 @@ def take_every_weight(network: nn.Module, weights: StateDict, name: str) -> int:
         int: Tensors loaded.
 
     Raises:
-        ValueError: If a weight of the network is missing (but for a classifier's), one of the
-            file is unused, or a shape differs.
+        ValueError: If a weight of the network is missing (but for a classifier's or a counter of
+            BatchNorm), one of the file is unused, or a shape differs.
     """
     own = network.state_dict()
-    missing = [key for key in own if key not in weights and key not in CLASSIFIER]
+    missing = [key for key in own if key not in weights and key not in CLASSIFIER
+               and not key.endswith(COUNTER)]
     unused = [key for key in weights if key not in own]
     other = [f'{key} ({tuple(weights[key].shape)}, in the network {tuple(own[key].shape)})'
              for key in weights if key in own and weights[key].shape != own[key].shape]

@@ -81,12 +81,8 @@ def convert_official(state: StateDict, with_class_weights: bool = True) -> Conve
         head=dict(type='PICHead', feat_dim=feat_dim, num_instances=num_instances,
                   num_negatives=None))
 
-    converted: StateDict = OrderedDict()
-    for name, value in body.items():
-        converted[f'backbone.{name}'] = value
-    for theirs, ours in PROJECTION.items():
-        converted[ours] = encoder[theirs]
-
+    converted = {f'backbone.{name}': value for name, value in body.items()}
+    converted.update((ours, encoder[theirs]) for theirs, ours in PROJECTION.items())
     network = nn.ModuleDict({part: MODELS.build(model[part]) for part in ('backbone', 'neck')})
     num_loaded = take_every_weight(network, converted, str(model['backbone']))
     difference = _projection_difference(network, encoder, depth)

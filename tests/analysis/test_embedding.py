@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip('sklearn', reason="scikit-learn is not installed: pip install '.[analysis]'")
 
 from pic_plugin.analysis.embedding import cluster, draw_embedding, embed, group_styles  # noqa: E402
+from pic_plugin.analysis.page import THUMB, picture_map  # noqa: E402
 from pic_plugin.analysis.style import styled  # noqa: E402
 
 
@@ -56,3 +57,11 @@ def test_groups_look_different():
     with styled():
         figure = draw_embedding(np.random.default_rng(0).random((3, 2)), ['a', 'b', 'a'])
         assert [text.get_text() for text in figure.legends[0].get_texts()] == ['a', 'b']
+
+
+def test_a_map_of_more_pictures_than_a_jpeg_is_high():
+    count = 44_000  # in rows of 32 pictures 66,000 pixels
+    picture = np.zeros((THUMB, THUMB, 3), np.uint8)
+    part = picture_map(np.zeros((count, 2)), ['a'] * count, [''] * count, [picture] * count)
+    assert part['data']['columns'] * part['data']['rows'] >= count
+    assert part['sprite'].startswith('data:image/jpeg;base64,')

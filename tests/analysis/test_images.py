@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of any kind and size, good and bad."""
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -62,6 +64,23 @@ def test_data_set_of_the_demo():
     assert images.labels == ['airplane', 'automobile']
     assert images.read(1).shape == (32, 32, 3)
     assert evaluated_dataset(Config(dict())) is None
+
+
+def test_pictures_of_several_classes_have_no_label(tmp_path):
+    write_pictures(tmp_path, [(8, 8)] * 2, classes=())
+    (tmp_path / 'labels.json').write_text(json.dumps(dict(
+        metainfo=dict(classes=['cat', 'dog']), data_list=[
+            dict(img_path='00.png', gt_label=[0, 1]), dict(img_path='01.png', gt_label=[1])])))
+    images = DatasetImages(dict(type='MultiLabelDataset', data_root=str(tmp_path),
+                                ann_file='labels.json'))
+    assert len(images) == 2 and images.labels is None
+
+
+def test_batches_have_a_size(tmp_path):
+    """Without, all pictures would be read at once."""
+    images = FolderImages(write_pictures(tmp_path, [(8, 8)] * 2))
+    with pytest.raises(ValueError, match='batch size must be at least 1, not 0'):
+        next(images.batches([0, 1], 8, batch_size=0))
 
 
 def test_joined_data_sets_show_each_picture_once(tmp_path):

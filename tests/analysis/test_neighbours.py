@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Neighbours and duplicates against brute force and planted truth."""
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,20 @@ def test_planted_duplicates_are_found(monkeypatch, block_bytes, channels):
     assert len(duplicates(values, range(12), Pictures(pictures), 1.0, most=9)) == 1
     with pytest.raises(ValueError, match='at most 1, not 2'):
         duplicates(values, range(12), Pictures(pictures), 2, most=9)
+
+
+def test_all_pairs_of_many_pictures_take_long_and_are_counted(monkeypatch):
+    done = []
+
+    @contextmanager
+    def counter(total):
+        assert total == 12
+        yield done.append
+
+    monkeypatch.setattr(neighbours, 'progress', counter)
+    monkeypatch.setattr(neighbours, 'BLOCK_BYTES', 4 * 12 * 5)
+    duplicates(torch.eye(12), range(12), Pictures([None] * 12), 0.98, most=10)
+    assert done == [5, 5, 2]
 
 
 def test_queries_by_name():

@@ -59,9 +59,11 @@ def test_a_classifier_of_mmpretrain(tmp_path, pictures):
     torch.testing.assert_close(network.features(network.normalise(pictures)), expected.detach())
 
 
-def test_bare_weights_of_torchvision(tmp_path, pictures):
+@pytest.mark.parametrize('counters', [True, False], ids=['now', 'of 2017'])
+def test_bare_weights_of_torchvision(tmp_path, pictures, counters):
     model = get_model('resnet18', weights=None)
-    torch.save(model.state_dict(), tmp_path / 'c.pth')
+    torch.save({name: value for name, value in model.state_dict().items()
+                if counters or not name.endswith('num_batches_tracked')}, tmp_path / 'c.pth')
     model.fc = torch.nn.Identity()
     model.eval()
     network = open_network(tmp_path / 'c.pth')

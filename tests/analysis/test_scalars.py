@@ -36,6 +36,48 @@ def test_resumed_and_cut_off(tmp_path):
     assert 'step' not in run.curves and 'epoch' not in run.curves
 
 
+def test_resumed_with_other_numbers_of_processes(tmp_path):
+    write(tmp_path, '20250101_000000', [
+        dict(loss=3.0, iter=10), dict(loss=2.0, iter=20), {'knn/top1_k20': 30.0}])
+    write(tmp_path, '20250102_000000', [
+        dict(loss=1.0, iter=30), {'knn/top1_k20': 40.0}, dict(loss=0.5, iter=40)], processes=1)
+    write(tmp_path, '20250103_000000', [dict(loss=0.4, iter=40)], processes=4)
+    curves = read_run(tmp_path).curves
+    # 16 images in an iteration, then 8, then 32.
+    assert curves['loss'] == [(160, 3.0), (320, 2.0), (400, 1.0), (720, 0.4)]
+    assert curves['knn/top1_k20'] == [(320, 30.0), (400, 40.0)]
+
+
+def test_what_only_a_start_that_is_replaced_logged_has_no_curve(tmp_path):
+    write(tmp_path, '20250101_000000', [dict(loss=3.0, grad_norm=1.0, iter=10)])
+    write(tmp_path, '20250102_000000', [dict(loss=2.0, iter=10)])
+    assert read_run(tmp_path).curves == {'loss': [(160, 2.0)]}
+
+
+def test_the_times_of_an_evaluation_are_not_those_of_a_step(tmp_path):
+    write(tmp_path, '20250101_000000', [
+        dict(loss=3.0, time=0.5, data_time=0.1, iter=10),
+        {'knn/top1_k20': 30.0, 'time': 9.0, 'data_time': 8.0, 'step': 1}])
+    curves = read_run(tmp_path).curves
+    assert curves['time'] == [(160, 0.5)] and curves['data_time'] == [(160, 0.1)]
+    assert curves['knn/top1_k20'] == [(160, 30.0)]
+
+
+def test_small_values_keep_their_digits(tmp_path):
+    write(tmp_path / 'a', '20250101_000000', [dict(loss=3.0, lr=1.2345e-7, iter=10)])
+    main([str(tmp_path / 'a'), '--out', str(tmp_path / 'out')])
+    assert 'a,lr,160,1.2345e-07\n' in (tmp_path / 'out' / 'health.csv').read_text()
+
+
+def test_runs_of_the_same_name_are_told_apart(tmp_path):
+    folders = [tmp_path / 'a' / 'run', tmp_path / 'b' / 'run', tmp_path / 'b' / 'other']
+    for folder in folders:
+        write(folder, '20250101_000000', [dict(loss=3.0, iter=10)])
+    main([*map(str, folders), '--out', str(tmp_path / 'out')])
+    rows = (tmp_path / 'out' / 'health.csv').read_text().splitlines()[1:]
+    assert [row.split(',')[0] for row in rows] == [str(folders[0]), str(folders[1]), 'other']
+
+
 def test_charts_take_what_belongs_to_them():
     run = Run('a', {'knn/top1_k20': [], 'knn/top1_k200': [], 'loss': [], 'other': []}, 0)
     assert [sorted(curves_of(run, chart)) for chart in CHARTS] == [

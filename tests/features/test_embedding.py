@@ -97,7 +97,10 @@ def test_a_folder_with_all_it_may_hold(checkpoint, tmp_path, capsys):
     features, names = pic_plugin.embed(folder, checkpoint, batch_size=3)
     assert features.shape == (7, 512) and features.dtype == np.float32
     assert names[:2] == ['0000.png', '0001.png'] and names[-1] == 'more/0006.png'
-    assert 'left out broken.png' in capsys.readouterr().err
+    (folder / 'raw.nef').write_bytes(b'x')
+    pic_plugin.embed(folder, checkpoint)
+    err = capsys.readouterr().err
+    assert 'left out broken.png' in err and 'raw.nef' in err
     np.testing.assert_allclose(features[3], expected(checkpoint, picture(3)), atol=1e-5)
 
 
@@ -113,6 +116,13 @@ def test_lists_of_files_pictures_and_arrays(checkpoint, tmp_path):
         assert again.names == ['0', '1', '2']
         np.testing.assert_allclose(again.features, wanted, atol=1e-5)
     np.testing.assert_allclose(found.features, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize('mode', ['P', '1', 'L', 'LA', 'RGBA', 'CMYK', 'HSV'])
+def test_pictures_of_any_mode_are_colours(checkpoint, mode):
+    image = Image.fromarray(picture(1)).convert(mode)
+    found, wanted = pic_plugin.embed([image, image.convert('RGB')], checkpoint).features
+    np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize('ending', ['npy', 'npz', 'csv', 'parquet'])
@@ -170,7 +180,10 @@ def test_what_is_wrong_is_said(checkpoint, tmp_path):
         pic_plugin.embed([], checkpoint)
     with pytest.raises(ValueError, match='none of the 1 images'):
         pic_plugin.embed([np.zeros((4, 4, 3))], checkpoint)
-    with pytest.raises(ValueError, match='batch_size'):
+    for one in (picture(1), picture(1)[..., 0]):
+        with pytest.raises(ValueError, match='of one picture'):
+            pic_plugin.embed(one, checkpoint)
+    with pytest.raises(ValueError, match='batch size'):
         pic_plugin.embed(folder, checkpoint, batch_size=0)
     with pytest.raises(SystemExit, match='embed: there is no folder'):
         tool.main([str(tmp_path / 'none'), str(checkpoint), '--out', str(tmp_path / 'a.npy')])

@@ -55,12 +55,13 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture
 def labelled(tmp_path):
-    """24 pictures of each of two classes, below a folder with a blank."""
+    """24 pictures of each of two classes, and one that is none, below a folder with a blank."""
     for upright, name in enumerate(('lying', 'standing')):
         folder = tmp_path / 'my pictures' / name
         folder.mkdir(parents=True)
         for number in range(24):
             Image.fromarray(stripes(number, upright)).save(folder / f'{number}.png')
+    (folder / 'broken.png').write_bytes(b'x')
     return tmp_path / 'my pictures'
 
 
@@ -73,7 +74,8 @@ def test_better_than_from_random_weights(checkpoint, labelled, work_dir, capsys,
         finetune.main([str(checkpoint), str(labelled), '--out', str(work_dir / name),
                        '--epochs', '2', '--batch-size', '8', *more])
         accuracies[name] = read_run(work_dir / name).curves['accuracy/top1'][-1][1]
-        assert f'finetune: {accuracies[name]:.1f} %' in capsys.readouterr().out
+        text = capsys.readouterr().out
+        assert f'finetune: {accuracies[name]:.1f} %' in text and '1 picture of ' in text
     assert accuracies['trained'] > 90 and accuracies['trained'] > accuracies['random'] + 20
     cfg = Config.fromfile(work_dir / 'trained' / 'finetune.py')
     assert cfg.model.type == 'ImageClassifier' and cfg.optim_wrapper.optimizer.type == 'SGD'

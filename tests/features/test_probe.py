@@ -6,6 +6,7 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 import pic_plugin
+from pic_plugin.features.probe import _features
 from pic_plugin.tools import probe as tool
 from toys.pictures import write_classes
 
@@ -27,9 +28,11 @@ def checkpoint(tmp_path_factory):
 
 def test_dark_from_light(checkpoint, tmp_path, capsys):
     folder = write_classes(tmp_path / 'labelled', 8)
+    (folder / 'dark' / 'broken.png').write_bytes(b'x')
     tool.main([str(checkpoint), str(folder), '--out', str(tmp_path / 'a' / 'classifier.pth')])
     text = capsys.readouterr().out
     assert 'trained: linear 100.0 %, 20 nearest neighbours 100.0 % (8 pictures' in text
+    assert '1 picture of ' in text and 'cannot be read' in text
     assert 'random: linear' in text and 'classifier of 2 classes' in text
     saved = torch.load(tmp_path / 'a' / 'classifier.pth', weights_only=True)
     # On raw features, without standardising.
@@ -37,6 +40,15 @@ def test_dark_from_light(checkpoint, tmp_path, capsys):
     scores = torch.from_numpy(features) @ saved['weight'].T + saved['bias']
     found = [saved['classes'][label] for label in scores.argmax(1)]
     assert found == [name.split('/')[0] for name in names]
+
+
+def test_a_picture_of_two_labels_has_both(checkpoint, tmp_path):
+    first, second = sorted(map(str, (write_classes(tmp_path, 2) / 'dark').glob('*.png')))
+    (tmp_path / 'broken.png').write_bytes(b'x')
+    _, labels = _features(
+        pic_plugin.load_backbone(checkpoint, normalise=True),
+        [(first, 0), (str(tmp_path / 'broken.png'), 3), (second, 1), (first, 2)], None, 64)
+    assert labels.tolist() == [0, 1, 2]
 
 
 def test_what_is_wrong_is_said(checkpoint, tmp_path):

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labels from folders and from CSV files."""
 import os
+from contextlib import contextmanager
 
 import pytest
 
+from pic_plugin.pretrain import labels
 from pic_plugin.pretrain.labels import read_labels
 from toys.pictures import write_classes, write_pictures
 
@@ -17,6 +19,18 @@ def test_folders(tmp_path):
     assert not set(found.references) & set(found.queries)
     for file, label in [*found.references, *found.queries]:
         assert found.classes[label] in file and os.path.isabs(file)
+
+
+def test_reading_many_pictures_is_counted(tmp_path, monkeypatch):
+    done = []
+
+    @contextmanager
+    def counter(total):
+        yield done.append
+        assert total == sum(done) == 10
+
+    monkeypatch.setattr(labels, 'progress', counter)
+    read_labels(write_classes(tmp_path, 5))
 
 
 @pytest.mark.parametrize('header', ['', 'file,class\n'])

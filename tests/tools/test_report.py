@@ -62,14 +62,17 @@ def make(work_dir, *arguments):
     return (work_dir / 'report' / 'report.html').read_text(encoding='utf-8')
 
 
-def test_everything_that_can_be_had(tmp_path):
+def test_everything_that_can_be_had(tmp_path, capsys):
     images = write_images(tmp_path / 'images', [0, 1, 2, 150, 151, 152])
     (images / '0' / 'broken.png').write_bytes(b'x')
+    (images / '0' / 'raw.nef').write_bytes(b'x')
     cv2.imwrite(str(images / '1' / 'tiny.png'), np.zeros((2, 5, 3), np.uint8))
     page = make(train_run(tmp_path / 'run'), '--images', images, '--side', '32')
     assert 'Not drawn' not in page and 'Only one checkpoint' not in page
     assert 'those of the 40 whose class weights' in page and '<td>epoch_1</td>' in page
     assert 'broken.png' in page and 'not a picture that OpenCV can decode' in page
+    err = capsys.readouterr().err
+    assert 'report: left out 0/broken.png' in err and 'raw.nef' in err
     assert page.count('<circle ') == 7 and 'What it means and what helps' in page
     # One file: every address is a part of the page or its own data.
     assert not re.findall(r'(?:src|href|srcset)="(?!data:|#)[^"]*"', page)
@@ -102,6 +105,36 @@ def test_without_scalars_the_rest_is_drawn(tmp_path):
     assert page.count('<circle ') == 12
 
 
+@pytest.mark.parametrize('lines, reason', [
+    ("custom_imports = dict(imports=['of_my_own'], allow_failed_imports=False)", 'of_my_own'),
+    ("test_dataloader = dict(dataset=dict(type='OfMyOwn'))", 'OfMyOwn is not in')])
+def test_a_run_of_code_that_is_not_at_hand_has_its_curves(tmp_path, lines, reason):
+    run = write_run(tmp_path / 'run', checkpoint=False)
+    with open(run / '20250101_000000' / 'vis_data' / 'config.py', 'a') as stream:
+        stream.write(f'\n{lines}\n')
+    page = make(run)
+    assert page.count('Not drawn') == 4 and reason in page and 'loss from 8 to 7' in page
+
+
+def test_a_config_by_name_tells_the_verdicts_what_it_knows(tmp_path):
+    run = write_run(tmp_path / 'run', checkpoint=False)
+    file = run / '20250101_000000' / 'vis_data' / 'scalars.json'
+    file.write_text('\n'.join(json.dumps(dict(time=1.0, data_time=0.9, iter=number))
+                              for number in range(1, 7)))
+    (file.parent / 'config.py').unlink()
+    workers = Config.fromfile(find_config('pic_demo.py')).train_dataloader.num_workers
+    assert f'The loader has {workers} worker' in make(run, '--config', 'pic_demo.py')
+
+
+def test_a_full_gpu_leaves_the_curves(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+
+    monkeypatch.setattr('pic_plugin.analysis.report.extract', full)
+    page = make(write_run(tmp_path / 'run'))
+    assert page.count('CUDA out of memory') == 4 and 'loss from 8 to 7' in page
+
+
 def test_earlier_checkpoints_are_by_number(tmp_path):
     for name in ('epoch_9.pth', 'epoch_10.pth', 'best_knn.pth'):
         (tmp_path / name).touch()
@@ -111,6 +144,8 @@ def test_earlier_checkpoints_are_by_number(tmp_path):
         'epoch_1.pth', 'epoch_2.pth', 'epoch_4.pth']
     assert earlier_checkpoints(tmp_path / 'epoch_1.pth', 3) == []
     assert earlier_checkpoints(tmp_path / 'best_knn.pth', 3) == []
+    assert [file.name for file in earlier_checkpoints(tmp_path / 'interrupted.pth', 2)] == [
+        'epoch_1.pth', 'epoch_4.pth']
     assert network_name(str(tmp_path / 'a' / 'epoch_30.pth')) == 'a/epoch_30'
     assert (network_name('supervised.pth'), network_name('random')) == ('supervised', 'random')
     with pytest.raises(SystemExit, match='no folder'):

@@ -208,6 +208,10 @@ def test_a_file_that_does_not_say_what_it_is(tmp_path, content18, capsys):
     del demo['meta']
     path = write(tmp_path, demo)
     assert 'does not take the weights' in fault(path, tmp_path)
+    (tmp_path / 'data.py').write_text('train_dataloader = dict(batch_size=8)')
+    other = write(tmp_path, dict(state_dict={'backbone.stem.weight': torch.ones(1)}), 'other.pth')
+    assert 'give the training config' in fault(
+        other, tmp_path, '--config', str(tmp_path / 'data.py'))
     lines = run(path, tmp_path / 'b' / 'out', '--config', 'pic_demo.py', capsys=capsys)
     assert 'ResNet_CIFAR' in lines[0] and f'loaded {number} of {number}' in lines[0]
     meta = torch.load(written(tmp_path / 'b'), weights_only=True)['meta']
