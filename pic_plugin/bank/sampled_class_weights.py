@@ -185,6 +185,7 @@ class SampledClassWeights:
                 raise ValueError(f'the state was saved with {name}={state[name]}, and this run has '
                                  f'{own}: go on with the same optimizer, num_negatives and number '
                                  'of processes.')
+        bank.stored.clear()  # rows of a training that goes back to an earlier state
         bank.stored.seed, bank.step = state['seed'], state['step']
         if bank.active_set is not None:
             bank.active_set.load_state_dict(

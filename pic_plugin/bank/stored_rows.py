@@ -83,6 +83,13 @@ class StoredRows:
             self._store = RowStore(num_rows, 1 + self.num_states, self.feat_dim, *self.storage,
                                    self.correction.squares)
 
+    def clear(self) -> None:
+        """Forget all rows."""
+        self._leaving = self._ahead = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
     def leave(self, ids: np.ndarray, step: int, values: HostCopy) -> None:
         """Take rows of classes that this process stores, which need not have arrived yet.
 
