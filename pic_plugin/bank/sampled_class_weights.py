@@ -230,7 +230,7 @@ class SampledClassWeights:
         if self.last_visits is not None:
             self._returning = self.last_visits.visit(self.batch.ids, self.bank.step,
                                                      self.refresh.away)
-        self.targets = to_device(self.bank.targets(self.batch).numpy(), self.weight.device)
+        self.targets = to_device(self.bank.targets(self.batch), self.weight.device)
         return self.targets
 
     def read_ahead(self, ids: Tensor | np.ndarray | Sequence[int]) -> None:
@@ -272,18 +272,14 @@ class SampledClassWeights:
             np.bincount(of, minlength=processes.size).tolist(), 'features')  # (R, d)
         held, rows = self.bank.rows_of(self.batch.ids[places])
         device = self.weight.device
-        # Numbers, as a mask on a GPU would be waited for.
-        present = present[to_device(np.flatnonzero(held.numpy()), present.device)]
-        refresh_rows(self.weight.detach(), self.tensors.states, to_device(rows.numpy(), device),
-                     present.to(device), self.refresh.share)
+        present = present[to_device(held, present.device)].to(device)
+        refresh_rows(*self.tensors, to_device(rows, device), present, self.refresh.share)
 
     @property
     def active(self) -> Tensor:
         """(A, d) class weights in the softmax, through which the loss trains the parameter."""
         rows = self.bank.softmax_rows
-        if isinstance(rows, Tensor):
-            rows = to_device(rows.numpy(), self.weight.device)
-        return self.weight[rows]
+        return self.weight[rows if isinstance(rows, slice) else to_device(rows, self.weight.device)]
 
     @property
     def active_ids(self) -> Tensor:

@@ -35,7 +35,7 @@ class HeadRows:
     """
 
     def __init__(self, model: nn.Module, class_weights: SampledClassWeights) -> None:
-        self.bank = class_weights.bank
+        self.class_weights, self.bank = class_weights, class_weights.bank
         self.weight, self.optimizer = class_weights.weight, class_weights.optimizer
         self.name = next(name for name, parameter in model.named_parameters()
                          if parameter is self.weight)
@@ -54,13 +54,11 @@ class HeadRows:
         """Those for the bank file: slots (R,) int64 and values (R, 1 + states, d)."""
         if not self.are_in_bank_files:
             return
-        state = self.optimizer.state.get(self.weight, {})
-        tensors = [self.weight.detach(),
-                   *(state[name] for name in _row_states(state, self.weight))]
+        weight, states = self.class_weights.tensors
         slots = self.bank.slots.held(self.bank.slots.num_slots)
         for start in range(0, len(slots), CHUNK_ROWS):
             chunk = slots[start:start + CHUNK_ROWS]
-            yield chunk, _stacked(tensors, start, start + len(chunk))
+            yield chunk, _stacked([weight, *states], start, start + len(chunk))
 
     def take_out(self, checkpoint: dict) -> list[str] | None:
         """Take rows that are in the bank files out of a ``.pth``: they would be taken for all.

@@ -2,7 +2,7 @@
 """The hook that drives PIC's sampled class weights from mmengine's Runner."""
 from __future__ import annotations
 
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -32,7 +32,7 @@ from pic_plugin.engine.preflight import (
 from pic_plugin.engine.random_state import seed_iteration
 from pic_plugin.engine.ranks import images_of_a_step, on_all_ranks
 from pic_plugin.engine.row_prefetch import RowPrefetcher
-from pic_plugin.engine.row_statistics import RowStatistics
+from pic_plugin.engine.row_statistics import RowStatistics, is_time_to_log
 from pic_plugin.engine.runner_private import (
     accumulative_counts,
     find_wrapper,
@@ -170,10 +170,7 @@ class InstanceBankHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
         """Log what cannot be seen in the loss."""
-        interval = self.log_interval or next(
-            (hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 10)
-        if self.every_n_inner_iters(batch_idx, interval) or self.end_of_epoch(
-                runner.train_dataloader, batch_idx):
+        if is_time_to_log(self, runner, batch_idx, self.log_interval):
             self.statistics.log(runner)
 
     def after_train(self, runner: Runner) -> None:
