@@ -85,12 +85,13 @@ def sample_class_weights(runner: Runner, head: PICHead,
         correction=None if head.correct_weights else no_correction_for(optimizer, head.weight),
         storage=Storage(path, head.storage.get('dtype', 'float32')),
         slots=head.slots)
-    class_weights.refresh_with(Refresh(head.refresh_returning, _away(runner, head)))
+    class_weights.refresh_with(Refresh(head.refresh_returning))
     return class_weights
 
 
-def _away(runner: Runner, head: PICHead) -> int:
-    """Optimizer steps of absence beyond which an image counts as having been away."""
+def absence(runner: Runner, head: PICHead) -> int:
+    """Optimizer steps beyond which an image counts as having been away, once the window is known.
+    """
     if head.returning_after is not None:
         return head.returning_after
     loader = runner.train_dataloader

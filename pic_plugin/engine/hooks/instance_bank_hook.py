@@ -16,6 +16,7 @@ from pic_plugin.engine.checkpoint.instance_keys import instance_keys
 from pic_plugin.engine.checkpoint.plain_checkpoint import to_plain_message_hub, with_history_buffers
 from pic_plugin.engine.evaluation_checks import check_evaluation
 from pic_plugin.engine.head_setup import (
+    absence,
     find_head,
     finish_loss_check,
     resize_head,
@@ -132,6 +133,8 @@ class InstanceBankHook(Hook):
         """Fill the head for a training that begins, and say what is about to happen."""
         assert self.class_weights is not None, 'before_run has made them'
         self.stream.restore(runner)
+        self.class_weights.refresh = self.class_weights.refresh._replace(
+            away=absence(runner, self.head))
         if self._restored:
             on_all_ranks(self.class_weights.resume)
         else:
