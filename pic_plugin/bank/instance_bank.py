@@ -257,11 +257,6 @@ class InstanceBank:
             self.stored.leave(ids[self.slots.owns(ids)], self.step, HostCopy(leaving))
         tensors.clear(to_device(self._held_rows(slots), device))
 
-    def open_store(self) -> None:
-        """See :meth:`StoredRows.open`; without effect if nothing is ever stored."""
-        if not self.is_full:
-            self.stored.open()
-
     def next_to_leave(self, count: int) -> np.ndarray:
         """Up to ``count`` classes that will soon be stored, int64."""
         if self.active_set is None:

@@ -121,14 +121,14 @@ class SampledClassWeights:
     @torch.no_grad()
     def start(self) -> None:
         """Begin a training: fill the parameter, and open the file of the store."""
-        self._started = True
         self.bank.start(self.tensors)
-        self.bank.open_store()
+        self.resume()
 
     def resume(self) -> None:
         """Go on with a parameter and a bank that were restored, in the place of :meth:`start`."""
         self._started = True
-        self.bank.open_store()
+        if not self.bank.is_full:
+            self.bank.stored.open()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that :meth:`load_state_dict` continues from, bit for bit.
@@ -224,8 +224,10 @@ class SampledClassWeights:
             raise RuntimeError('call start() once before the first sample(): the class weights '
                                'have no values yet.')
         own = _as_ids(ids)
-        self.batch, pending = gather_batch(own, self.has_pending_gradient,
-                                           self.bank.slots.processes)
+        # Known without a look at it. After a step that a gradient scaler skipped there is one until
+        # zero_grad has set it to None, as it does by default: call it before.
+        pending = self._has_gradient and self.weight.grad is not None
+        self.batch, pending = gather_batch(own, pending, self.bank.slots.processes)
         self.missed = self.bank.sample(self.batch.ids, self.tensors, pending)
         if self.last_visits is not None:
             self._returning = self.last_visits.visit(self.batch.ids, self.bank.step,
@@ -317,15 +319,6 @@ class SampledClassWeights:
         """The optimizer's group with the parameter: its learning rate, weight decay and so on."""
         # Looked up each time: loading an optimizer's state replaces its groups.
         return group_of(self.optimizer, self.weight)
-
-    @property
-    def has_pending_gradient(self) -> bool:
-        """Whether rows hold a gradient that the optimizer has not applied, without looking at it.
-
-        After a step that a gradient scaler skipped there is one until zero_grad has set it to None,
-        as it does by default: call it before :meth:`sample`.
-        """
-        return self._has_gradient and self.weight.grad is not None
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Before the optimizer makes its states: the first step differs."""

@@ -43,7 +43,7 @@ class Slots:
     @property
     def num_rows(self) -> int:
         """Rows that the parameter of every process needs."""
-        return num_shard_rows(self.num_slots, self.num_shards)
+        return -(-self.num_slots // self.num_shards)
 
     def held(self, num_slots: int) -> np.ndarray:
         """(R,) int64: those of the first ``num_slots`` slots that are held here, in order."""
@@ -169,8 +169,3 @@ class Slots:
         shared = torch.empty_like(incoming)
         shared[torch.from_numpy(np.argsort(owners, kind='stable'))] = incoming
         return shared
-
-
-def num_shard_rows(num_slots: int, num_shards: int) -> int:
-    """Rows that the parameter of every process needs to hold its part of the slots."""
-    return -(-num_slots // num_shards)

@@ -16,15 +16,13 @@ import torch
 from torch import Tensor
 
 from pic_plugin.bank import BankFileError, InstanceBank
+from pic_plugin.bank.bank_file import Arrays
 
 KEY = 'pic_bank'
 TOKEN = re.compile(r'[0-9a-f]{12}')
 MAX_RANKS = 2**16
 ACTIVE_SET_ARRAYS = ('ids', 'stamps', 'active', 'free')
 MAY_BE_ABSENT = ('active_set', 'head_states', 'instance_keys', 'last_visits')
-
-Arrays = dict[str, np.ndarray]
-
 
 @dataclasses.dataclass
 class BankState:

@@ -39,7 +39,6 @@ from pic_plugin.engine.runner_private import (
     find_wrapper,
     has_loaded,
     is_training,
-    reseed_loader,
     restart_workers,
 )
 from pic_plugin.engine.schedule_checks import schedule_length_notices
@@ -86,7 +85,6 @@ class InstanceBankHook(Hook):
         self.id_key = id_key
         self.class_weights: SampledClassWeights | None = None
         self.prefetcher: RowPrefetcher | None = None
-        self._restored = False
         self._checked_batch = False
 
     def before_run(self, runner: Runner) -> None:
@@ -113,7 +111,7 @@ class InstanceBankHook(Hook):
                                          instance_keys(loader.dataset, self.id_key))
         self.stream = StreamPosition(runner)
         check_evaluation(runner, runner.val_loop)
-        self.checkpoint.take_over(on_resumed=self._after_resume)
+        self.checkpoint.take_over()
         if RowPrefetcher.is_of_use(self.class_weights, loader):
             self.prefetcher = RowPrefetcher(self.class_weights, loader)
         for notice in loader_notices(runner) + checkpoint_notices(runner):
@@ -125,17 +123,13 @@ class InstanceBankHook(Hook):
         assert self.class_weights is not None, 'before_run has made them'
         return self.class_weights.bank
 
-    def _after_resume(self, runner: Runner) -> None:
-        self._restored = True
-        reseed_loader(runner, self.checkpoint.restored_sampler_seed)
-
     def before_train(self, runner: Runner) -> None:
         """Fill the head for a training that begins, and say what is about to happen."""
         assert self.class_weights is not None, 'before_run has made them'
         self.stream.restore(runner)
         self.class_weights.refresh = self.class_weights.refresh._replace(
             away=absence(runner, self.head))
-        if self._restored:
+        if self.checkpoint.restored:
             on_all_ranks(self.class_weights.resume)
         else:
             if runner.iter:
