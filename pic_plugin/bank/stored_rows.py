@@ -91,13 +91,7 @@ class StoredRows:
             self._store = None
 
     def leave(self, ids: np.ndarray, step: int, values: HostCopy) -> None:
-        """Take rows of classes that this process stores, which need not have arrived yet.
-
-        Args:
-            ids (np.ndarray): (R,) int64, distinct.
-            step (int): Optimizer step that the values are as of.
-            values (HostCopy): (R, P, d) float32.
-        """
+        """See :meth:`put`, of values that need not have arrived yet, all as of one step."""
         self._leaving = ids, step, values
 
     def arrive(self) -> None:

@@ -90,8 +90,7 @@ def sample_class_weights(runner: Runner, head: PICHead,
 
 
 def absence(runner: Runner, head: PICHead) -> int:
-    """Optimizer steps beyond which an image counts as having been away, once the window is known.
-    """
+    """Optimizer steps of absence beyond which an image was away; the window has to be known."""
     if head.returning_after is not None:
         return head.returning_after
     loader = runner.train_dataloader
