@@ -98,7 +98,7 @@ class ProcessGroup(Communicator):
             padded = torch.cat([padded, padded.new_zeros(largest - len(rows), *rows.shape[1:])])
         parts = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(parts, padded)
-        SENT[purpose] += (self.size - 1) * _num_bytes(padded)
+        SENT[purpose] += (self.size - 1) * padded.nbytes
         gathered = torch.cat([part[:size] for part, size in zip(parts, sizes)])
         return gathered.view(rows.dtype).to(rows.device)
 
@@ -108,7 +108,7 @@ class ProcessGroup(Communicator):
         outgoing = _for_copying(rows)
         incoming = outgoing.new_empty(sum(received), *rows.shape[1:])
         dist.all_to_all_single(incoming, outgoing, list(received), list(sent))
-        row_bytes = _num_bytes(outgoing) // max(len(outgoing), 1)
+        row_bytes = outgoing.nbytes // max(len(outgoing), 1)
         SENT[purpose] += (len(outgoing) - sent[self.rank]) * row_bytes
         return incoming.view(rows.dtype).to(rows.device)
 
@@ -116,7 +116,7 @@ class ProcessGroup(Communicator):
                 operation: dist.ReduceOp.RedOpType) -> Tensor:
         reduced = _to_exchange_device(tensor).contiguous()
         dist.all_reduce(reduced, operation)
-        SENT[purpose] += round(ring_bytes(_num_bytes(reduced), self.size))
+        SENT[purpose] += round(ring_bytes(reduced.nbytes, self.size))
         return reduced.to(tensor.device)
 
 
@@ -143,7 +143,3 @@ def _for_copying(tensor: Tensor) -> Tensor:
     tensor = _to_exchange_device(tensor).contiguous()
     # gloo of torch 2.1 knows no bfloat16. Nothing is computed, so any type of the size will do.
     return tensor.view(torch.float16) if tensor.dtype == torch.bfloat16 else tensor
-
-
-def _num_bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

@@ -16,7 +16,7 @@ from .row_codec import RowCodec
 from .row_store import RowStore
 from .sampled_class_weights import SampledClassWeights
 from .sgd_correction import SGDCorrection, TransitionLog, sgd_transition
-from .slots import Slots, num_shard_rows
+from .slots import Slots
 from .stored_rows import Storage, StoredRows
 
 __all__ = [
@@ -24,5 +24,5 @@ __all__ = [
     'InstanceBank', 'LastVisits', 'NoCorrection', 'Refresh', 'RowCodec', 'RowStore',
     'SGDCorrection', 'SampledClassWeights', 'SlotTensors', 'Slots', 'Storage', 'StoredRows',
     'TransitionLog', 'correction_for', 'gather_batch', 'group_of', 'initial_rows',
-    'no_correction_for', 'num_shard_rows', 'read_bank', 'sgd_transition', 'write_bank'
+    'no_correction_for', 'read_bank', 'sgd_transition', 'write_bank'
 ]

@@ -49,18 +49,16 @@ def correction_for(optimizer: Optimizer, weight: nn.Parameter) -> Correction:
     Raises:
         ValueError: If there is none; the message names the choices.
     """
-    group = group_of(optimizer, weight)
-    reasons = []
-    for kind in CORRECTIONS:
-        reason = kind.reason_against(optimizer, group)
-        if reason is None:
-            return kind()
-        if type(optimizer).__name__ in kind.optimizers:
-            reasons = [reason]
-    names = ' and '.join(f'torch.optim.{name}' for kind in CORRECTIONS for name in kind.optimizers)
-    name = type(optimizer).__name__
+    group, name = group_of(optimizer, weight), type(optimizer).__name__
     why_not = _WHY_NOT.get(name, 'what it does to a class that is not sampled is not known')
-    reason = reasons[0] if reasons else f'the optimizer is {name}: {why_not}'
+    reason = f'the optimizer is {name}: {why_not}'
+    for kind in CORRECTIONS:
+        against = kind.reason_against(optimizer, group)
+        if against is None:
+            return kind()
+        if name in kind.optimizers:
+            reason = against
+    names = ' and '.join(f'torch.optim.{name}' for kind in CORRECTIONS for name in kind.optimizers)
     raise ValueError(
         f'correct_weights=True is exact for {names} only, and {reason}. Choose '
         'optimizer=dict(type="SGD", ...) or optimizer=dict(type="AdamW", ...). To keep the '

@@ -128,7 +128,7 @@ class InstanceBank:
             return np.empty(0, dtype=np.int64)
         values, missed = self.stored.fetch_for(swap.entering_ids, swap.entering_slots,
                                                self.step)  # (E, P, d)
-        index = self._held_rows(swap.entering_slots, tensors.weight.device)
+        index = to_device(self._held_rows(swap.entering_slots), tensors.weight.device)
         rows = to_device(values, tensors.weight.device)
         # A state that no row was stored with yet is zero, as the free slots are.
         for tensor, value in zip((tensors.weight, *tensors.states), rows.unbind(dim=1)):
@@ -159,7 +159,7 @@ class InstanceBank:
                 'set, or leave it out.')
 
     @property
-    def softmax_rows(self) -> slice | Tensor:
+    def softmax_rows(self) -> slice | np.ndarray:
         """Index of the parameter's rows that are in the softmax: a slice if they lie together."""
         if self.active_set is None:
             return slice(0, self.slots.num_held(self.num_instances))
@@ -174,29 +174,18 @@ class InstanceBank:
             return torch.arange(self.num_instances)
         return torch.from_numpy(self.active_set.ids[self.active_set.softmax_slots])
 
-    def targets(self, batch: GlobalBatch) -> Tensor:
-        """The place of each image's own class among the rows of the softmax that are held here.
+    def targets(self, batch: GlobalBatch) -> np.ndarray:
+        """See :meth:`positions`, of the images of the batch that was last sampled.
 
-        Args:
-            batch (GlobalBatch): The one that was last sampled.
-
-        Returns:
-            Tensor: (B_r,) int64 for the images of this process or, where slots are sharded, (B,)
-            for those of all processes, with -1 for a class that another process holds.
-
-        Raises:
-            KeyError: If a class is not in the softmax.
+        (B_r,) int64 for those of this process or, where slots are sharded, (B,) for those of all.
         """
         return self.positions(batch.ids if self.slots.is_sharded else batch.own_ids)
 
-    def positions(self, ids: np.ndarray) -> Tensor:
-        """Places of classes among the rows of the softmax that this process holds.
-
-        Args:
-            ids (np.ndarray): (B,) int64 classes in the softmax.
+    def positions(self, ids: np.ndarray) -> np.ndarray:
+        """Places of classes (B,) among the rows of the softmax that this process holds.
 
         Returns:
-            Tensor: (B,) int64, -1 for a class that another process holds.
+            np.ndarray: (B,) int64, -1 for a class that another process holds.
 
         Raises:
             KeyError: If a class is not in the softmax.
@@ -209,20 +198,17 @@ class InstanceBank:
             if not self.active_set.is_prefix:
                 active = self.active_set.active[self.slots.held(self.slots.num_slots)]
                 rows[held] = (np.cumsum(active) - 1)[rows[held]]
-        return torch.from_numpy(np.where(held, rows, -1))
+        return np.where(held, rows, -1)
 
-    def rows_of(self, ids: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Where classes are in the parameter.
-
-        Args:
-            ids (np.ndarray): (R,) int64 classes that have a slot.
+    def rows_of(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where classes (R,) that have a slot are in the parameter.
 
         Returns:
-            tuple[Tensor, Tensor]: (R,) bool, which of them this process holds, and (S,) int64, the
-            rows of those.
+            tuple[np.ndarray, np.ndarray]: (S,) int64, which of them this process holds, and (S,)
+            int64, the rows of those.
         """
         slots = ids if self.active_set is None else self.active_set.slots_of(ids)
-        return torch.from_numpy(self.slots.holds(slots)), self._held_rows(slots)
+        return np.flatnonzero(self.slots.holds(slots)), self._held_rows(slots)
 
     def class_weights(self, ids: np.ndarray, weight: Tensor) -> Tensor:
         """Rows as dense training would hold them after the last optimizer step.
@@ -241,7 +227,8 @@ class InstanceBank:
         slots = ids if self.active_set is None else self.active_set.slots_of(ids)
         in_slot = slots >= 0
         active = self.slots.from_holders(
-            weight.detach()[self._held_rows(slots[in_slot], weight.device)], slots[in_slot])
+            weight.detach()[to_device(self._held_rows(slots[in_slot]), weight.device)],
+            slots[in_slot])
         rows = weight.new_zeros(len(ids), self.feat_dim,
                                 dtype=torch.promote_types(weight.dtype, torch.float32))
         rows[torch.from_numpy(in_slot).to(weight.device)] = active.to(rows.dtype)
@@ -252,29 +239,23 @@ class InstanceBank:
             rows[stored] = torch.from_numpy(values[:, 0]).to(rows)
         return rows
 
-    def _held_rows(self, slots: np.ndarray, device: torch.device | None = None) -> Tensor:
+    def _held_rows(self, slots: np.ndarray) -> np.ndarray:
         """(R,) int64: rows of the parameter for those of the slots that are held here."""
-        rows = self.slots.rows(slots[self.slots.holds(slots)])
-        return to_device(rows, device or torch.device('cpu'))
+        return self.slots.rows(slots[self.slots.holds(slots)])
 
     def _keep(self, ids: np.ndarray, slots: np.ndarray, tensors: SlotTensors) -> None:
         """Store the rows that this process owns, and clear all of their slots."""
         device = tensors.weight.device
         # Before the first step a row is its initial value: nothing to remember.
         if self.step > 0:
-            index = self._held_rows(slots[self.slots.sends(ids, slots)], device)
+            index = to_device(self._held_rows(slots[self.slots.sends(ids, slots)]), device)
             values = [tensor[index].float() for tensor in (tensors.weight, *tensors.states)]
             if self.stored.num_states is None:
                 self.stored.num_states = len(tensors.states)
             values += [torch.zeros_like(values[0])] * (self.stored.num_states + 1 - len(values))
             leaving = self.slots.to_owners(torch.stack(values, dim=1), ids, slots)  # (R, P, d)
             self.stored.leave(ids[self.slots.owns(ids)], self.step, HostCopy(leaving))
-        tensors.clear(self._held_rows(slots, device))
-
-    def open_store(self) -> None:
-        """See :meth:`StoredRows.open`; without effect if nothing is ever stored."""
-        if not self.is_full:
-            self.stored.open()
+        tensors.clear(to_device(self._held_rows(slots), device))
 
     def next_to_leave(self, count: int) -> np.ndarray:
         """Up to ``count`` classes that will soon be stored, int64."""

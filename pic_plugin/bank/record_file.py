@@ -80,13 +80,7 @@ class RecordFile:
             ) from error
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Records; zeros where none was written.
-
-        Args:
-            rows (np.ndarray): (R,) int64.
-
-        Returns:
-            np.ndarray: (R,) of the record's dtype.
+        """Records (R,) of the record's dtype for rows (R,) int64; zeros where none was written.
 
         Raises:
             OSError: If the disk fails.
@@ -98,11 +92,7 @@ class RecordFile:
         return np.frombuffer(content, dtype=self.dtype)
 
     def write(self, rows: np.ndarray, records: np.ndarray) -> None:
-        """Replace records.
-
-        Args:
-            rows (np.ndarray): (R,) int64.
-            records (np.ndarray): (R,) of the record's dtype.
+        """Replace records (R,) at rows (R,) int64.
 
         Raises:
             OSError: If the disk is full.
@@ -124,11 +114,7 @@ class RecordFile:
                 'resume from the last checkpoint') from error
 
     def prefetch(self, rows: np.ndarray) -> None:
-        """Ask the system to read records into its cache; returns before it has.
-
-        Args:
-            rows (np.ndarray): (R,) int64.
-        """
+        """Ask the system to read records at rows (R,) into its cache; returns at once."""
         if hasattr(os, 'posix_fadvise'):
             size = self.dtype.itemsize
             for row in rows.tolist():

@@ -42,12 +42,7 @@ class LastVisits:
         self.steps = np.full(num_instances, -1, dtype=np.int64)
 
     def visit(self, ids: np.ndarray, step: int, away: int) -> np.ndarray:
-        """Record a batch, and find the images that return.
-
-        Args:
-            ids (np.ndarray): (B,) int64 images.
-            step (int): Optimizer steps taken.
-            away (int): See :class:`Refresh`.
+        """Record a batch (B,) int64 after a number of steps, and find the images that return.
 
         Returns:
             np.ndarray: (R,) int64, places in the batch of images that return, each image once, at

@@ -96,11 +96,7 @@ class RowStore:
         return steps, values
 
     def prefetch(self, rows: np.ndarray) -> None:
-        """Have the system read what the disk holds of rows that will be wanted; returns at once.
-
-        Args:
-            rows (np.ndarray): (R,) int64.
-        """
+        """Have the system read what the disk holds of rows (R,) int64; returns at once."""
         self._records.prefetch(rows[self._maybe_written(rows)])
 
     def written(self) -> Iterator[Rows]:

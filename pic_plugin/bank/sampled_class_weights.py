@@ -121,14 +121,14 @@ class SampledClassWeights:
     @torch.no_grad()
     def start(self) -> None:
         """Begin a training: fill the parameter, and open the file of the store."""
-        self._started = True
         self.bank.start(self.tensors)
-        self.bank.open_store()
+        self.resume()
 
     def resume(self) -> None:
         """Go on with a parameter and a bank that were restored, in the place of :meth:`start`."""
         self._started = True
-        self.bank.open_store()
+        if not self.bank.is_full:
+            self.bank.stored.open()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that :meth:`load_state_dict` continues from, bit for bit.
@@ -185,6 +185,7 @@ class SampledClassWeights:
                 raise ValueError(f'the state was saved with {name}={state[name]}, and this run has '
                                  f'{own}: go on with the same optimizer, num_negatives and number '
                                  'of processes.')
+        bank.stored.clear()  # rows of a training that goes back to an earlier state
         bank.stored.seed, bank.step = state['seed'], state['step']
         if bank.active_set is not None:
             bank.active_set.load_state_dict(
@@ -223,13 +224,15 @@ class SampledClassWeights:
             raise RuntimeError('call start() once before the first sample(): the class weights '
                                'have no values yet.')
         own = _as_ids(ids)
-        self.batch, pending = gather_batch(own, self.has_pending_gradient,
-                                           self.bank.slots.processes)
+        # Known without a look at it. After a step that a gradient scaler skipped there is one until
+        # zero_grad has set it to None, as it does by default: call it before.
+        pending = self._has_gradient and self.weight.grad is not None
+        self.batch, pending = gather_batch(own, pending, self.bank.slots.processes)
         self.missed = self.bank.sample(self.batch.ids, self.tensors, pending)
         if self.last_visits is not None:
             self._returning = self.last_visits.visit(self.batch.ids, self.bank.step,
                                                      self.refresh.away)
-        self.targets = to_device(self.bank.targets(self.batch).numpy(), self.weight.device)
+        self.targets = to_device(self.bank.targets(self.batch), self.weight.device)
         return self.targets
 
     def read_ahead(self, ids: Tensor | np.ndarray | Sequence[int]) -> None:
@@ -271,18 +274,14 @@ class SampledClassWeights:
             np.bincount(of, minlength=processes.size).tolist(), 'features')  # (R, d)
         held, rows = self.bank.rows_of(self.batch.ids[places])
         device = self.weight.device
-        # Numbers, as a mask on a GPU would be waited for.
-        present = present[to_device(np.flatnonzero(held.numpy()), present.device)]
-        refresh_rows(self.weight.detach(), self.tensors.states, to_device(rows.numpy(), device),
-                     present.to(device), self.refresh.share)
+        present = present[to_device(held, present.device)].to(device)
+        refresh_rows(*self.tensors, to_device(rows, device), present, self.refresh.share)
 
     @property
     def active(self) -> Tensor:
         """(A, d) class weights in the softmax, through which the loss trains the parameter."""
         rows = self.bank.softmax_rows
-        if isinstance(rows, Tensor):
-            rows = to_device(rows.numpy(), self.weight.device)
-        return self.weight[rows]
+        return self.weight[rows if isinstance(rows, slice) else to_device(rows, self.weight.device)]
 
     @property
     def active_ids(self) -> Tensor:
@@ -320,15 +319,6 @@ class SampledClassWeights:
         """The optimizer's group with the parameter: its learning rate, weight decay and so on."""
         # Looked up each time: loading an optimizer's state replaces its groups.
         return group_of(self.optimizer, self.weight)
-
-    @property
-    def has_pending_gradient(self) -> bool:
-        """Whether rows hold a gradient that the optimizer has not applied, without looking at it.
-
-        After a step that a gradient scaler skipped there is one until zero_grad has set it to None,
-        as it does by default: call it before :meth:`sample`.
-        """
-        return self._has_gradient and self.weight.grad is not None
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Before the optimizer makes its states: the first step differs."""

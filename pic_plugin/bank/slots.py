@@ -22,8 +22,6 @@ class Slots:
         sharded (bool): Whether each process holds a part of the slots. Defaults to False.
 
     Attributes:
-        num_slots (int): See above.
-        processes (Communicator): See above.
         num_shards (int): Processes that share the slots out; 1 if each holds all of them.
         shard (int): The part that this process holds.
     """
@@ -43,7 +41,7 @@ class Slots:
     @property
     def num_rows(self) -> int:
         """Rows that the parameter of every process needs."""
-        return num_shard_rows(self.num_slots, self.num_shards)
+        return -(-self.num_slots // self.num_shards)
 
     def held(self, num_slots: int) -> np.ndarray:
         """(R,) int64: those of the first ``num_slots`` slots that are held here, in order."""
@@ -78,12 +76,9 @@ class Slots:
         return self._senders(ids, slots) == self.processes.rank
 
     def to_owners(self, values: Tensor, ids: np.ndarray, slots: np.ndarray) -> Tensor:
-        """Bring rows from slots to the processes that store them.
+        """Bring rows (S, ...), those that :meth:`sends` says, to the processes that store them.
 
-        Args:
-            values (Tensor): (S, ...), the rows that :meth:`sends` says.
-            ids (np.ndarray): (R,) int64 classes, the same in all processes, as are ``slots``.
-            slots (np.ndarray): (R,) int64, that the classes had.
+        Classes and slots (R,) int64 are the same in all processes, here and below.
 
         Returns:
             Tensor: (T, ...), the rows of classes that this process stores, in their order in
@@ -92,12 +87,7 @@ class Slots:
         return self._route(values, self._senders(ids, slots), self.owners(ids))
 
     def to_holders(self, values: Tensor, ids: np.ndarray, slots: np.ndarray) -> Tensor:
-        """Bring stored rows to the processes that hold their slots.
-
-        Args:
-            values (Tensor): (S, ...), rows of the classes that this process stores.
-            ids (np.ndarray): (R,) int64 classes, the same in all processes, as are ``slots``.
-            slots (np.ndarray): (R,) int64, that the classes get.
+        """Bring rows (S, ...), of classes that this process stores, to the holders of their slots.
 
         Returns:
             Tensor: (T, ...), the rows for the slots that are held here, in their order.
@@ -107,15 +97,7 @@ class Slots:
         return self.share(values, self.owners(ids))
 
     def from_holders(self, values: Tensor, slots: np.ndarray) -> Tensor:
-        """Tell all processes rows that are in slots.
-
-        Args:
-            values (Tensor): (S, ...), those of the slots that are held here.
-            slots (np.ndarray): (R,) int64, the same in all processes.
-
-        Returns:
-            Tensor: (R, ...), in the order of ``slots``.
-        """
+        """(R, ...), in the order of ``slots``: rows of all, of which (S, ...) are held here."""
         return self.share(values, self.holders(slots)) if self.is_sharded else values
 
     def _senders(self, ids: np.ndarray, slots: np.ndarray) -> np.ndarray:
@@ -123,13 +105,7 @@ class Slots:
         return self.holders(slots) if self.is_sharded else self.owners(ids)
 
     def _route(self, values: Tensor, senders: np.ndarray, receivers: np.ndarray) -> Tensor:
-        """Send rows from one process to another each.
-
-        Args:
-            values (Tensor): (S, ...), the rows that this process sends, in their order below.
-            senders (np.ndarray): (R,) int64, for each row the process that has it; the same in all
-                processes, as are ``receivers``.
-            receivers (np.ndarray): (R,) int64, for each row the process that gets it.
+        """Send rows (S, ...) of this process, as ``senders`` (R,) and ``receivers`` (R,) say.
 
         Returns:
             Tensor: (T, ...), the rows for this process, in their order in ``receivers``.
@@ -149,16 +125,7 @@ class Slots:
         return rows
 
     def share(self, rows: Tensor, owners: np.ndarray) -> Tensor:
-        """Tell all processes the rows of all.
-
-        Args:
-            rows (Tensor): (S, ...), those of this process.
-            owners (np.ndarray): (R,) int64, for each row of all the process that has it; the same
-                in all processes.
-
-        Returns:
-            Tensor: (R, ...), in the order of ``owners``.
-        """
+        """(R, ...), in the order of ``owners`` (R,): rows of all, (S, ...) of this process."""
         rank, size = self.processes.rank, self.processes.size
         if size == 1:
             return rows
@@ -169,8 +136,3 @@ class Slots:
         shared = torch.empty_like(incoming)
         shared[torch.from_numpy(np.argsort(owners, kind='stable'))] = incoming
         return shared
-
-
-def num_shard_rows(num_slots: int, num_shards: int) -> int:
-    """Rows that the parameter of every process needs to hold its part of the slots."""
-    return -(-num_slots // num_shards)

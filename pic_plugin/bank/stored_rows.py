@@ -83,14 +83,15 @@ class StoredRows:
             self._store = RowStore(num_rows, 1 + self.num_states, self.feat_dim, *self.storage,
                                    self.correction.squares)
 
-    def leave(self, ids: np.ndarray, step: int, values: HostCopy) -> None:
-        """Take rows of classes that this process stores, which need not have arrived yet.
+    def clear(self) -> None:
+        """Forget all rows."""
+        self._leaving = self._ahead = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
-        Args:
-            ids (np.ndarray): (R,) int64, distinct.
-            step (int): Optimizer step that the values are as of.
-            values (HostCopy): (R, P, d) float32.
-        """
+    def leave(self, ids: np.ndarray, step: int, values: HostCopy) -> None:
+        """See :meth:`put`, of values that need not have arrived yet, all as of one step."""
         self._leaving = ids, step, values
 
     def arrive(self) -> None:

@@ -72,10 +72,7 @@ def _parse(file: Path) -> ast.Module:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / file.name
         fill_in_predefined(file, copy)
-        try:
-            return ast.parse(copy.read_text(encoding='utf-8'))
-        except SyntaxError:  # placeholders for environment variables are no Python
-            return ast.Module(body=[], type_ignores=[])
+        return ast.parse(copy.read_text(encoding='utf-8'))
 
 
 def _assignments(tree: ast.Module) -> Iterator[tuple[str, ast.Assign]]:
@@ -102,6 +99,8 @@ def _read_with(file: Path, values: dict[str, Any]) -> Config:
 def _copy_with(file: Path, values: dict[str, Any], folder: Path) -> Path:
     """Write a config, and what it inherits from, with other values; the path of the copy."""
     tree = _parse(file)
+    if not tree.body:  # YAML and JSON set no variables
+        return file.absolute()
     for name, node in _assignments(tree):
         # `epochs = min(epochs, 10)` adjusts what an assignment before has set.
         adjusts = any(isinstance(part, ast.Name) and part.id == name

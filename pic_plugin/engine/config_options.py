@@ -17,9 +17,9 @@ from mmengine.utils import import_modules_from_strings
 from mmpretrain import registry
 from torch.utils.data import DataLoader
 
+from pic_plugin.engine.config_file import LOADERS
 from pic_plugin.engine.config_names import RUNNER_KEYS, assigned_names, items_of, set_names
 
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 DEFAULT_TYPES = {'optim_wrapper': 'OptimWrapper', 'model.head.loss': 'CosineSoftmaxLoss'}
 LOOPS = dict(train_cfg='EpochBasedTrainLoop', val_cfg='ValLoop', test_cfg='TestLoop')
 _HOOKS = {'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'}

@@ -10,12 +10,7 @@ from mmpretrain.utils import get_ori_model
 from torch import nn
 from torch.optim import Optimizer
 
-from pic_plugin.bank import (
-    Refresh,
-    SampledClassWeights,
-    Storage,
-    no_correction_for,
-)
+from pic_plugin.bank import Refresh, SampledClassWeights, Storage, no_correction_for
 from pic_plugin.datasets.sliding_window_sampler import SlidingWindowSampler
 from pic_plugin.engine.ranks import images_of_a_step
 from pic_plugin.engine.runner_private import accumulative_counts, find_wrapper
@@ -29,17 +24,16 @@ def finish_loss_check(model: nn.Module) -> None:
         loss_check.finish()
 
 
-def find_head(model: nn.Module) -> PICHead:
-    """The model's PICHead.
+def find_head(model: nn.Module, user: str = 'InstanceBankHook') -> PICHead:
+    """The model's PICHead, for what is named in the message.
 
     Raises:
         ValueError: If there is not exactly one.
     """
     heads = [module for module in model.modules() if isinstance(module, PICHead)]
     if len(heads) != 1:
-        raise ValueError(f'InstanceBankHook needs a model with one PICHead, this one has '
-                         f'{len(heads)}: use it with model=dict(type="PIC", head=dict('
-                         'type="PICHead"), ...) only.')
+        raise ValueError(f'{user} needs a model with one PICHead, this one has {len(heads)}: use '
+                         'it with model=dict(type="PIC", head=dict(type="PICHead"), ...) only.')
     return heads[0]
 
 
@@ -91,12 +85,12 @@ def sample_class_weights(runner: Runner, head: PICHead,
         correction=None if head.correct_weights else no_correction_for(optimizer, head.weight),
         storage=Storage(path, head.storage.get('dtype', 'float32')),
         slots=head.slots)
-    class_weights.refresh_with(Refresh(head.refresh_returning, _away(runner, head)))
+    class_weights.refresh_with(Refresh(head.refresh_returning))
     return class_weights
 
 
-def _away(runner: Runner, head: PICHead) -> int:
-    """Optimizer steps of absence beyond which an image counts as having been away."""
+def absence(runner: Runner, head: PICHead) -> int:
+    """Optimizer steps of absence beyond which an image was away; the window has to be known."""
     if head.returning_after is not None:
         return head.returning_after
     loader = runner.train_dataloader

@@ -221,15 +221,11 @@ def describe_plan(runner: Runner, head: PICHead) -> str:
     sampler = loader.sampler
     num_active = head.num_instances if bank.active_set is None else bank.active_set.num_negatives
     device = 4 * head.weight.numel()
-    # Stored rows hold weight, what the optimizer keeps and a step; pages of rows never visited are
-    # not taken.
-    host = 0
-    if bank.store is not None:
-        host = bank.store.num_bytes
-    elif not bank.is_full:
-        num_tensors = 1 + (1 if bank.stored.num_states is None else bank.stored.num_states)
-        host = -(-bank.num_instances // bank.slots.processes.size) * (
-            4 * num_tensors * head.feat_dim + 8)
+    # Pages of rows never visited are not taken.
+    host = 0 if bank.store is None else bank.store.num_bytes
+    if bank.store is None and not bank.is_full:
+        # What the optimizer keeps for a row is not known yet: a weight, one state and a step.
+        host = -(-bank.num_instances // bank.slots.processes.size) * (8 * head.feat_dim + 8)
     window = getattr(sampler, 'window_size', None)
     global_batch = images_of_a_step(loader)
     rates = scheduled_rates(runner)

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import torch
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 
 from pic_plugin.bank import SampledClassWeights
 from pic_plugin.bank.correction import MAX_DECAY
+
+
+def is_time_to_log(hook: Hook, runner: Runner, batch_idx: int, interval: int | None) -> bool:
+    """Whether a hook logs in this iteration: at its interval or the LoggerHook's, or at the end."""
+    interval = interval or next(
+        (one.interval for one in runner.hooks if isinstance(one, LoggerHook)), 10)
+    return hook.every_n_inner_iters(batch_idx, interval) or hook.end_of_epoch(
+        runner.train_dataloader, batch_idx)
 
 
 class RowStatistics:
@@ -34,19 +43,13 @@ class RowStatistics:
         norms, num_active, num_missed, num_returned = processes.sum(sums, 'logging').tolist()
         # Unsharded, each process has counted all of them.
         copies = processes.size // self.class_weights.bank.slots.num_shards
-        scalars = dict(
-            class_weight_norm=norms / num_active,
-            active_classes=round(num_active / copies),
-            row_staleness=num_missed / num_returned if num_returned else 0.0)
-        scalars['row_decay'] = self.class_weights.bank.correction.decay(
-            self.class_weights.group, scalars['row_staleness'])
-        for name, value in scalars.items():
+        staleness = num_missed / num_returned if num_returned else 0.0
+        decay = self.class_weights.bank.correction.decay(self.class_weights.group, staleness)
+        for name, value in dict(class_weight_norm=norms / num_active,
+                                active_classes=round(num_active / copies),
+                                row_staleness=staleness, row_decay=decay).items():
             runner.message_hub.update_scalar(f'train/{name}', value)
-        self._warn_of_decay(runner, scalars['row_staleness'], scalars['row_decay'])
-
-    def _warn_of_decay(self, runner: Runner, staleness: float, decay: float) -> None:
-        """Say once that rows come back as almost nothing; see docs/numerical_health.md."""
-        if decay > MAX_DECAY and not self._warned:
+        if decay > MAX_DECAY and not self._warned:  # see docs/numerical_health.md
             self._warned = True
             runner.logger.warning(
                 f'Class weights that return to the softmax have missed {staleness:.0f} steps on '

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -179,7 +180,12 @@ def restart_workers(runner: Runner) -> None:
     """
     iterator = getattr(runner.train_loop, 'dataloader_iterator', None)
     if iterator is not None:
-        runner.train_loop.dataloader_iterator = type(iterator)(runner.train_dataloader)
+        loader = runner.train_dataloader
+        # Workers that persist would be taken again. New ones draw a seed, which is not to change
+        # the weights that are initialised next.
+        with torch.random.fork_rng([], enabled=loader.persistent_workers):
+            forget_workers(loader)
+            runner.train_loop.dataloader_iterator = type(iterator)(loader)
 
 
 def last_checkpoint_file(runner: Runner) -> Path:

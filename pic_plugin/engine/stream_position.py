@@ -11,7 +11,7 @@ from pic_plugin.datasets.sliding_window_sampler import SlidingWindowSampler
 from pic_plugin.engine.checkpoint.schedules import check_schedulers
 from pic_plugin.engine.random_state import seed_epoch
 from pic_plugin.engine.ranks import images_of_a_step
-from pic_plugin.engine.runner_private import count_epoch, resumes
+from pic_plugin.engine.runner_private import count_epoch, restart_workers, resumes
 
 KEY = 'pic_stream'
 _NUMBERS = ('seed', 'window_size', 'stride', 'offset')
@@ -44,7 +44,7 @@ class StreamPosition:
                              'an epoch-based loop would wait: set endless=False, or '
                              'train_cfg=dict(by_epoch=False, max_iters=...).')
         window_size = self.sampler.window_size
-        self.sampler.set_global_batch(_global_batch(runner))
+        self.sampler.set_global_batch(images_of_a_step(runner.train_dataloader))
         # The workers of an iteration-based loop have started with it.
         self._stale = window_size != self.sampler.window_size
 
@@ -91,6 +91,7 @@ class StreamPosition:
     def _restore_sampler(self, runner: Runner) -> int:
         """Returns the batches of an epoch-based loop's present epoch that were trained on."""
         sampler, loop, state = self.sampler, runner.train_loop, self._restored
+        step_images = images_of_a_step(runner.train_dataloader)
         if sampler is None:
             return 0
         done = 0
@@ -100,18 +101,18 @@ class StreamPosition:
             if sampler.endless:
                 if offset is None:  # of a run whose loader ended
                     epochs, batches = divmod(loop.iter, len(runner.train_dataloader))
-                    offset = epochs * sampler.num_images + batches * _global_batch(runner)
+                    offset = epochs * sampler.num_images + batches * step_images
                 sampler.start_at(0, offset)
                 done = loop.iter
             elif offset and isinstance(loop, EpochBasedTrainLoop):
                 sampler.start_at(runner.epoch, offset)
-                done = offset // _global_batch(runner)
+                done = offset // step_images
                 _run_rest_first(runner, loop, done)
         if isinstance(loop, IterBasedTrainLoop):
             if sampler.endless:
                 loop.dataloader_iterator = EndlessIterator(runner.train_dataloader, done)
             elif self._stale or state is not None:
-                loop.dataloader_iterator = type(loop.dataloader_iterator)(runner.train_dataloader)
+                restart_workers(runner)
         return done
 
     def begin_epoch(self, runner: Runner) -> None:
@@ -119,7 +120,7 @@ class StreamPosition:
         seed_epoch(runner)
         if self.sampler is None:
             return
-        self._batch = _global_batch(runner)
+        self._batch = images_of_a_step(runner.train_dataloader)
         self._epoch, self._first_iter = runner.epoch, runner.iter
         same = self.sampler.endless or self.sampler.epoch == runner.epoch
         self._first_offset = self.sampler.offset if same else 0
@@ -157,10 +158,6 @@ def epoch_and_batch(runner: Runner, batch_idx: int) -> tuple[int, int]:
     if getattr(runner.train_dataloader.sampler, 'endless', False):
         return 0, runner.iter
     return divmod(runner.iter, len(runner.train_dataloader))
-
-
-def _global_batch(runner: Runner) -> int:
-    return images_of_a_step(runner.train_dataloader)
 
 
 def _expect_iterations(runner: Runner, done: int) -> None:

@@ -12,8 +12,8 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmpretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
+from pic_plugin.engine.head_setup import find_head
 from pic_plugin.engine.runner_private import clip_gradients, set_inner_count, update_scale
-from pic_plugin.models.pic_head import PICHead
 
 NETWORK, CLASS_WEIGHTS = 'network', 'class_weights'
 
@@ -142,17 +142,10 @@ class PICOptimWrapperConstructor:
         Raises:
             ValueError: If the model has not exactly one :class:`PICHead`.
         """
-        heads = [module for module in model.modules() if isinstance(module, PICHead)]
-        if len(heads) != 1:
-            raise ValueError(f'PICOptimWrapperConstructor needs a model with one PICHead, this one '
-                             f'has {len(heads)}: leave constructor and class_weights_optimizer out '
-                             'of optim_wrapper.')
-        weight = heads[0].weight
+        weight = find_head(model, 'PICOptimWrapperConstructor').weight
         network = OPTIM_WRAPPER_CONSTRUCTORS.build(
-            dict(
-                type=self.network_constructor,
-                optim_wrapper_cfg=copy.deepcopy(self.cfg),
-                paramwise_cfg=self.paramwise_cfg))(model)
+            dict(type=self.network_constructor, optim_wrapper_cfg=copy.deepcopy(self.cfg),
+                 paramwise_cfg=self.paramwise_cfg))(model)
         groups = network.optimizer.param_groups
         for group in groups:
             group['params'] = [one for one in group['params'] if one is not weight]

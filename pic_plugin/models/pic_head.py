@@ -211,7 +211,7 @@ class PICHead(BaseModule):
             sampled.turn_returning(features)
         class_weights = sampled.active if train_weights else sampled.active.detach()  # (A, d)
         targets = sampled.targets if batch is sampled.batch else to_device(
-            sampled.bank.targets(batch).numpy(), features.device)
+            sampled.bank.targets(batch), features.device)
         inputs: list[Any] = [features, class_weights, targets]
         if sampled.bank.slots.is_sharded:
             inputs.append(Shards(sampled.bank.slots.processes, batch.sizes))

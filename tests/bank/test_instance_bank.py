@@ -217,7 +217,7 @@ def test_shards_hold_what_one_process_holds(world_size, accumulate, num_states):
         for i in range(40):
             ids = rng.integers(0, 20, 5)
             missed = bank.sample(ids, tensors, pending=i % accumulate > 0)
-            held = bank.positions(ids).numpy()
+            held = bank.positions(ids)
             rows = tensors.weight[bank.softmax_rows]
             seen.append((missed.sum(), bank.active_ids.tolist(),
                          {int(ids[j]): rows[held[j]].clone() for j in np.flatnonzero(held >= 0)},

@@ -234,6 +234,30 @@ def test_a_state_of_another_optimizer_is_refused():
         make(8).load_state_dict(dict(make(8).state_dict(), num_processes=2))
 
 
+@pytest.mark.parametrize('correction', [None, NoCorrection()])
+@pytest.mark.parametrize('on_disk', [False, True])
+def test_a_training_goes_back_to_an_earlier_state(tmp_path, correction, on_disk):
+    """Rows that were stored since are forgotten."""
+
+    def train(numbers):
+        for number in numbers:
+            step(sampled, 4 * number % 40 + np.arange(4))
+            sampled.optimizer.step()
+
+    sampled = make(8, correction=correction,
+                   storage=Storage(tmp_path / 'rows.bank' if on_disk else None))
+    sampled.start()
+    train(range(5))
+    saved = copy.deepcopy((sampled.state_dict(), sampled.weight.data,
+                           sampled.optimizer.state_dict()))
+    rows = sampled.rows(range(40))
+    train(range(5, 9))
+    sampled.weight.data.copy_(saved[1])
+    sampled.optimizer.load_state_dict(saved[2])
+    sampled.load_state_dict(saved[0])
+    assert torch.equal(sampled.rows(range(40)), rows)
+
+
 def test_rows_read_ahead_are_forgotten_when_a_state_is_loaded():
     first, other = make(8), make(8, seed=1)
     for sampled in (first, other):

@@ -60,6 +60,16 @@ def test_names_of_a_file_that_is_inherited_from(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_a_base_that_is_no_python(tmp_path):
+    """It sets no variables, and is inherited from where it lies."""
+    (tmp_path / 'deeper.json').write_text('{"work_dir": "here"}')
+    (tmp_path / 'base.yaml').write_text('_base_: ./deeper.json\nmodel:\n  type: PIC\n')
+    file = tmp_path / 'mine.py'
+    file.write_text("_base_ = './base.yaml'\nside = 3\nrandomness = dict(seed=side)\n")
+    cfg = apply_options(file, Config.fromfile(file), dict(side=7))
+    assert cfg.randomness.seed == 7 and cfg.model.type == 'PIC' and cfg.work_dir == 'here'
+
+
 def test_a_dumped_config_says_what_to_set(tmp_path):
     """Its variables are copies."""
     file = tmp_path / 'dumped.py'

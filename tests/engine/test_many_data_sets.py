@@ -62,13 +62,17 @@ def test_joined_data_sets_train_as_one_list(tmp_path, num_workers):
     assert_equal(snapshot(both), snapshot(one))
 
 
-def test_workers_that_an_iteration_based_loop_has_started(tmp_path):
+@pytest.mark.parametrize('persistent', [False, True])
+def test_workers_that_an_iteration_based_loop_has_started(tmp_path, persistent):
     loop = dict(train_cfg=dict(type='IterBasedTrainLoop', max_iters=7), param_scheduler=None,
                 num_workers=2)
-    one = train(tmp_path / 'one', **options(tmp_path, named(NAMES), **loop))
-    both = train(tmp_path / 'both', **options(
-        tmp_path, joined(named(NAMES[:20]), named(NAMES[20:])), **loop))
+    one, both = (options(tmp_path, dataset, **loop) for dataset in (
+        named(NAMES), joined(named(NAMES[:20]), named(NAMES[20:]))))
+    for arguments in (one, both):
+        arguments['train_dataloader']['persistent_workers'] = persistent
+    one, both = train(tmp_path / 'one', **one), train(tmp_path / 'both', **both)
     assert both.ids == one.ids and max(both.ids) > 30
+    assert both.losses == one.losses
 
 
 def test_copies_of_an_image_are_one_class(tmp_path):

@@ -5,10 +5,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import default_collate
+from mmengine.runner import Runner
 
 from pic_plugin.bank import initial_rows
-from toys.training import FEAT_DIM, assert_equal, bank_paths, snapshot, train
+from toys.training import FEAT_DIM, assert_equal, bank_paths, make_config, snapshot, train
 
 STILL = dict(optimizer=dict(type='SGD', lr=0.0, momentum=0.9))  # nothing moves but by refresh
 
@@ -52,6 +54,16 @@ def test_an_absence_is_two_windows_long(tmp_path, options, steps):
     head = dict(refresh_returning=0.5, **options.pop('head', {}))
     runner = train(tmp_path, max_epochs=1, head=head, **options)
     assert runner.model.head._sampled.refresh == (0.5, steps)
+
+
+def test_a_window_that_the_batch_decides_is_known(tmp_path):
+    """Left open it is half of the 50 images here, of which a tenth were less than four steps."""
+    config = make_config(tmp_path, max_epochs=1, head=dict(refresh_returning=0.5))
+    config['train_dataloader']['sampler'] = dict(type='SlidingWindowSampler')
+    runner = Runner.from_cfg(Config(config))
+    runner.train()
+    assert runner.train_dataloader.sampler.window_size == 25
+    assert runner.model.head._sampled.refresh.away == 7  # 2 * 25 images of 8 a step
 
 
 @pytest.mark.parametrize('num_negatives', [16, None])

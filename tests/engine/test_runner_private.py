@@ -3,6 +3,8 @@
 
 Kept to seconds: .ci/run runs it with every version of mmengine that setup.py allows.
 """
+from types import SimpleNamespace
+
 import mmengine
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from mmengine.model import ImgDataPreprocessor
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmpretrain.models import ClsDataPreprocessor, SelfSupDataPreprocessor
+from torch.utils.data import DataLoader
 
 from pic_plugin.engine import runner_private
+from pic_plugin.engine.stream_position import EndlessIterator
 from pic_plugin.models import AugmentPreprocessor
 from toys.training import assert_equal, make_config, snapshot, train
 
@@ -94,6 +98,16 @@ def test_workers_are_started_anew(work_dir):
     assert loader._iterator is not None
     runner_private.forget_workers(loader)
     assert loader._iterator is None
+
+
+def test_workers_that_persist_are_started_anew_too():
+    """What they have from the run that began (data set, seed, signals) has changed since."""
+    loader = DataLoader(range(4), num_workers=1, persistent_workers=True)
+    loop = SimpleNamespace(dataloader_iterator=EndlessIterator(loader))
+    before, state = loader._iterator, torch.get_rng_state()
+    runner_private.restart_workers(SimpleNamespace(train_loop=loop, train_dataloader=loader))
+    assert loader._iterator is not before and next(loop.dataloader_iterator) == 0
+    assert torch.equal(torch.get_rng_state(), state)  # the weights are drawn after it
 
 
 def test_the_loader_of_a_runner_is_replaced(work_dir):

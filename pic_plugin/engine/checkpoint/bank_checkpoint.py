@@ -15,7 +15,7 @@ from torch import nn
 
 from pic_plugin.bank import SampledClassWeights
 from pic_plugin.engine.ranks import agree, on_all_ranks
-from pic_plugin.engine.runner_private import resume_on_host, wrap_method
+from pic_plugin.engine.runner_private import reseed_loader, resume_on_host, wrap_method
 
 from .bank_files import bank_path, bank_paths, restore_bank, write_bank_file
 from .bank_state import KEY, BankState, check_same_run
@@ -55,18 +55,17 @@ class BankCheckpoint:
         self.head_rows = HeadRows(model, class_weights)
         self.keys = keys
         self._new_ids: np.ndarray | None = None  # of saved ids, where they have changed
-        self.restored_sampler_seed: int | None = None
+        self.restored = False  # whether the run goes on from a checkpoint
         self._token: str | None = None
         self._state: BankState | None = None
         self._resumed_from: Path | None = None  # set while resuming
 
-    def take_over(self, on_resumed: Callable[[Runner], None]) -> None:
+    def take_over(self) -> None:
         """Wrap the runner's ``save_checkpoint`` and ``resume``.
 
         No hook point would do: those around saving run on the main process only and do not know
         the file's name, while each process has rows of its own to write beside that file.
         """
-        self._on_resumed = on_resumed
         resume_on_host(self.runner)
         wrap_method(self.runner, 'save_checkpoint', self._save)
         wrap_method(self.runner, 'resume', self._resume)
@@ -199,8 +198,8 @@ class BankCheckpoint:
         if state.last_visits is not None and visits is not None:
             ids = slice(0, len(state.last_visits)) if self._new_ids is None else self._new_ids
             visits.steps[ids] = state.last_visits
-        self.restored_sampler_seed = state.sampler_seed
-        self._on_resumed(self.runner)
+        reseed_loader(self.runner, state.sampler_seed)
+        self.restored = True
 
     def _paths(self, checkpoint: Path, state: BankState) -> list[Path]:
         """Bank files that have rows of this process: its own, or all if owners have changed."""

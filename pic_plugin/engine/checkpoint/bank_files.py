@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from pic_plugin.bank import BankFileError, InstanceBank, read_bank, write_bank
+from pic_plugin.bank.bank_file import Arrays
 
-from .bank_state import Arrays, BankState, check_bank_header
+from .bank_state import BankState, check_bank_header
 
 ADVICE = ('copy the bank files that were saved with this checkpoint beside it, or resume from '
           'another one.')

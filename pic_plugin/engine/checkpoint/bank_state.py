@@ -9,22 +9,19 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pic_plugin.bank import BankFileError, InstanceBank
+from pic_plugin.bank.bank_file import Arrays
 
 KEY = 'pic_bank'
 TOKEN = re.compile(r'[0-9a-f]{12}')
-MAX_RANKS = 2**16
 ACTIVE_SET_ARRAYS = ('ids', 'stamps', 'active', 'free')
 MAY_BE_ABSENT = ('active_set', 'head_states', 'instance_keys', 'last_visits')
-
-Arrays = dict[str, np.ndarray]
-
 
 @dataclasses.dataclass
 class BankState:
@@ -144,32 +141,17 @@ class BankState:
         return cls(**values)
 
 
-class _Range(NamedTuple):
-    """Integers from ``low`` to ``high``; None too, where it may be missing."""
-
-    low: int
-    high: int
-    may_be_none: bool = False
-
-    def holds(self, value: Any) -> bool:
-        if value is None:
-            return self.may_be_none
-        return type(value) is int and self.low <= value <= self.high
-
-
-_INTEGERS: dict[str, _Range] = dict(
-    num_instances=_Range(1, 2**62),
-    num_negatives=_Range(1, 2**62, True),
-    num_slots=_Range(0, 2**62),
-    feat_dim=_Range(1, 2**31),
-    num_states=_Range(0, 64, True),
-    seed=_Range(-2**63, 2**64),
-    step=_Range(0, 2**62),
-    world_size=_Range(1, MAX_RANKS),
-    sampler_seed=_Range(-2**63, 2**64, True),
-)
-
-
+# The lowest and the highest number that it may be, and whether it may be None.
+_INTEGERS = dict(
+    num_instances=(1, 2**62, False),
+    num_negatives=(1, 2**62, True),
+    num_slots=(0, 2**62, False),
+    feat_dim=(1, 2**31, False),
+    num_states=(0, 64, True),
+    seed=(-2**63, 2**64, False),
+    step=(0, 2**62, False),
+    world_size=(1, 2**16, False),
+    sampler_seed=(-2**63, 2**64, True))
 _ADVICE = dict(
     num_negatives='Set PICHead(num_negatives=...) as it was; None goes on with a softmax over all '
     'instances if there are more of them now than num_negatives was.',
@@ -181,9 +163,11 @@ def check_bank_state(state: Any) -> None:
     """Refuse what no bank can have saved; see :meth:`BankState.from_dict`."""
     if not isinstance(state, dict):
         raise ValueError(f'its bank is a {type(state).__name__}')
-    for name, allowed in _INTEGERS.items():
-        if name not in state or not allowed.holds(state[name]):
-            raise ValueError(f'its {name} is {_show(state.get(name))}')
+    for name, (low, high, may_be_none) in _INTEGERS.items():
+        value = state.get(name)
+        if name not in state or not (
+                may_be_none if value is None else type(value) is int and low <= value <= high):
+            raise ValueError(f'its {name} is {_show(value)}')
     for name in ('correction', 'optimizer'):  # absent in version 0.1.0
         if not isinstance(state.get(name, ''), str):
             raise ValueError(f'its {name} is {_show(state[name])}')

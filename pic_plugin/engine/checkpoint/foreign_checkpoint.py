@@ -173,7 +173,7 @@ def weights_of(content: dict, path: str | Path) -> StateDict:
     trained = content.get(TRAINED)
     if not isinstance(trained, dict):
         return state
-    plain = {name[len('module.'):]: value for name, value in trained.items()
+    plain = {name.removeprefix('module.'): value for name, value in trained.items()
              if isinstance(name, str) and name.startswith('module.') and isinstance(value, Tensor)}
     # What the average does not have, such as a sharded head, has no other place.
     return {**{f'{AVERAGES[0]}{name}': value for name, value in state.items()},
@@ -208,22 +208,6 @@ def differing(own: StateDict, given: StateDict) -> list[str]:
     return sorted(name for name in {**shapes, **others} if shapes.get(name) != others.get(name))
 
 
-def split_wrappers(name: str) -> tuple[str, str, bool]:
-    """Take wrappers off the front of a name.
-
-    Returns:
-        tuple[str, str, bool]: What was taken off, the rest, and whether one of them says that this
-        is an average of the weights.
-    """
-    rest, averaged = name, False
-    while True:
-        prefix = next((prefix for prefix in (*WRAPPERS, *AVERAGES) if rest.startswith(prefix)), '')
-        if not prefix:
-            return name[:len(name) - len(rest)], rest, averaged
-        averaged = averaged or prefix in AVERAGES
-        rest = rest[len(prefix):]
-
-
 def unwrap(state: StateDict, ema: bool | None = None) -> StateDict:
     """Names without wrappers.
 
@@ -238,8 +222,11 @@ def unwrap(state: StateDict, ema: bool | None = None) -> StateDict:
     plain: StateDict = {}
     averaged: StateDict = {}
     for name, value in state.items():
-        _, rest, is_averaged = split_wrappers(name)
-        (averaged if is_averaged else plain)[rest] = value
+        kind = plain
+        while prefix := next((one for one in (*WRAPPERS, *AVERAGES) if name.startswith(one)), ''):
+            kind = averaged if prefix in AVERAGES else kind
+            name = name[len(prefix):]
+        kind[name] = value
     if ema is None:
         ema = not any(name.startswith('backbone.') for name in plain) and bool(averaged)
     return averaged if ema else plain
@@ -260,7 +247,7 @@ def backbone_of(state: StateDict, path: str | Path, ema: bool | None = None) -> 
         ValueError: If there is no backbone.
     """
     names = unwrap(state, ema)
-    found = {name[len('backbone.'):]: value for name, value in names.items()
+    found = {name.removeprefix('backbone.'): value for name, value in names.items()
              if name.startswith('backbone.')}
     if found:
         return found

@@ -35,7 +35,7 @@ class HeadRows:
     """
 
     def __init__(self, model: nn.Module, class_weights: SampledClassWeights) -> None:
-        self.bank = class_weights.bank
+        self.class_weights, self.bank = class_weights, class_weights.bank
         self.weight, self.optimizer = class_weights.weight, class_weights.optimizer
         self.name = next(name for name, parameter in model.named_parameters()
                          if parameter is self.weight)
@@ -54,13 +54,11 @@ class HeadRows:
         """Those for the bank file: slots (R,) int64 and values (R, 1 + states, d)."""
         if not self.are_in_bank_files:
             return
-        state = self.optimizer.state.get(self.weight, {})
-        tensors = [self.weight.detach(),
-                   *(state[name] for name in _row_states(state, self.weight))]
+        weight, states = self.class_weights.tensors
         slots = self.bank.slots.held(self.bank.slots.num_slots)
         for start in range(0, len(slots), CHUNK_ROWS):
             chunk = slots[start:start + CHUNK_ROWS]
-            yield chunk, _stacked(tensors, start, start + len(chunk))
+            yield chunk, _stacked([weight, *states], start, start + len(chunk))
 
     def take_out(self, checkpoint: dict) -> list[str] | None:
         """Take rows that are in the bank files out of a ``.pth``: they would be taken for all.
@@ -112,9 +110,13 @@ class HeadRows:
               new_ids: np.ndarray | None) -> None:
         """Rows by their slots, from bank files or from the whole head."""
         bank = self.bank
+
+        def renumber(slots: np.ndarray) -> np.ndarray:
+            return new_ids[slots] if bank.is_full and new_ids is not None else slots
+
         # Both have been compared with this run's.
         num_saved = state.num_instances if bank.is_full else state.num_slots
-        names, chunks = self._saved_chunks(checkpoint, state, paths)
+        names, chunks = self._saved_chunks(checkpoint, state, paths, num_saved)
         tensors = [torch.zeros_like(self.weight.detach()) for _ in range(1 + len(names))]
         own = bank.slots.held(bank.slots.num_slots)
         if bank.is_full and bank.num_instances > state.num_instances:
@@ -124,16 +126,14 @@ class HeadRows:
             if values.shape[1:] != (len(tensors), bank.feat_dim):
                 raise BankFileError(f'rows of shape {values.shape[1:]} were saved where '
                                     f'{(len(tensors), bank.feat_dim)} fit: {ADVICE}')
-            slots = new_ids[slots] if bank.is_full and new_ids is not None else slots
+            slots = renumber(slots)
             held = bank.slots.holds(slots)
             places = bank.slots.rows(slots[held])
             filled[places] = True
             rows = torch.from_numpy(places).to(self.weight.device)
             for tensor, value in zip(tensors, torch.from_numpy(values[held]).unbind(dim=1)):
                 tensor[rows] = value.to(tensor)
-        saved = np.arange(num_saved)
-        saved = new_ids[saved] if bank.is_full and new_ids is not None else saved
-        missing = np.setdiff1d(saved, own[filled])
+        missing = np.setdiff1d(renumber(np.arange(num_saved)), own[filled])
         missing = missing[bank.slots.holds(missing)]
         if len(missing):
             raise BankFileError(f'{len(missing)} rows of the softmax are in none of the bank '
@@ -143,8 +143,8 @@ class HeadRows:
             self._all_states(checkpoint).setdefault(
                 self._place, {}).update(zip(names, tensors[1:]))
 
-    def _saved_chunks(self, checkpoint: dict, state: BankState,
-                      paths: Iterable[Path]) -> tuple[list[str], Chunks]:
+    def _saved_chunks(self, checkpoint: dict, state: BankState, paths: Iterable[Path],
+                      num_saved: int) -> tuple[list[str], Chunks]:
         """Names of the optimizer's tensors, and the saved rows as :meth:`chunks` gives them."""
         if state.head_states is not None:
             return state.head_states, (
@@ -154,8 +154,9 @@ class HeadRows:
         own = self._all_states(checkpoint).get(self._place, {})
         names = _row_states(own, weight)
         tensors = [weight, *(own[name] for name in names)]
-        starts = range(0, len(weight), CHUNK_ROWS)
-        ends = [min(start + CHUNK_ROWS, len(weight)) for start in starts]
+        num_rows = min(num_saved, len(weight))  # it may have more rows than slots: see put_back
+        starts = range(0, num_rows, CHUNK_ROWS)
+        ends = [min(start + CHUNK_ROWS, num_rows) for start in starts]
         return names, ((np.arange(start, end), _stacked(tensors, start, end))
                        for start, end in zip(starts, ends))
 

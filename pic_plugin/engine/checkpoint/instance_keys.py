@@ -86,7 +86,7 @@ def match_instances(saved: np.ndarray | None, num_saved: int, current: np.ndarra
     if num_current < num_saved:
         raise ValueError(f'the saved run had {num_saved} instances and this one has {num_current}: '
                          + _GONE)
-    if len(current) >= len(saved) and np.array_equal(current[:len(saved)], saved):
+    if np.array_equal(current[:len(saved)], saved):
         return None
     order = np.argsort(current, kind='stable')
     if len(np.unique(saved)) < len(saved) or (np.diff(current[order]) == 0).any():
@@ -94,9 +94,8 @@ def match_instances(saved: np.ndarray | None, num_saved: int, current: np.ndarra
                          'and some are listed more than once, so that class weights cannot be '
                          'given to their images. Restore the order, or start anew from the network '
                          'with load_from and resume=False.')
-    places = np.searchsorted(current[order], saved).clip(max=max(len(current) - 1, 0))
-    found = order[places] if len(current) else places
-    gone = np.flatnonzero(current[found] != saved) if len(current) else np.arange(len(saved))
+    found = order[np.searchsorted(current[order], saved).clip(max=len(current) - 1)]
+    gone = np.flatnonzero(current[found] != saved)
     if len(gone):
         raise ValueError(
             f'{len(gone)} of the {len(saved)} images of the saved run are not in the data set now '

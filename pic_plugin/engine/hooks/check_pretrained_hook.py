@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -52,6 +53,7 @@ class CheckPretrainedHook(Hook):
         self.modules = tuple(modules)
         self.ignore = tuple(ignore)
         self.required = required
+        self._read = lru_cache(maxsize=1)(_state_dict)
 
     def before_run(self, runner: Any) -> None:
         """Look at the files before mmengine does, whose messages do not say what to do.
@@ -92,8 +94,7 @@ class CheckPretrainedHook(Hook):
             own = {key: value for key, value in attrgetter(name)(model).state_dict().items()
                    if not f'{name}.{key}'.startswith(self.ignore)}
             total += len(own)
-            wrong += [_difference(f'{name}.{key}', value, weights.get(key))
-                      for key, value in own.items() if not _same(value, weights.get(key))]
+            wrong += _differences(own, weights, f'{name}.')
             unused = set(weights) - set(own) if unused is None else unused - set(own)
         if unused is None:
             return
@@ -106,6 +107,7 @@ class CheckPretrainedHook(Hook):
                 f'the network took {total - len(wrong)} of {total} weights from {file}, and '
                 f'{len(unused)} weights of the file are unused ({(wrong + left)[0]}): the rest '
                 f'would be random.{hint} Give the checkpoint of the same backbone.')
+        self._read.cache_clear()
         runner.logger.info(f'{" and ".join(self.modules)}: loaded {total} of {total} weights from '
                            f'{file}')
 
@@ -116,8 +118,7 @@ class CheckPretrainedHook(Hook):
         saved = {key.removeprefix('module.'): value for key, value in _state_dict(file).items()}
         own = {f'{name}.{key}': value for name in self.modules
                for key, value in attrgetter(name)(model).state_dict().items()}
-        wrong = [_difference(key, value, saved.get(key)) for key, value in own.items()
-                 if not _same(value, saved.get(key))]
+        wrong = _differences(own, saved)
         if wrong:
             raise ValueError(
                 f'the network took {len(own) - len(wrong)} of {len(own)} weights of '
@@ -141,7 +142,7 @@ class CheckPretrainedHook(Hook):
                 f'`--cfg-options {OPTION}=CHECKPOINT`, or set `pretrained` in the config.')
         prefix = cfg.get('prefix') or ''
         prefix = prefix if not prefix or prefix.endswith('.') else f'{prefix}.'
-        state = _state_dict(file)
+        state = self._read(file)
         weights = {key[len(prefix):]: value for key, value in state.items()
                    if key.startswith(prefix)}
         if not weights:
@@ -164,14 +165,16 @@ def _state_dict(file: str) -> StateDict:
     return state_dict_of(content, file)
 
 
-def _same(own: torch.Tensor, saved: torch.Tensor | None) -> bool:
-    return (saved is not None and own.shape == saved.shape
-            and torch.equal(own.cpu(), saved.to(own.dtype)))
-
-
-def _difference(name: str, own: torch.Tensor, saved: torch.Tensor | None) -> str:
-    if saved is None:
-        return f'{name} is in the network and not in the file'
-    if own.shape != saved.shape:
-        return f'{name} is {tuple(own.shape)} in the network and {tuple(saved.shape)} in the file'
-    return f'{name} has other values than in the file'
+def _differences(own: StateDict, saved: StateDict, prefix: str = '') -> list[str]:
+    """A sentence for each weight of the network that is not what the file has."""
+    found = []
+    for key, value in own.items():
+        there = saved.get(key)
+        if there is None:
+            found.append(f'{prefix}{key} is in the network and not in the file')
+        elif value.shape != there.shape:
+            found.append(f'{prefix}{key} is {tuple(value.shape)} in the network and '
+                         f'{tuple(there.shape)} in the file')
+        elif not torch.equal(value.cpu(), there.to(value.dtype)):
+            found.append(f'{prefix}{key} has other values than in the file')
+    return found

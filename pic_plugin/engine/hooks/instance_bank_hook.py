@@ -2,7 +2,7 @@
 """The hook that drives PIC's sampled class weights from mmengine's Runner."""
 from __future__ import annotations
 
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -16,6 +16,7 @@ from pic_plugin.engine.checkpoint.instance_keys import instance_keys
 from pic_plugin.engine.checkpoint.plain_checkpoint import to_plain_message_hub, with_history_buffers
 from pic_plugin.engine.evaluation_checks import check_evaluation
 from pic_plugin.engine.head_setup import (
+    absence,
     find_head,
     finish_loss_check,
     resize_head,
@@ -32,13 +33,12 @@ from pic_plugin.engine.preflight import (
 from pic_plugin.engine.random_state import seed_iteration
 from pic_plugin.engine.ranks import images_of_a_step, on_all_ranks
 from pic_plugin.engine.row_prefetch import RowPrefetcher
-from pic_plugin.engine.row_statistics import RowStatistics
+from pic_plugin.engine.row_statistics import RowStatistics, is_time_to_log
 from pic_plugin.engine.runner_private import (
     accumulative_counts,
     find_wrapper,
     has_loaded,
     is_training,
-    reseed_loader,
     restart_workers,
 )
 from pic_plugin.engine.schedule_checks import schedule_length_notices
@@ -85,7 +85,6 @@ class InstanceBankHook(Hook):
         self.id_key = id_key
         self.class_weights: SampledClassWeights | None = None
         self.prefetcher: RowPrefetcher | None = None
-        self._restored = False
         self._checked_batch = False
 
     def before_run(self, runner: Runner) -> None:
@@ -112,7 +111,7 @@ class InstanceBankHook(Hook):
                                          instance_keys(loader.dataset, self.id_key))
         self.stream = StreamPosition(runner)
         check_evaluation(runner, runner.val_loop)
-        self.checkpoint.take_over(on_resumed=self._after_resume)
+        self.checkpoint.take_over()
         if RowPrefetcher.is_of_use(self.class_weights, loader):
             self.prefetcher = RowPrefetcher(self.class_weights, loader)
         for notice in loader_notices(runner) + checkpoint_notices(runner):
@@ -124,15 +123,13 @@ class InstanceBankHook(Hook):
         assert self.class_weights is not None, 'before_run has made them'
         return self.class_weights.bank
 
-    def _after_resume(self, runner: Runner) -> None:
-        self._restored = True
-        reseed_loader(runner, self.checkpoint.restored_sampler_seed)
-
     def before_train(self, runner: Runner) -> None:
         """Fill the head for a training that begins, and say what is about to happen."""
         assert self.class_weights is not None, 'before_run has made them'
         self.stream.restore(runner)
-        if self._restored:
+        self.class_weights.refresh = self.class_weights.refresh._replace(
+            away=absence(runner, self.head))
+        if self.checkpoint.restored:
             on_all_ranks(self.class_weights.resume)
         else:
             if runner.iter:
@@ -170,10 +167,7 @@ class InstanceBankHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
         """Log what cannot be seen in the loss."""
-        interval = self.log_interval or next(
-            (hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 10)
-        if self.every_n_inner_iters(batch_idx, interval) or self.end_of_epoch(
-                runner.train_dataloader, batch_idx):
+        if is_time_to_log(self, runner, batch_idx, self.log_interval):
             self.statistics.log(runner)
 
     def after_train(self, runner: Runner) -> None:

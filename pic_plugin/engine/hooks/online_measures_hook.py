@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 
+from pic_plugin.engine.head_setup import find_head
+from pic_plugin.engine.row_statistics import is_time_to_log
 from pic_plugin.models.feature_measures import alignment, effective_rank, uniformity
 from pic_plugin.models.pic_head import instance_ids
 from pic_plugin.models.pooling import pooled
-
-from ..head_setup import find_head
 
 KEY = 'pic_online_probe'
 
@@ -101,18 +101,14 @@ class OnlineMeasuresHook(Hook):
         scalars: dict[str, float] = {}
         if self.num_classes is not None:
             scalars['probe_acc'] = self._train_probe(features, samples, self.num_classes)
-        interval = self.interval or next(
-            (hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 10)
-        if self.every_n_inner_iters(batch_idx, interval) or self.end_of_epoch(
-                runner.train_dataloader, batch_idx):
+        if is_time_to_log(self, runner, batch_idx, self.interval):
             scalars['effective_rank'] = effective_rank(
                 torch.cat(self._recent)[-self.num_samples:])
             if len(samples) > 1:
                 scalars['uniformity'] = uniformity(self._seen['neck'])
             if not self.head.slots.is_sharded:
-                rows = self.head.weight.detach()[self.head.bank.softmax_rows]
-                places = self.head.bank.positions(instance_ids(samples)).to(rows.device)
-                scalars['alignment'] = alignment(self._seen['neck'], rows[places])
+                scalars['alignment'] = alignment(self._seen['neck'],
+                                                 self.head.class_weights(instance_ids(samples)))
         for name, value in scalars.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
 

@@ -119,8 +119,7 @@ def change_colours_in_two_sweeps(images: Tensor, colours: Colours) -> Tensor:
 
 
 def _chain(images: Tensor, colours: Colours, mean: Tensor | None) -> Tensor:
-    """All operations; without a given mean (B, 1, 1, 1) each tone takes that of what it is given.
-    """
+    """All operations; without a mean (B, 1, 1, 1) each tone takes that of what it is given."""
     is_rgb = images.shape[1] == 3
     for i in range(colours.gain.shape[1]):
         if i == TONES_BEFORE_HUE and colours.turns_hue and is_rgb:

@@ -13,11 +13,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from pic_plugin.models.augment.blur import gaussian_blur
-from pic_plugin.models.augment.colour import (
-    Colours,
-    change_colours,
-    change_colours_in_two_sweeps,
-)
+from pic_plugin.models.augment.colour import Colours, change_colours, change_colours_in_two_sweeps
 from pic_plugin.models.augment.recipe import Draws, ViewRecipe, draw, new_generator
 
 UINT8_RANGE = (0., 255.)
@@ -118,10 +114,10 @@ class AugmentPreprocessor(BaseDataPreprocessor):
         """
         inputs = data['inputs']
         came_as_list = isinstance(inputs, (list, tuple))
-        views = [view.to(self.device, non_blocking=self._non_blocking)
-                 for view in (inputs if came_as_list else [inputs])]
+        views = inputs if came_as_list else [inputs]
         for i, view in enumerate(views):
             self._check_pixels(view, i)
+        views = [view.to(self.device, non_blocking=self._non_blocking) for view in views]
         # Runs inside the autocast of the training step.
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             if not training:

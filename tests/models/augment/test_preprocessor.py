@@ -185,6 +185,8 @@ def test_wrong_inputs_are_named():
         drawn(AugmentPreprocessor(MEAN, STD, value_range=(0, 4095)), batch())
     with pytest.raises(ValueError, match='view 0 has 4 channels.*mean and std of 3'):
         drawn(preprocessor, batch((4, 8, 8)))
+    with pytest.raises(ValueError, match='view 0 is list, expected a tensor.*default_collate'):
+        preprocessor(dict(inputs=[[batch()[0]], [batch()[0]]]))  # as pseudo_collate leaves views
     with pytest.raises(ValueError, match='expected a tensor'):
         drawn(preprocessor, batch()[0])
     for settings, message in [
