@@ -19,6 +19,7 @@ from .global_batch import GlobalBatch, gather_batch
 from .instance_bank import InstanceBank, SlotTensors
 from .refresh import LastVisits, Refresh, refresh_rows
 from .slots import Slots
+from .step_hooks import keep_step_hooks
 from .stored_rows import Storage
 from .transfers import to_device
 
@@ -346,6 +347,7 @@ def _notice_gradients(reference: weakref.ref[SampledClassWeights]) -> Callable[[
         owner = reference()
         if owner is not None:
             owner._has_gradient = True
+            keep_step_hooks(owner.optimizer)  # the forward pass may have compiled something
 
     return hook
 

@@ -36,3 +36,19 @@ def train_in_a_process():
         sampled.weight.grad /= dist.get_world_size()
         sampled.optimizer.step()
     return sampled.active_ids.tolist(), sampled.rows(range(40)).numpy()
+
+
+def num_steps(sampled, batches=5):
+    """Train; optimizer steps that were counted."""
+    sampled.start()
+    for number in range(batches):
+        step(sampled, np.arange(4 * number, 4 * number + 4))
+        sampled.optimizer.step()
+    return sampled.bank.step
+
+
+def compile_and_train():
+    """Counted steps of class weights from before the first compilation, and from after it."""
+    sampled = make()
+    torch.compile(lambda x: x + 1, backend='eager')(torch.ones(2))
+    return num_steps(sampled), num_steps(make())
