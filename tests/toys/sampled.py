@@ -8,6 +8,8 @@ from pic_plugin.bank import SampledClassWeights
 from pic_plugin.losses import cosine_softmax
 
 SGD = dict(lr=0.1, momentum=0.9, weight_decay=0.01)
+# Whether this torch has fused optimizers for CPUs, too.
+FUSES_ON_CPUS = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 4)
 
 
 def make(num_negatives=8, num_rows=None, optimizer=torch.optim.SGD, options=SGD, **kwargs):

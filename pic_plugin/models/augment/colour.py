@@ -124,8 +124,8 @@ def _chain(images: Tensor, colours: Colours, mean: Tensor | None) -> Tensor:
     for i in range(colours.gain.shape[1]):
         if i == TONES_BEFORE_HUE and colours.turns_hue and is_rgb:
             images = turn_hue(images, colours.hue)
-        gain, grey_share, mean_share = (
-            part[:, i, None, None, None] for part in colours[:3])  # (B, 1, 1, 1)
+        gain, grey_share, mean_share = [
+            part[:, i, None, None, None] for part in colours[:3]]  # (B, 1, 1, 1)
         pixel_grey = grey(images)  # (B, 1, H, W)
         own = pixel_grey.mean((2, 3), keepdim=True) if mean is None else mean
         added = mean_share * own

@@ -185,4 +185,5 @@ def test_methods_train_and_their_passes_are_counted(tmp_path, work_dir, method, 
     assert result['steps'] == steps
     assert result['images'] == steps * cfg.train_dataloader.batch_size == 2560
     assert result['passes'] == views * 2560, 'the second encoder of MoCo included'
-    assert 0 <= result['knn20'] <= 100 and result['linear'] > 0
+    # 20 pictures of ten classes: none may be right.
+    assert 0 <= result['knn20'] <= 100 and 0 <= result['linear'] <= 100

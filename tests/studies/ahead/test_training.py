@@ -88,8 +88,9 @@ def test_a_training_of_pic_is_dense_sgd_by_torch(images, negatives):
         optimizer.step()
         losses.append(loss.item())
     training.advance(setting.steps)
-    # float32, 12 steps at a low rate: at a high one rounding grows tenfold a step or two
-    torch.testing.assert_close(training.losses, torch.tensor(losses), atol=2e-3, rtol=1e-3)
+    # float32 at a low rate: at a high one, and in later steps, rounding grows tenfold a step or two
+    torch.testing.assert_close(training.losses[:9], torch.tensor(losses[:9]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(training.losses, torch.tensor(losses), atol=0, rtol=2e-2)
     torch.testing.assert_close(training.objective.weight[:-1], weight[:-1], atol=1e-3, rtol=1e-2)
 
 
