@@ -19,6 +19,8 @@ from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.datasets.walk import walk
 from pic_plugin.wording import counted
 
+DEFAULT_SIDE = 224  # pixels, where a checkpoint does not say with which it was trained
+
 
 class Skipped(NamedTuple):
     """A picture that was left out."""

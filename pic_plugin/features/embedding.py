@@ -14,14 +14,18 @@ from mmengine.device import get_device
 from PIL import Image
 from torch import Tensor, nn
 
-from pic_plugin.analysis.images import FolderImages, Images, report_skipped, training_side
+from pic_plugin.analysis.images import (
+    DEFAULT_SIDE,
+    FolderImages,
+    Images,
+    report_skipped,
+    training_side,
+)
 from pic_plugin.analysis.inputs import progress as progress_bar
 from pic_plugin.analysis.network import RANDOM, Network, open_network, pooled
 from pic_plugin.analysis.picture_reader import PictureReader, reader_of
 from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint
 from pic_plugin.features.files import check_writable, write_features
-
-DEFAULT_SIDE = 224  # pixels, where a checkpoint does not say with which it was trained
 
 
 class LoadedBackbone(nn.Module):

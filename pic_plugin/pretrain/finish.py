@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.runner import Runner
 
 from pic_plugin.analysis import report as pages
+from pic_plugin.analysis.plain_lines import torchvision_lines
 from pic_plugin.analysis.scalars import read_run
 from pic_plugin.analysis.style import require
 from pic_plugin.analysis.verdicts import context_of, verdicts_of
@@ -82,27 +83,26 @@ def export(checkpoint: Path, out: Path, say: Say) -> Path:
                                out / 'backbone.pth')
         say(f'backbone: {file} (loaded {made.num_loaded} of {len(weights)} into {made.target})')
         break
-    for line in usage(file, made.code):
+    for line in usage(file, made.code, content):
         say(line)
     return file
 
 
-def usage(file: Path, code: Sequence[str] = ()) -> list[str]:
+def usage(file: Path, code: Sequence[str] = (), content: dict | None = None) -> list[str]:
     """The lines of Python that use the backbone.
 
     Args:
         file (Path): The exported backbone.
         code (Sequence[str]): Makes torchvision's ``network``; nothing if it has none.
+        content (dict, optional): The checkpoint. Defaults to None: nothing is known of it.
     """
     lines = ['use it, with or without a config:',
              '    import pic_plugin',
              f"    backbone = pic_plugin.load_backbone({str(file)!r})   # (B, 3, H, W) -> (B, C)",
              f"    features, names = pic_plugin.embed('FOLDER', {str(file)!r})"]
     if code:
-        lines += [
-            'without pic_plugin:', '    import torch, torchvision',
-            *(f'    {line}' for line in code),
-            f"    network.load_state_dict(torch.load({str(file)!r})['state_dict'], strict=False)"]
+        plain = torchvision_lines(file, code, content or {})
+        lines += ['without pic_plugin:', *(f'    {line}' for line in plain)]
     return lines
 
 

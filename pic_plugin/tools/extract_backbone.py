@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from pic_plugin.analysis.plain_lines import torchvision_lines
 from pic_plugin.command_line import explained_errors
 from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     backbone_of,
@@ -33,8 +34,6 @@ from pic_plugin.transfer.export import (
 
 USE = {
     'openmmlab': "init_cfg=dict(type='Pretrained', checkpoint='{file}', prefix='backbone.')",
-    # The classifier alone is missing.
-    'torchvision': "network.load_state_dict(torch.load('{file}')['state_dict'], strict=False)",
     'timm': "timm.models.load_checkpoint(network, '{file}')",
 }
 
@@ -74,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for check in export.checks:
         print(check)
     print(f'{file}: {file.stat().st_size} bytes')
-    print('use: ' + '\n     '.join([*export.code, USE[args.form].format(file=file)]))
+    lines = (torchvision_lines(file, export.code, content) if args.form == 'torchvision' else
+             [*export.code, USE[args.form].format(file=file)])
+    print('use: ' + '\n     '.join(lines))
 
 
 if __name__ == '__main__':

@@ -164,7 +164,7 @@ def export_backbone(weights: StateDict, cfg: dict[str, Any], form: str) -> Expor
                          f'backbone is of type {cfg["type"]}: use --format openmmlab, whose names '
                          "are mmpretrain's.")
     foreign = family.build(network)
-    code: tuple[str, ...] = getattr(foreign, form)
+    code = foreign.lines if form == 'torchvision' else foreign.timm
     if not code:
         raise ValueError(f'{form} has no network like {_describe(cfg)}: use --format torchvision.')
     other = foreign.make()
@@ -180,7 +180,11 @@ def export_backbone(weights: StateDict, cfg: dict[str, Any], form: str) -> Expor
     checks = [f'features equal to {difference:.1e} of the largest']
     if form == 'timm':
         checks.append("compared in torchvision's network; then given the names of timm's")
-    return Export(OrderedDict(family.rename(weights, form)), name, len(weights), checks, code)
+    state = OrderedDict(family.rename(weights, form))
+    if form == 'torchvision':  # which then takes the file as it is
+        state.update((key, value) for key, value in other.state_dict().items()
+                     if key.endswith(COUNTER) and key not in state)
+    return Export(state, name, len(weights), checks, code)
 
 
 def _side(cfg: dict[str, Any], network: nn.Module) -> int:

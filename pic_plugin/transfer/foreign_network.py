@@ -20,7 +20,7 @@ class ForeignNetwork(NamedTuple):
     """Networks of the same form in other libraries.
 
     Attributes:
-        torchvision (tuple[str, ...]): Lines of Python that make ``network``, for people to copy.
+        torchvision (tuple[str, ...]): Lines of Python that make ``network``.
         classifier (str): Name of the classifier in it.
         timm (tuple[str, ...]): Likewise for timm's, which then has no classifier; none if timm has
             no such network.
@@ -29,6 +29,12 @@ class ForeignNetwork(NamedTuple):
     torchvision: tuple[str, ...]
     classifier: str
     timm: tuple[str, ...]
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Lines of Python that make torchvision's network without a classifier, to be copied."""
+        classifier = re.sub(r'\.(\d+)', r'[\1]', f'network.{self.classifier}')
+        return (*self.torchvision, f'{classifier} = torch.nn.Identity()')
 
     @property
     def name(self) -> str:
@@ -40,10 +46,8 @@ class ForeignNetwork(NamedTuple):
     def make(self) -> nn.Module:
         """torchvision's network, (B, 3, H, W) -> (B, C), by the lines that people will copy."""
         scope: dict[str, Any] = dict(torch=torch, torchvision=torchvision)
-        exec('\n'.join(self.torchvision), scope)
+        exec('\n'.join(self.lines), scope)
         network: nn.Module = scope['network']
-        parent, _, name = self.classifier.rpartition('.')
-        setattr(network.get_submodule(parent), name, nn.Identity())
         return network
 
 

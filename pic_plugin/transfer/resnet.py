@@ -44,7 +44,6 @@ def build(network: Any) -> ForeignNetwork:
         lines += [
             f'network.layer{place + 1} = network._make_layer(block, {base * 2**place}, '
             f'{network.stage_blocks[place]}, {strides[place]})' for place in range(4)]
-        lines.append('network.fc = torch.nn.Identity()')
     return ForeignNetwork(tuple(lines), 'fc', (
         f"network = timm.create_model('resnet{network.depth}', num_classes=0)", )
         if is_usual else ())

@@ -92,7 +92,8 @@ def test_torchvision_has_the_same_features(tmp_path, capsys, depth, channels):
                 capsys=capsys)
     number = len(backbone_of(content['state_dict'], 'x'))
     assert lines[0] == f'torchvision resnet{depth}: loaded {number} of {number}'
-    assert lines[3] == f'use: network = torchvision.models.resnet{depth}()'
+    assert lines[3] == 'use: import torch, torchvision'
+    assert lines[4].strip() == f'network = torchvision.models.resnet{depth}()'
     assert lines[1].startswith('features equal to ')
     network = get_model(f'resnet{depth}', weights=None)
     missing, unused = network.load_state_dict(

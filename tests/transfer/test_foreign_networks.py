@@ -94,7 +94,7 @@ def test_known_sizes_have_known_names():
                       (dict(type='ResNet', depth=34), 'resnet34()')):
         network = MODELS.build(cfg)
         export = export_backbone(network.state_dict(), cfg, 'torchvision')
-        assert export.code == (f'network = torchvision.models.{line}', )
+        assert export.code[0] == f'network = torchvision.models.{line}'
 
 
 def test_what_timm_lacks():
