@@ -77,7 +77,8 @@ class WorkFolder:
             return
         if sorted(state.get('folders', [])) != sorted(folders):
             raise ValueError(f'{self.path} is the work folder of {", ".join(state["folders"])}, '
-                             f'not of {", ".join(folders)}: choose another --out.')
+                             f'not of {", ".join(folders)}: choose another --out, or add '
+                             '--resume if these are the same pictures, moved.')
         if self.has_training:
             raise ValueError(f'{self.path} holds a training of these pictures: add --resume to go '
                              'on with it, or choose another --out.')

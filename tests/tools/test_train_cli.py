@@ -89,6 +89,23 @@ def test_resume_continues(trained, checkpoint, work_dir, newest):
     assert torch.load(work_dir / 'epoch_3.pth')['meta']['iter'] == 15
 
 
+def test_a_config_in_its_work_folder(work_dir):
+    """It keeps its comments, and is not trained a second time among the first one's checkpoints."""
+    work_dir.mkdir()
+    config = work_dir / 'mine.py'
+    config.write_text('# the reason\n' + TINY.read_text())
+    argv = [str(config), '--work-dir', str(work_dir), '--no-validate', '--cfg-options',
+            'train_cfg.max_epochs=1']
+    train_tool.main(argv)
+    assert config.read_text().startswith('# the reason') and (work_dir / 'epoch_1.pth').is_file()
+    before = {path.name for path in work_dir.iterdir()}
+    with pytest.raises(SystemExit, match='holds the checkpoints of another training.*--work-dir'):
+        train_tool.main(argv)
+    assert {path.name for path in work_dir.iterdir()} == before
+    train_tool.main([*argv, '--resume'])
+    assert config.read_text().startswith('# the reason')
+
+
 def test_a_run_has_a_log_of_its_own(tmp_path):
     """mmengine names it after the second: here two that runs before this one have taken."""
     taken = [tmp_path / 'out' / time.strftime('%Y%m%d_%H%M%S', time.localtime(second))
