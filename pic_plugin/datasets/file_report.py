@@ -10,7 +10,8 @@ from typing import Any
 from pic_plugin.datasets.file_names import printable
 from pic_plugin.wording import counted
 
-NUM_NAMED = 3  # examples of each reason
+NUM_NAMED = 3  # examples of each reason that are printed
+NUM_KEPT = 100  # that are remembered
 
 
 def counted_reason(count: int, reason: str) -> str:
@@ -26,7 +27,7 @@ class FileReport:
     Attributes:
         read (Counter): Pictures by ending.
         left_out (Counter): Things by the reason for which they were left out.
-        examples (dict[str, list[str]]): Up to three names for each reason.
+        examples (dict[str, list[str]]): Up to NUM_KEPT names for each reason.
         notes (list[str]): What else is to be said of the data set, a sentence each.
     """
 
@@ -45,7 +46,7 @@ class FileReport:
         """Note that something is not read."""
         self.left_out[reason] += count
         named = self.examples.setdefault(reason, [])
-        if len(named) < NUM_NAMED:
+        if len(named) < NUM_KEPT:
             named.append(printable(name))
 
     def add(self, other: FileReport) -> None:
@@ -54,7 +55,7 @@ class FileReport:
         self.left_out.update(other.left_out)
         for reason, names in other.examples.items():
             mine = self.examples.setdefault(reason, [])
-            mine += names[:NUM_NAMED - len(mine)]
+            mine += names[:NUM_KEPT - len(mine)]
         self.notes += other.notes
 
     @property
@@ -67,7 +68,7 @@ class FileReport:
                           for ending, count in self.read.most_common())
         lines = [f'Pictures: {sum(self.read.values()):,}' + (f' ({kinds}).' if kinds else '.')]
         for reason, count in self.left_out.most_common():
-            names = self.examples.get(reason, [])
+            names = self.examples.get(reason, [])[:NUM_NAMED]
             more = ', ...' if count > len(names) else ''
             lines.append(f'Left out: {counted_reason(count, reason)}' + (
                 f' ({", ".join(names)}{more}).' if names else '.'))

@@ -47,6 +47,9 @@ def decode_heif(content: bytes) -> np.ndarray | None:
         with pillow_as_in_training(), Image.open(io.BytesIO(content)) as image:
             pixels = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
     except UnidentifiedImageError as error:
+        if has_heif():
+            raise OSError('the HEIC or AVIF file is broken, or of a kind that Pillow does not '
+                          'know') from error
         raise OSError(f'Pillow does not decode this HEIC or AVIF picture: run `{INSTALL_HEIF}`, or '
                       'a newer Pillow for AVIF') from error
     return np.ascontiguousarray(pixels[..., ::-1])

@@ -24,9 +24,10 @@ def describe(survey: Survey, machine: Machine, listed: str) -> str:
              f'shorter sides {least} to {largest} pixels, {median} in the middle (of '
              f'{survey.num_sampled:,} opened).']
     lines += survey.notices
-    if survey.left_out:
+    if survey.left_out.num_left_out:
         lines.append('Left out: ' + '; '.join(
-            counted_reason(number, reason) for reason, number in survey.left_out.items()) + '.')
+            counted_reason(number, reason)
+            for reason, number in survey.left_out.left_out.most_common()) + '.')
     if survey.broken:
         lines.append(f'Broken: {len(survey.broken):,} of {survey.num_sampled:,} opened cannot be '
                      f'read ({_pairs(survey.broken, ": ")}); training skips and names what it '

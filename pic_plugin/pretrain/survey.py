@@ -14,7 +14,7 @@ from PIL import Image
 
 from pic_plugin.analysis.inputs import choose
 from pic_plugin.datasets.duplicate_files import first_copies
-from pic_plugin.datasets.file_report import counted_reason
+from pic_plugin.datasets.file_report import FileReport, counted_reason
 from pic_plugin.datasets.pillow_formats import pillow_as_in_training
 from pic_plugin.datasets.value_range import Measured, measure_value_range
 from pic_plugin.pretrain.walk import Found, find_pictures
@@ -36,7 +36,7 @@ class Survey(NamedTuple):
         files (list[str]): Paths of the pictures below ``root``.
         num_bytes (int): Of all these files.
         by_ending (dict[str, int]): Pictures by file ending.
-        left_out (dict[str, int]): Files that are not trained on, by the reason.
+        left_out (FileReport): Files that are not trained on, by the reason.
         sides (tuple[int, int, int]): Least, median and largest shorter side of the sample, pixels.
         num_sampled (int): Pictures that were opened.
         broken (dict[str, str]): Sampled pictures that cannot be read, with the reason.
@@ -52,7 +52,7 @@ class Survey(NamedTuple):
     files: list[str]
     num_bytes: int
     by_ending: dict[str, int]
-    left_out: dict[str, int]
+    left_out: FileReport
     sides: tuple[int, int, int]
     num_sampled: int
     broken: dict[str, str]
@@ -63,10 +63,16 @@ class Survey(NamedTuple):
 
     @property
     def findings(self) -> list[str]:
-        """A line for each broken picture and each copy, with tabs between its parts."""
-        return [f'{kind}\t{name}\t{what}' for kind, names in (
+        """A line for each broken picture, copy and file left out, with tabs between its parts."""
+        lines = [f'{kind}\t{name}\t{what}' for kind, names in (
             ('broken', self.broken), ('copy of', self.copies), ('looks like', self.near))
             for name, what in names.items()]
+        for reason, count in self.left_out.left_out.most_common():
+            names = self.left_out.examples.get(reason, [])
+            lines += [f'left out\t{name}\t{reason}' for name in names]
+            if count > len(names):
+                lines.append(f'left out\tand {count - len(names):,} more\t{reason}')
+        return lines
 
 
 def survey_folders(folders: Sequence[str | Path]) -> Survey:
@@ -84,7 +90,7 @@ def survey_folders(folders: Sequence[str | Path]) -> Survey:
     names = ', '.join(found.folders)
     if not found.files:
         seen = '; '.join(counted_reason(number, reason)
-                         for reason, number in found.left_out.items())
+                         for reason, number in found.left_out.left_out.most_common())
         raise ValueError(f'{names} holds no pictures'
                          + (f' (left out: {seen})' if seen else ': it is empty') + '.')
     if len(found.files) < 8:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pic_plugin.datasets.endings import readable_endings
+from pic_plugin.datasets.file_report import FileReport
 from pic_plugin.datasets.walk import walk
 
 
@@ -20,7 +20,7 @@ class Found(NamedTuple):
         root (str): The deepest folder that holds all of them.
         files (list[str]): Paths below ``root``, sorted folder by folder.
         sizes (list[int]): Bytes of each.
-        left_out (dict[str, int]): Numbers of other files by the reason.
+        left_out (FileReport): Other files by the reason.
         notices (tuple[str, ...]): What should be said.
     """
 
@@ -28,7 +28,7 @@ class Found(NamedTuple):
     root: str
     files: list[str]
     sizes: list[int]
-    left_out: dict[str, int]
+    left_out: FileReport
     notices: tuple[str, ...]
 
 
@@ -63,13 +63,13 @@ def find_pictures(folders: Sequence[str | Path]) -> Found:
         else:
             kept.append(path)
     root = kept[0] if len(kept) == 1 else os.path.commonpath(kept)
-    left_out: Counter = Counter()
+    left_out = FileReport()
     seen: set[str] = set()
     files: list[str] = []
     sizes: list[int] = []
     for folder in kept:
         found = walk(folder, readable_endings())
-        left_out.update(found.report.left_out)
+        left_out.add(found.report)
         for name in found.names:
             path = os.path.join(folder, os.fsdecode(name))
             # One folder's walk gives no picture twice; asking is slow for millions.
@@ -77,18 +77,18 @@ def find_pictures(folders: Sequence[str | Path]) -> Found:
             try:
                 size = os.stat(path).st_size
             except OSError:
-                left_out['files that went away'] += 1
+                left_out.leave_out('files that went away', name)
                 continue
             if real_path in seen:  # folders that are linked to each other
-                left_out['pictures under a second path'] += 1
+                left_out.leave_out('pictures under a second path', name)
             elif size == 0:
-                left_out['empty files'] += 1
+                left_out.leave_out('empty files', name)
             elif not os.access(path, os.R_OK):
-                left_out['pictures without permission'] += 1
+                left_out.leave_out('pictures without permission', name)
             elif '\n' in path or '\r' in path:
-                left_out['pictures with a line break in the path'] += 1
+                left_out.leave_out('pictures with a line break in the path', name)
             else:
                 seen.add(real_path)
                 files.append(os.path.relpath(path, root))
                 sizes.append(size)
-    return Found(tuple(kept), root, files, sizes, dict(left_out.most_common()), tuple(notices))
+    return Found(tuple(kept), root, files, sizes, left_out, tuple(notices))

@@ -63,10 +63,21 @@ def test_what_is_left_out_is_named(tmp_path):
         write_pictures(tmp_path / name, 2)
     found = find_pictures([tmp_path])
     assert len(found.files) == 8
-    reasons = ' '.join(found.left_out)
+    reasons = ' '.join(found.left_out.left_out)
     for word in ('.mp4', '.pdf', 'other files', '.heic', 'hidden', 'empty files', 'broken links',
                  'of the system'):
         assert word in reasons, word
+    listed = survey_folders([tmp_path]).findings
+    for name in ('film.mp4', 'phone.HEIC', 'empty.png', 'gone.png', '.hidden.png'):
+        assert any(line.startswith(f'left out\t{name}\t') for line in listed), name
+
+
+def test_many_files_left_out_are_counted_beyond_some(tmp_path):
+    write_pictures(tmp_path, 8)
+    for number in range(130):
+        (tmp_path / f'{number}.txt').touch()
+    listed = survey_folders([tmp_path]).findings
+    assert len(listed) == 101 and listed[-1].startswith('left out\tand 30 more\t')
 
 
 def test_links_are_followed_once(tmp_path):
@@ -76,7 +87,7 @@ def test_links_are_followed_once(tmp_path):
     (data / 'up').symlink_to(tmp_path)
     found = find_pictures([data])
     assert len(found.files) == 11
-    assert found.left_out['links to folders that are read anyway'] >= 1
+    assert found.left_out.left_out['links to folders that are read anyway'] >= 1
 
 
 def test_several_folders_and_the_same_twice(tmp_path):
