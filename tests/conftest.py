@@ -6,6 +6,7 @@ import gc
 import importlib.util
 import multiprocessing
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -42,20 +43,33 @@ NOT_RUN = pytest.StashKey[list]()
 
 @pytest.fixture
 def work_dir(tmp_path):
-    """A folder for one Runner. What mmengine keeps for the whole process is forgotten afterwards.
+    """A folder for one Runner."""
+    return tmp_path / 'work_dir'
 
-    Otherwise a second Runner of the same second would take over the first one's logger and
-    message hub.
+
+@pytest.fixture(autouse=True)
+def forget_runs():
+    """After a test, what mmengine keeps for the whole process is as it was before.
+
+    Otherwise a second Runner of the same second would take over the first one's logger, message
+    hub and visualizer, whose folder may be gone.
     """
-    from mmengine.logging import MessageHub, MMLogger
-    from mmengine.registry import DefaultScope
-    from mmengine.visualization import Visualizer
-    managers = (MMLogger, MessageHub, Visualizer, DefaultScope)
+    managers = _managers()
     before = [dict(manager._instance_dict) for manager in managers]
-    yield tmp_path / 'work_dir'
+    yield
     for manager, instances in zip(managers, before):
         manager._instance_dict.clear()
         manager._instance_dict.update(instances)
+
+
+def _managers():
+    # Tests of the core run where mmengine is not installed, or is not to be imported.
+    if 'mmengine' not in sys.modules:
+        return ()
+    from mmengine.logging import MessageHub, MMLogger
+    from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
+    return MMLogger, MessageHub, Visualizer, DefaultScope
 
 
 def pytest_collection_modifyitems(config, items):

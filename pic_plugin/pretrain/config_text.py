@@ -21,7 +21,7 @@ BLURRED = 64  # pixels up to which blur would leave little
 
 
 class Sources(NamedTuple):
-    """Files that a config names.
+    """Files that a config names, and its seed.
 
     Attributes:
         root (str): Folder of the pictures.
@@ -33,6 +33,7 @@ class Sources(NamedTuple):
         value_range (tuple[float, float] | None): Black and white of pictures of more than 8 bits.
         start (Start | None): Network that was trained before.
         start_file (str | None): Its weights.
+        seed (int): Of the training's random numbers.
     """
 
     root: str
@@ -43,6 +44,7 @@ class Sources(NamedTuple):
     value_range: tuple[float, float] | None = None
     start: Start | None = None
     start_file: str | None = None
+    seed: int = 0
 
 
 def labelled_dataset(list_file: str, pipeline: list[dict]) -> dict:
@@ -233,7 +235,7 @@ def config_text(plan: Plan, sources: Sources, logs: Sequence[str] = ()) -> str:
               assign('visualizer', dict(
                   type='UniversalVisualizer',
                   vis_backends=[dict(type='LocalVisBackend'), *(LOGGERS[name] for name in logs)])),
-              'randomness = dict(seed=0)']
+              f'randomness = dict(seed={sources.seed})']
     return '\n\n'.join(parts) + '\n'
 
 

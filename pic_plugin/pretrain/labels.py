@@ -15,6 +15,7 @@ from pic_plugin.pretrain.walk import find_pictures
 from pic_plugin.wording import counted
 
 MOST = 20_000  # labelled pictures: more would take longer than they are worth
+SPLITS = frozenset(('train', 'training', 'val', 'valid', 'validation', 'dev', 'test', 'testing'))
 
 
 class Labelled(NamedTuple):
@@ -45,7 +46,8 @@ def read_labels(source: str | Path, most: int | None = MOST) -> Labelled:
 
     Raises:
         FileNotFoundError: If the source, or a picture that a CSV names, is not there.
-        ValueError: If there are fewer than two classes, or no class has two pictures.
+        ValueError: If there are fewer than two classes, no class has two pictures, or the folders
+            are parts of a data set (train, val, test), with classes in them.
     """
     path = Path(source).expanduser()
     if not path.exists():
@@ -84,7 +86,12 @@ def _from_folder(path: Path) -> list[tuple[str, str]]:
     if loose:
         raise ValueError(f'{path} has {counted(len(loose), "picture")} outside of class folders '
                          f'({loose[0]}): put each into the folder of its class.')
-    return [(os.path.join(found.root, name), name.split(os.sep)[0]) for name in found.files]
+    parts = [name.split(os.sep) for name in found.files]
+    tops = sorted({part[0] for part in parts})
+    if {top.lower() for top in tops} <= SPLITS and all(len(part) > 2 for part in parts):
+        raise ValueError(f'{path} holds {", ".join(tops)}, which are parts of a data set and no '
+                         f'classes: give one of them, {path / tops[0]} say.')
+    return [(os.path.join(found.root, name), part[0]) for name, part in zip(found.files, parts)]
 
 
 def _from_csv(path: Path) -> list[tuple[str, str]]:

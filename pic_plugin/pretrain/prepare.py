@@ -48,6 +48,7 @@ class Options(NamedTuple):
         resume (bool): Go on with what is in the work folder.
         dry_run (bool): Plan and config, no training.
         report (bool): Make a report at the end.
+        seed (int): Of the training's random numbers; a run that goes on keeps its own.
     """
 
     folders: tuple[str, ...]
@@ -59,6 +60,7 @@ class Options(NamedTuple):
     resume: bool = False
     dry_run: bool = False
     report: bool = True
+    seed: int = 0
 
 
 class Prepared(NamedTuple):
@@ -210,8 +212,8 @@ def _parsed(plan: Plan, sources: Sources) -> Config:
 def _write_lists(options: Options, survey: Survey, work: WorkFolder, say: Say) -> Sources:
     listed = work.write_list(PICTURES, survey.files)
     work.write_list(FINDINGS, survey.findings)
-    sources = Sources(survey.root, str(listed), value_range=None if survey.pixels is None else
-                      survey.pixels.value_range)
+    sources = Sources(survey.root, str(listed), seed=options.seed, value_range=(
+        None if survey.pixels is None else survey.pixels.value_range))
     if options.labels is None:
         return sources
     labelled = read_labels(options.labels)

@@ -71,12 +71,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--log', nargs='+', choices=sorted(LOGGERS), default=[], metavar='WHERE',
                         help=f'log there too: {", ".join(sorted(LOGGERS))}')
     parser.add_argument('--device', help='cuda, mps or cpu; default: the best there is')
+    parser.add_argument('--seed', type=int, default=0, metavar='N', help='of the random numbers; '
+                        'default: %(default)s')
     parser.add_argument('--dry-run', action='store_true', help='plan and config, no training')
     parser.add_argument('--resume', action='store_true', help='go on with the run in --out')
     parser.add_argument('--no-report', action='store_true', help='make no report at the end')
     # torch.distributed.launch gives one spelling or the other, as its version has it.
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not 0 <= args.seed < 2**32:
+        parser.error('--seed must be from 0 to 4,294,967,295.')
+    return args
 
 
 def options_of(args: argparse.Namespace) -> Options:
@@ -86,7 +91,7 @@ def options_of(args: argparse.Namespace) -> Options:
         Wishes(args.backbone, args.image_size, args.epochs, args.images_seen, args.budget,
                args.batch_size, args.start),
         args.out, args.labels, tuple(args.log), args.device, args.resume, args.dry_run,
-        not args.no_report)
+        not args.no_report, args.seed)
 
 
 def say(line: str) -> None:

@@ -102,6 +102,10 @@ def test_labels_and_logs():
     assert 'val_dataloader' not in read(plan_of())
 
 
+def test_the_seed():
+    assert read(plan_of(), Sources('/d', '/l', seed=5)).randomness.seed == 5
+
+
 def test_lines_are_not_long():
     assert max(map(len, config_text(plan_of(), Sources('/d', '/l')).splitlines())) <= LINE + 4
 

@@ -21,6 +21,15 @@ def test_folders(tmp_path):
         assert found.classes[label] in file and os.path.isabs(file)
 
 
+def test_parts_of_a_data_set_are_no_classes(tmp_path):
+    for part in ('train', 'Val', 'test'):
+        write_classes(tmp_path / part, 3)
+    with pytest.raises(ValueError, match='Val, test, train, which are parts.*no classes: give one'):
+        read_labels(tmp_path)
+    write_classes(tmp_path / 'cats', 3)
+    assert len(read_labels(tmp_path).classes) == 4
+
+
 def test_reading_many_pictures_is_counted(tmp_path, monkeypatch):
     done = []
 
