@@ -54,22 +54,22 @@ def forget_runs():
     Otherwise a second Runner of the same second would take over the first one's logger, message
     hub and visualizer, whose folder may be gone.
     """
-    managers = _managers()
-    before = [dict(manager._instance_dict) for manager in managers]
+    before = {manager: dict(manager._instance_dict) for manager in _managers()}
     yield
-    for manager, instances in zip(managers, before):
+    for manager in _managers():
         manager._instance_dict.clear()
-        manager._instance_dict.update(instances)
+        manager._instance_dict.update(before.get(manager, {}))
 
 
 def _managers():
+    """All classes of which mmengine keeps instances by name, each kind of visualizer apart."""
     # Tests of the core run where mmengine is not installed, or is not to be imported.
-    if 'mmengine' not in sys.modules:
-        return ()
-    from mmengine.logging import MessageHub, MMLogger
-    from mmengine.registry import DefaultScope
-    from mmengine.visualization import Visualizer
-    return MMLogger, MessageHub, Visualizer, DefaultScope
+    if 'mmengine.utils' not in sys.modules:
+        return []
+    classes = [sys.modules['mmengine.utils'].ManagerMixin]
+    for one in classes:
+        classes += one.__subclasses__()
+    return list(dict.fromkeys(classes))
 
 
 def pytest_collection_modifyitems(config, items):

@@ -199,7 +199,7 @@ class DecodeRandomCrop(DecodeImage):
         if self.cache is None:
             decoded = self._load(results, choose_reduction, quick=self.quick)
         else:
-            decoded = self._load_through_cache(results)
+            decoded = self.load_through_cache(results)
         if decoded is None:
             return None
         if not boxes:  # from the cache, or of a format that is always decoded whole
@@ -213,7 +213,7 @@ class DecodeRandomCrop(DecodeImage):
         results['ori_shape'] = full_size
         return results
 
-    def _load_through_cache(self, results: dict) -> Decoded | None:
+    def load_through_cache(self, results: dict) -> Decoded | None:
         """The image, no larger than the cache keeps it; None if it is broken."""
         assert self.cache is not None
         # Not by its id: a class of several images shows now one and now another.

@@ -35,10 +35,12 @@ def describe(survey: Survey, machine: Machine, listed: str) -> str:
     if survey.copies:
         lines.append(f'Copies: {len(survey.copies):,} of the pictures with the very bytes of '
                      f'another one ({_pairs(survey.copies)}); each is trained as a class of its '
-                     'own, away from its twin. Remove them if they are many.')
+                     'own, away from its twin. If they are many, remove them, or train from the '
+                     "config with `instance_key=dict(duplicates='merge')` in the data set.")
     if survey.near:
         lines.append(f'Near copies: {len(survey.near):,} of {survey.num_sampled:,} opened with the '
-                     f'looks of another one ({_pairs(survey.near)}).')
+                     f'looks of another one ({_pairs(survey.near)}). Look at them before you remove '
+                     'any: other things before the same background look alike too.')
     if survey.findings:
         lines.append(f'All of these are listed in {listed}.')
     if survey.pixels is not None:

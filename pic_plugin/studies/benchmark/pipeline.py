@@ -153,7 +153,6 @@ def _cached(files: Sequence[Path], args: argparse.Namespace, folder: Path) -> li
             dict(type='DecodeRandomCrop', size=224, cache=dict(
                 short_edge=short_edge, max_bytes=2**28, window_size=10**6, folder=str(folder))),
             PACK])
-        cache = crop.transforms[0].cache
         passes = []
         for _ in range(PASSES):
             begin = time.process_time()
@@ -161,7 +160,8 @@ def _cached(files: Sequence[Path], args: argparse.Namespace, folder: Path) -> li
                 crop(dict(img_path=str(file), sample_idx=i))
             passes.append(1e3 * (time.process_time() - begin) / len(files))
         num_bytes = statistics.fmean(
-            cache.get(i).pixels.nbytes for i in range(len(files)))
+            crop.transforms[0].load_through_cache(dict(img_path=str(file), sample_idx=i)).pixels.nbytes
+            for i, file in enumerate(files))
         mean = statistics.fmean(passes)
         lines.append(f'{f"short edge {short_edge}, mean of {PASSES}":34}{mean:9.2f}'
                      f'{1e3 / mean:10.0f}{num_bytes * WINDOW / 1e9:17.1f}')
