@@ -6,6 +6,7 @@ import gc
 import importlib.util
 import multiprocessing
 import os
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -52,13 +53,16 @@ def forget_runs():
     """After a test, what mmengine keeps for the whole process is as it was before.
 
     Otherwise a second Runner of the same second would take over the first one's logger, message
-    hub and visualizer, whose folder may be gone.
+    hub and visualizer, whose folder may be gone; and one that failed would go on to take signals.
     """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before = {manager: dict(manager._instance_dict) for manager in _managers()}
     yield
     for manager in _managers():
         manager._instance_dict.clear()
         manager._instance_dict.update(before.get(manager, {}))
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def _managers():

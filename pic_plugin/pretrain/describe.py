@@ -39,8 +39,8 @@ def describe(survey: Survey, machine: Machine, listed: str) -> str:
                      "config with `instance_key=dict(duplicates='merge')` in the data set.")
     if survey.near:
         lines.append(f'Near copies: {len(survey.near):,} of {survey.num_sampled:,} opened with the '
-                     f'looks of another one ({_pairs(survey.near)}). Look at them before you remove '
-                     'any: other things before the same background look alike too.')
+                     f'looks of another one ({_pairs(survey.near)}). Look at them before you '
+                     'remove any: other things before the same background look alike too.')
     if survey.findings:
         lines.append(f'All of these are listed in {listed}.')
     if survey.pixels is not None:

@@ -160,7 +160,8 @@ def _cached(files: Sequence[Path], args: argparse.Namespace, folder: Path) -> li
                 crop(dict(img_path=str(file), sample_idx=i))
             passes.append(1e3 * (time.process_time() - begin) / len(files))
         num_bytes = statistics.fmean(
-            crop.transforms[0].load_through_cache(dict(img_path=str(file), sample_idx=i)).pixels.nbytes
+            crop.transforms[0].load_through_cache(
+                dict(img_path=str(file), sample_idx=i)).pixels.nbytes
             for i, file in enumerate(files))
         mean = statistics.fmean(passes)
         lines.append(f'{f"short edge {short_edge}, mean of {PASSES}":34}{mean:9.2f}'
