@@ -117,6 +117,8 @@ def train(folder: Path) -> dict:
     base_bytes = peak_memory()
     cfg.val_cfg = cfg.val_evaluator = None
     val_dataloader, cfg.val_dataloader = cfg.val_dataloader, None
+    # Two of one name and second would share a visualizer, and with it a folder that may be gone.
+    cfg.experiment_name = folder.name
     runner = Runner.from_cfg(cfg)
     # A third faster on a CPU, and equal for all algorithms.
     runner.model.to(memory_format=torch.channels_last)
