@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 from typing import TypeVar
 
 import torch.distributed as dist
@@ -69,5 +70,7 @@ class CPURunner(Runner):
 
 
 def _leave() -> None:
+    # DistributedDataParallel, which a Runner's rings keep alive, has the group of processes too.
+    gc.collect()
     if dist.is_initialized():
         dist.destroy_process_group()
