@@ -109,23 +109,21 @@ class WindowCache:
     def get(self, key: int) -> Decoded | None:
         """The image with an id, or None. The pixels are a copy."""
         self._state['clock'] += 1
-        for slot in self._slots(key):
-            entry = self._entries[slot].copy()
-            if entry['key'] != key:
-                continue
-            shape = tuple(int(entry[name]) for name in ('height', 'width', 'channels'))
-            start = int(entry['offset'])
-            pixels = self._pixels[start:start + int(entry['num_bytes'])].copy()
-            # Another process may have dropped it and begun to write over it meanwhile.
-            now = self._entries[slot]
-            if now['key'] != key or now['born'] != entry['born']:
-                return None
-            # Counts are for deciding what to drop: one lost to another process does no harm.
-            self._entries['uses'][slot] += 1
-            self._state['hits'] += 1
-            dtype = np.dtype(entry['type'].decode())
-            return Decoded(pixels.view(dtype).reshape(shape),
-                           (int(entry['full_height']), int(entry['full_width'])))
+        # Readers share the lock: without it another process could drop the image and write over it.
+        with self._lock(shared=True):
+            for slot in self._slots(key):
+                entry = self._entries[slot]
+                if entry['key'] != key:
+                    continue
+                shape = tuple(int(entry[name]) for name in ('height', 'width', 'channels'))
+                start = int(entry['offset'])
+                pixels = self._pixels[start:start + int(entry['num_bytes'])].copy()
+                # Counts are for deciding what to drop: one lost to another process does no harm.
+                self._entries['uses'][slot] += 1
+                self._state['hits'] += 1
+                dtype = np.dtype(entry['type'].decode())
+                return Decoded(pixels.view(dtype).reshape(shape),
+                               (int(entry['full_height']), int(entry['full_width'])))
         return None
 
     def put(self, key: int, image: Decoded) -> bool:
@@ -235,9 +233,9 @@ class WindowCache:
         self._lock_file = open(self.folder / 'state', 'r+b')
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self, shared: bool = False) -> Iterator[None]:
         # POSIX locks belong to a process, so that forked workers exclude each other too.
-        fcntl.lockf(self._lock_file, fcntl.LOCK_EX)
+        fcntl.lockf(self._lock_file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         try:
             yield
         finally:

@@ -141,6 +141,43 @@ def test_workers_share_it(tmp_path, start):
     assert cache.hits > 100
 
 
+class Stalled:
+    """Pixels that are read only once another process has replaced them, if it can."""
+
+    def __init__(self, pixels, reading, replaced):
+        self.pixels, self.reading, self.replaced = pixels, reading, replaced
+
+    def __getitem__(self, place):
+        self.reading.set()
+        self.replaced.wait(0.5)
+        return self.pixels[place]
+
+
+def replace(cache, reading, replaced):
+    """Drop image 1, put image 2 in its place, and image 1 behind it."""
+    assert reading.wait(60)
+    cache.put(2, image(2, (10, 10)))
+    # Another process that was held up between reading and writing it sets the clock back.
+    cache._state['clock'] = 0
+    cache.put(1, image(1, (9, 9)))
+    replaced.set()
+
+
+def test_an_image_is_not_replaced_while_it_is_read(tmp_path):
+    context = multiprocessing.get_context('fork')
+    cache = WindowCache(560, window_size=10, passes=1, folder=tmp_path, image_bytes=16)
+    cache.put(1, image(1, (10, 10)))
+    reading, replaced = context.Event(), context.Event()
+    other = context.Process(target=replace, args=(cache, reading, replaced))
+    other.start()
+    pixels, cache._pixels = cache._pixels, Stalled(cache._pixels, reading, replaced)
+    assert same(cache.get(1), 1, (10, 10))
+    cache._pixels = pixels
+    other.join()
+    assert other.exitcode == 0 and replaced.is_set()
+    assert same(cache.get(2), 2, (10, 10)) and same(cache.get(1), 1, (9, 9))
+
+
 def test_files_are_removed_with_their_owner_alone(tmp_path):
     cache = WindowCache(1000, 5, folder=tmp_path, image_bytes=16)
     other = pickle.loads(pickle.dumps(cache))
