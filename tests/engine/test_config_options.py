@@ -60,6 +60,16 @@ def test_names_of_a_file_that_is_inherited_from(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_a_file_with_environment_variables(tmp_path, monkeypatch):
+    monkeypatch.setenv('PIC_TEST_SIDE', '4')
+    file = tmp_path / 'mine.py'
+    file.write_text("side = {{'$PIC_TEST_SIDE:3'}}\nname = '{{$PIC_TEST_NAME:mine}}'\n"
+                    'randomness = dict(seed=side)\nwork_dir = name\n')
+    assert apply_options(file, Config.fromfile(file), dict(name='b')).work_dir == 'b'
+    cfg = apply_options(file, Config.fromfile(file), dict(side=7))
+    assert cfg.randomness.seed == 7 and cfg.work_dir == 'mine'
+
+
 def test_a_base_that_is_no_python(tmp_path):
     """It sets no variables, and is inherited from where it lies."""
     (tmp_path / 'deeper.json').write_text('{"work_dir": "here"}')
