@@ -16,7 +16,8 @@ from pic_plugin.analysis.inputs import choose
 from pic_plugin.datasets.duplicate_files import first_copies
 from pic_plugin.datasets.file_report import FileReport, counted_reason
 from pic_plugin.datasets.pillow_formats import pillow_as_in_training
-from pic_plugin.datasets.value_range import Measured, measure_value_range
+from pic_plugin.datasets.value_range import Measured
+from pic_plugin.pretrain.depths import of_one_depth
 from pic_plugin.pretrain.walk import Found, find_pictures
 from pic_plugin.wording import counted
 
@@ -24,7 +25,6 @@ NUM_SAMPLED = 300  # pictures that are opened, evenly from all
 NUM_COMPARED = 20000  # pictures of equal size in bytes that are compared
 # Of 64 bits: pictures that differ by a re-encoding or a small crop differ in a few.
 NEAR_BITS = 5
-DEEP = ('.png', '.tif', '.tiff', '.pgm', '.ppm', '.pnm')  # may have more than 8 bits
 
 
 class Survey(NamedTuple):
@@ -84,7 +84,7 @@ def survey_folders(folders: Sequence[str | Path]) -> Survey:
     Raises:
         FileNotFoundError: If one of them is not there.
         ValueError: If one is no folder or may not be read, there are fewer than 8 pictures, none
-            of the sample can be read, or pictures of 8 bits are among those of more.
+            of the sample can be read, or there are many pictures of 8 bits and many of more.
     """
     found = find_pictures(folders)
     names = ', '.join(found.folders)
@@ -97,6 +97,7 @@ def survey_folders(folders: Sequence[str | Path]) -> Survey:
         raise ValueError(f'{names} has only {counted(len(found.files), "picture")}: every picture '
                          'is a class of its own, and so few teach nothing. Give at least 8, '
                          'better thousands.')
+    found, pixels = of_one_depth(found)
     chosen = choose(len(found.files), NUM_SAMPLED)
     sides, broken, thumbnails = _open_sample(found, chosen)
     opened = [found.files[index] for index in chosen if found.files[index] not in broken]
@@ -109,24 +110,7 @@ def survey_folders(folders: Sequence[str | Path]) -> Survey:
         dict(Counter(os.path.splitext(name)[1].lower() for name in found.files).most_common()),
         found.left_out, (min(sides), int(np.median(sides)), max(sides)), len(chosen), broken,
         _copies(found), _near_copies(opened, thumbnails), found.notices,
-        _measure_depth(found, chosen, names))
-
-
-def _measure_depth(found: Found, chosen: Sequence[int], names: str) -> Measured | None:
-    """Values of pictures of more than 8 bits; None if all have 8."""
-    files = [os.path.join(found.root, found.files[index]) for index in chosen]
-    may_be_deep = [file for file in files if os.path.splitext(file)[1].lower() in DEEP]
-    try:
-        measured = measure_value_range(may_be_deep)
-    except ValueError:  # none, none that can be read, or pictures of one colour
-        return None
-    depths = {*measured.depths, *(['uint8'] if len(may_be_deep) < len(files) else [])}
-    if depths == {'uint8'}:
-        return None
-    if len(depths) > 1:
-        raise ValueError(f'the pictures of {names} have pixels of {" and ".join(sorted(depths))}: '
-                         'one range of values does not fit all. Train on files of one depth.')
-    return measured
+        pixels)
 
 
 def _open_sample(found: Found, chosen: Iterable[int]

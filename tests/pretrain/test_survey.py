@@ -8,6 +8,7 @@ import types
 import zlib
 from importlib.machinery import ModuleSpec
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
@@ -35,9 +36,34 @@ def test_the_range_of_deep_pictures_is_measured(tmp_path):
     assert 1003 <= found.pixels.value_range[0] < 1010 < 1230 < found.pixels.value_range[1] <= 1241
     write_pictures(tmp_path / 'eight', 9)
     assert survey_folders([tmp_path / 'eight']).pixels is None
-    # In the other order: a folder may have one kind among thousands of the other.
-    with pytest.raises(ValueError, match='pixels of uint16 and uint8.*Train on files of one depth'):
-        survey_folders([tmp_path / 'scans', tmp_path / 'eight'])
+
+
+@pytest.mark.parametrize('kind', ['png', 'tif', 'ppm', 'rgb.png', 'float.tif'])
+def test_the_few_of_another_depth_are_left_out(tmp_path, kind):
+    """Found by their headers, also those of which the sample has none."""
+    write_pictures(tmp_path, 30)
+    deep = np.full((20, 20, 3), 30000, np.float32 if 'float' in kind else np.uint16)
+    name = f'scan.{kind}'
+    cv2.imwrite(str(tmp_path / name), deep if kind in ('ppm', 'rgb.png') else deep[..., 0])
+    found = survey_folders([tmp_path])
+    assert len(found.files) == 30 and name not in found.files and found.pixels is None
+    assert f'left out\t{name}\tpictures of more than 8 bits, unlike most' in found.findings
+
+
+def test_the_few_of_8_bits_are_left_out(tmp_path):
+    write_scans(tmp_path / 'scans', 30)
+    write_pictures(tmp_path / 'previews', 3, ending='.jpg')
+    found = survey_folders([tmp_path])
+    assert len(found.files) == 30 and found.pixels.depths == ['uint16']
+    assert found.left_out.left_out['pictures of 8 bits, unlike most'] == 3
+
+
+def test_many_of_two_depths_are_refused(tmp_path):
+    write_scans(tmp_path / 'scans', 9)
+    write_pictures(tmp_path / 'eight', 9)
+    with pytest.raises(ValueError, match=r'9 pictures of more than 8 bits \(scans.* and 7 more\) '
+                                         r'and 9 of 8 \(eight.*Train on files of one depth'):
+        survey_folders([tmp_path])
 
 
 def test_heic_pictures_are_opened(tmp_path, monkeypatch):
