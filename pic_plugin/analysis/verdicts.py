@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,7 +132,7 @@ def loss_at_chance(run: Run) -> Verdict | None:
             + ' at the learning rate (too low, or so high that it diverged) and at whether each '
             'picture has an id of its own.', 'verdicts.md#the-loss-is-at-chance')
     return Verdict('loss', GOOD, f'The loss has come down from chance, ln({num_active:,.0f}) = '
-                   f'{chance:.2f}, to {now:.2f}.', 'verdicts.md#the-loss-is-at-chance')
+                   f'{chance:.2f}, to {now:.2f}.', 'verdicts.md#the-loss-has-come-down')
 
 
 def not_finite(run: Run) -> Verdict | None:
@@ -185,7 +186,7 @@ def knn_falls(run: Run) -> Verdict | None:
         falls = before and _tail(loss) < min(before[-1], loss[0][1] - LEARNED)
         if last < best - KNN_STEP and falls:
             return Verdict(
-                'kNN falls while the loss falls', BAD, f'{name} was {best:.1f} % after '
+                'kNN falls while the loss falls', BAD, f'{_called(name)} was {best:.1f} % after '
                 f'{best_seen:,.0f} images and is {last:.1f} % after {last_seen:,.0f}, while the '
                 'loss went on falling: the network tells pictures apart by what does not matter. '
                 'Stronger augmentation, a smaller network, a shorter training, or the checkpoint '
@@ -207,24 +208,31 @@ def not_above_start(run: Run, context: Context, untrained: dict[str, float]) -> 
         curve = run.curves.get(name)
         if not curve or not name.startswith('knn/'):
             continue
-        now = curve[-1][1]
+        now, called = curve[-1][1], _called(name)
         error = KNN_STEP if not context.num_queries else knn_error(
             (now + before) / 2, context.num_queries)
         pictures = ('so few pictures' if not context.num_queries else
                     counted(context.num_queries, 'picture'))
         if before < now < before + error:
             found.append(Verdict(
-                f'not above {start}', NOTICE, f'{name} is {now:.1f} %, and the network with '
+                f'not above {start}', NOTICE, f'{called} is {now:.1f} %, and the network with '
                 f'{start} has {before:.1f} %: the difference is within the error of {pictures}, '
                 f'{error:.1f} points. More labelled pictures would tell. {advice}', page))
         elif now <= before:
             found.append(Verdict(
-                f'not above {start}', BAD, f'{name} is {now:.1f} %, and the network with {start} '
-                f'has {before:.1f} %: {nothing} {advice}', page))
+                f'not above {start}', BAD, f'{called} is {now:.1f} %, and the network with '
+                f'{start} has {before:.1f} %: {nothing} {advice}', page))
         else:
-            found.append(Verdict(f'above {start}', GOOD, f'{name} is {now:.1f} %, with {start} it '
-                                 f'is {before:.1f} %.', page))
+            known = f' (± {error:.1f})' if context.num_queries else ''
+            found.append(Verdict(
+                f'above {start}', GOOD, f'{called} is {now:.1f} %{known}, with {start} it is '
+                f'{before:.1f} %.', 'verdicts.md#above-the-start'))
     return found[:1]
+
+
+def _called(name: str) -> str:
+    k = re.fullmatch(r'knn/top1_k(\d+)', name)
+    return f'The accuracy by the {k[1]} nearest neighbours' if k else name
 
 
 def returns_as_nothing(run: Run) -> Verdict | None:

@@ -144,6 +144,10 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
     if plan.images_seen is not None:
         seen = plan.num_steps * plan.global_batch
         choices['images to see'] = length._replace(value=seen)
+        if wishes.images_seen is not None and seen != wishes.images_seen:
+            choices['images to see'] = Choice(seen, (
+                f'{wishes.images_seen:,} asked for, in whole '
+                + ('steps' if plan.num_epochs is None else 'steps and passes')))
         # A window shows an image several times in a row before it comes to others.
         shown = seen // (plan.window // plan.stride) + plan.window
         if shown < 0.95 * num_images:

@@ -11,6 +11,7 @@ CONFIG is a path, or the file name of a config that comes with pic_plugin. It ne
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -144,6 +145,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         _ = runner.val_loop  # else built within train(), where errors are not of the data alone
     with explained_errors('train'), explained_names('train', cfg), explained_unpickling('train'):
         runner.train()
+    if runner.rank == 0 and cfg.model.get('type') == 'PIC':
+        runner.logger.info('What it has learned, in pictures: `python -m pic_plugin.tools.report '
+                           f'{shlex.quote(str(runner.work_dir))}`')
 
 
 if __name__ == '__main__':

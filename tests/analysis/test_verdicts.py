@@ -110,6 +110,9 @@ def test_a_difference_within_the_error_says_the_error():
     # Two of the root of 0.3125 * 0.6875 / 98.
     assert 'is within the error of 98 pictures, 9.4 points' in found.text
     assert last(29.8, 5000).level == GOOD
+    assert last(29.8, 5000).text == (
+        'The accuracy by the 20 nearest neighbours is 32.7 % (± 1.3), with random weights it is '
+        '29.8 %.')
     assert last(32.7, 98).level == BAD and 'error' not in last(32.7, 98).text
     assert 'the error of so few pictures, 3.0 points' in last(29.8, None).text
 
@@ -161,6 +164,7 @@ def test_each_has_a_section_on_its_page():
              for one in verdicts_of(Run('run', {**GOOD_RUN, **bad, 'loss': loss}, 0), CONTEXT,
                                     {'knn/top1_k20': 38.0})]
     found += verdicts_of(Run('run', GOOD_RUN, 0), Context(goes_on=True), {'knn/top1_k20': 38.0})
+    found += verdicts_of(Run('run', GOOD_RUN, 0), CONTEXT, {'knn/top1_k20': 25.0})
     pages = {one.page for one in found}
     assert pages == {f'verdicts.md#{anchor}' for anchor in anchors}
     # The package has a copy, for where no site is at hand.

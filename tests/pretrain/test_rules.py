@@ -161,7 +161,11 @@ def test_lengths():
     assert plan_of(5000, GPU, wishes=Wishes(epochs=3)).num_epochs == 3
     part = plan_of(5000, GPU, wishes=Wishes(images_seen=1000))
     assert part.num_epochs is None and part.num_steps == 4  # 256 images each
-    assert plan_of(5000, GPU, wishes=Wishes(images_seen=9000)).num_epochs == 2
+    longer = plan_of(5000, GPU, wishes=Wishes(images_seen=9000))
+    assert longer.num_epochs == 2
+    seen, why = longer.choices['images to see']
+    assert seen == longer.num_steps * longer.global_batch != 9000
+    assert why == '9,000 asked for, in whole steps and passes'
     open_ = plan_of(5000, GPU, wishes=Wishes(budget=7200.0))
     assert open_.images_seen is None
     # Two hours at 100 images/s, less a tenth: 648,000 images are 130 passes.
