@@ -19,6 +19,7 @@ from torch import Tensor
 
 COLUMNS = 100
 SHEET_IMAGES = 10000
+HELD_OUT = 1000  # photos of clothes
 
 
 @dataclasses.dataclass
@@ -101,8 +102,9 @@ def load(name: str, folder: Path, limit: int = 0) -> Images:
 
     Args:
         name (str): 'cifar10' (references: 20,000 training images; validation: the last 10,000
-            training images; test: the test images), 'cifar10-all' (references: all 50,000) or
-            'clothing' (references: the training images; test: the others).
+            training images; test: the test images), 'cifar10-all' (references: all 50,000),
+            'clothing' (references: the training images; test: the others) or 'clothing-held-out'
+            (the last HELD_OUT training images are no references but validation).
         folder (Path): Of :func:`write_sheets`.
         limit (int): Most images of a part, for rehearsals. Defaults to 0: all.
 
@@ -118,13 +120,18 @@ def load(name: str, folder: Path, limit: int = 0) -> Images:
                       references=len(train[0]) if everything else min(20000, len(train[0])),
                       size=32, mean=_channels(125.3, 123.0, 113.9),
                       std=_channels(63.0, 62.1, 66.7))
-    if name == 'clothing':
+    if name in ('clothing', 'clothing-held-out'):
         train, test = (_limited(read_sheets(folder / 'clothing', part), limit)
                        for part in ('train', 'test'))
-        return Images(train[0], train[1], splits=dict(test=test), references=len(train[0]), size=48,
+        splits = dict(test=test)
+        if name == 'clothing-held-out':
+            count = min(HELD_OUT, len(train[0]) // 3)
+            splits = dict(validation=tuple(part[-count:] for part in train))
+            train = tuple(part[:-count] for part in train)
+        return Images(train[0], train[1], splits=splits, references=len(train[0]), size=48,
                       mean=_channels(123.675, 116.28, 103.53), std=_channels(58.395, 57.12, 57.375))
-    raise ValueError(f"no images are named {name!r}: choose 'cifar10', 'cifar10-all' or "
-                     "'clothing'.")
+    raise ValueError(f"no images are named {name!r}: choose 'cifar10', 'cifar10-all', 'clothing' "
+                     "or 'clothing-held-out'.")
 
 
 def _limited(part: Sequence[Tensor], limit: int) -> tuple:

@@ -45,7 +45,7 @@ def to_csv(records: list[dict[str, Any]]) -> str:
     """One line for each training."""
     file = io.StringIO()
     names = ['stage', 'name', 'data', 'images', 'passes', 'seed', 'validation_knn20',
-             'validation_knn200', *METRICS, 'seconds', 'finite', 'setting']
+             'validation_knn200', 'validation_linear', *METRICS, 'seconds', 'finite', 'setting']
     writer = csv.DictWriter(file, names, lineterminator='\n')
     writer.writeheader()
     for record in records:

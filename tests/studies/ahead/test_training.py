@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimizer steps, whole trainings and evaluation of the study."""
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from pic_plugin.evaluation.knn import knn_predict, normalise
 from pic_plugin.studies.ahead.evaluation import knn_accuracies
-from pic_plugin.studies.ahead.images import Images, read_sheets, write_sheets
+from pic_plugin.studies.ahead.images import Images, load, read_sheets, write_sheets
 from pic_plugin.studies.ahead.network import FlatParameters, ResNet18
 from pic_plugin.studies.ahead.optimizers import Optimizer
 from pic_plugin.studies.ahead.schedule import learning_rates, visits
@@ -136,6 +137,16 @@ def test_sheets_are_read_as_they_were_written(tmp_path):
     assert labels.tolist() == list(range(130))
     # JPEG keeps even squares to a level or two.
     assert (images.float().mean(dim=(1, 2, 3)) - labels).abs().max() < 3
+
+
+def test_photos_are_held_out_of_the_training_ones(tmp_path):
+    for part, first in (('train', 0), ('test', 90)):
+        labels = np.arange(first, first + 90)
+        write_sheets(tmp_path / 'clothing', part, np.zeros((90, 8, 8, 3), np.uint8), labels)
+    whole, held = load('clothing', tmp_path), load('clothing-held-out', tmp_path)
+    assert whole.splits['test'][1].tolist() == list(range(90, 180)) and whole.references == 90
+    assert set(held.splits) == {'validation'} and held.references == len(held.train) == 60
+    assert [*held.train_labels.tolist(), *held.splits['validation'][1].tolist()] == list(range(90))
 
 
 def test_a_search_gives_equal_tries_and_chooses_by_the_mean():
