@@ -12,6 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
+from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner, set_random_seed
 from mmengine.utils import import_modules_from_strings
 from mmpretrain import registry
@@ -36,7 +37,7 @@ _TAKEN = {
     'type', '_scope_', '_delete_', 'priority', 'init_cfg', 'constructor', 'paramwise_cfg',
     'convert_to_iter_based', 'by_epoch'
 }
-_REGISTRIES = [value for name, value in vars(registry).items() if name.isupper()]
+_REGISTRIES = [value for name, value in vars(registry).items() if name.isupper()] + [FUNCTIONS]
 
 
 def apply_options(file: Path, cfg: Config, options: dict[str, Any]) -> Config:
@@ -128,15 +129,39 @@ def explained_names(tool: str, cfg: Config) -> Iterator[None]:
         cfg (Config): What is built.
 
     Raises:
-        SystemExit: If an argument was not expected, and the config has it.
+        SystemExit: If an argument was not expected, and the config has it; if the config has a type
+            that no registry knows.
     """
     try:
         yield
-    except TypeError as error:
+    except (KeyError, TypeError) as error:
         found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        for hint in () if found is None else _unexpected(cfg.to_dict(), found[1], []):
+        hints = _unexpected(cfg.to_dict(), found[1], []) if found else iter(())
+        unknown = re.search(r'(\S+) is not in the \S+ registry', str(error))
+        # What mmengine makes of an optimizer's type that it does not know.
+        if unknown or 'None is not a callable' in str(error):
+            hints = _unknown_types(cfg.to_dict(), unknown and unknown[1].strip('\'"'), [])
+        for hint in hints:
             raise SystemExit(f'{tool}: {cfg.filename}: {hint}') from error
         raise
+
+
+def _unknown_types(node: Any, only: str | None, path: list[str]) -> Iterator[str]:
+    if isinstance(node, (list, tuple)):
+        node = {str(number): value for number, value in enumerate(node)}
+    if not isinstance(node, dict):
+        return
+    kind = node.get('type')
+    if kind == only or only is None and isinstance(kind, str) and all(
+            _get(one, kind) is None for one in _REGISTRIES):
+        names = {name for one in _REGISTRIES for level in (one, one.parent) if level is not None
+                 for name in level.module_dict}
+        near = difflib.get_close_matches(kind, sorted(names), n=1)
+        yield (f'{".".join([*path, "type"])}: nothing is registered as {kind}. '
+               + (f'Did you mean {near[0]}? Else name' if near else 'Name')
+               + ' the module that registers it in custom_imports.')
+    for key, value in node.items():
+        yield from _unknown_types(value, only, [*path, str(key)])
 
 
 def _unexpected(node: Any, name: str, path: list[str]) -> Iterator[str]:

@@ -193,7 +193,10 @@ def test_a_missing_data_folder_ends_in_one_line(tmp_path):
 @pytest.mark.parametrize('option, message', [
     ('val_dataloader.dataset.datasets.0.img_file=nowhere.webp', 'nowhere.webp'),
     ('val_evaluator.topk=1000', 'topk=.* but there are .* references'),
-    ('model.backbone.type=ResNett', 'ResNett is not in the mmpretrain::model registry'),
+    ('model.backbone.type=ResNett', r'model.backbone.type: nothing is registered as ResNett. Did '
+                                    r'you mean ResNet\? Else name the module .* custom_imports'),
+    ('model.backbone.type=Qqqqqqqq', 'registered as Qqqqqqqq. Name the module'),
+    ('optim_wrapper.optimizer.type=SDG', 'optim_wrapper.optimizer.type: .* Did you mean SGD'),
     ('model.head.loss.temprature=0.1', 'did you mean model.head.loss.temperature'),
     ('model.neck.in_channels=9', 'the backbone gives .* channels, and .* takes 9: set'),
     ('train_cfg.max_epochs=0', 'train_cfg.max_epochs must be a whole number .*, not 0'),
