@@ -152,8 +152,8 @@ def _unknown_types(node: Any, only: str | None, path: list[str]) -> Iterator[str
     if not isinstance(node, dict):
         return
     kind = node.get('type')
-    if kind == only or only is None and isinstance(kind, str) and all(
-            _get(one, kind) is None for one in _REGISTRIES):
+    if isinstance(kind, str) and (
+            kind == only if only else all(_get(one, kind) is None for one in _REGISTRIES)):
         names = {name for one in _REGISTRIES for level in (one, one.parent) if level is not None
                  for name in level.module_dict}
         near = difflib.get_close_matches(kind, sorted(names), n=1)
