@@ -45,7 +45,7 @@ class PICHead(BaseModule):
         correct_weights (bool): Whether a class that returns to the softmax is owed the momentum
             and weight decay of the steps it missed. False leaves rows as they were (the uncorrected
             variant of the paper's Table 2). Defaults to True.
-        storage (dict): Where the other rows are: ``dict(type='memory')``, or
+        storage (dict): Where the other rows are: ``dict(type='memory')``, the default, or
             ``dict(type='mmap', path=...)`` for a sparse scratch file of N records (``path``
             defaults to ``class_weights.bank`` in the work directory). With
             ``dtype='float16'`` or ``'bfloat16'`` they are rounded to take half the space; the
@@ -283,7 +283,8 @@ def instance_ids(data_samples: Sequence[Any]) -> np.ndarray:
 def _check_storage(storage: dict) -> dict:
     if not isinstance(storage, dict):
         storage = dict(type=storage)
-    storage = {key: value for key, value in storage.items() if key != '_scope_'}
+    storage = {'type': 'memory', **storage}
+    storage.pop('_scope_', None)
     kinds = dict(memory={'type', 'dtype'}, mmap={'type', 'dtype', 'path'})
     known: set = kinds.get(str(storage.get('type')), set())
     if not known or set(storage) - known or storage.get('dtype', 'float32') not in DTYPES:

@@ -48,7 +48,7 @@ def test_rounded_rows(tmp_path, dtype, tolerance):
     rows = {}
     for kept in ('float32', dtype):
         runner = train(tmp_path / kept, max_epochs=4, augment=False, **options(
-            head=dict(num_negatives=16, storage=dict(type='memory', dtype=kept))))
+            head=dict(num_negatives=16, storage=dict(dtype=kept))))
         rows[kept] = runner.model.head.class_weights(range(50)).numpy()
     error = np.linalg.norm(rows[dtype] - rows['float32']) / np.linalg.norm(rows['float32'])
     assert tolerance / 100 < error < tolerance
