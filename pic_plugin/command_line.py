@@ -92,8 +92,13 @@ def analysis_parser(tool: str, description: str, checkpoint: str = 'file, or `ra
     return parser
 
 
-def add_picture_arguments(parser: argparse.ArgumentParser, out: str) -> None:
-    """Add what all tools take that look at pictures."""
+def add_picture_arguments(parser: argparse.ArgumentParser, out: str | None) -> None:
+    """Add what all tools take that look at pictures.
+
+    Args:
+        parser (ArgumentParser): Of the tool.
+        out (str | None): Folder for figures by default; None for ``report`` in the work folder.
+    """
     parser.add_argument('--images', help='folder of pictures, which may be in folders by class; '
                         'default: what the config evaluates on')
     parser.add_argument('--side', type=int, help='pixels that the middle square of each picture is '
@@ -102,8 +107,9 @@ def add_picture_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument('--batch-size', type=int, default=128,
                         help='images in one forward pass; default: %(default)s')
     parser.add_argument('--device', default=get_device(), help='default: %(default)s')
-    parser.add_argument('--out', type=Path, default=Path(out),
-                        help='folder for figures and numbers; default: %(default)s')
+    parser.add_argument('--out', type=Path, default=None if out is None else Path(out),
+                        help='folder for figures and numbers; default: '
+                        + (out or '`report` in the work folder'))
 
 
 def require_positive(parser: argparse.ArgumentParser, args: argparse.Namespace,

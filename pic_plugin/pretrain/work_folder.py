@@ -2,11 +2,13 @@
 """The work folder of ``pretrain``: whose data it is of, what is in it, and what must stay."""
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from mmengine.config import Config
@@ -82,11 +84,20 @@ class WorkFolder:
         if self.has_training:
             raise ValueError(f'{self.path} holds a training of these pictures: add --resume to go '
                              'on with it, or choose another --out.')
+        if self.config.is_file() and state.get('digest', self._digest()) != self._digest():
+            raise ValueError(
+                f'{self.config} was changed by hand, and this would write over it: train it with '
+                f'`python -m pic_plugin.tools.train {quote(str(self.config))} --work-dir '
+                f'{quote(str(self.path))}`, or remove it.')
 
     def write(self, config: str, state: dict[str, Any]) -> None:
         """Write config and state, each whole or not at all."""
         write_atomically(self.config, config)
-        write_json(self.state, state)
+        write_json(self.state, {**state, 'digest': self._digest()})
+
+    def _digest(self) -> str:
+        """Of the config, by which one is told that was changed by hand."""
+        return hashlib.sha256(self.config.read_bytes()).hexdigest()
 
     def read_list(self, name: str) -> list[str]:
         """Lines that :meth:`write_list` wrote."""

@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--against', help='checkpoint of a network to compare saliency with; '
                         'default: `random`, the same network without training')
     parser.add_argument('--saliency-images', type=int, default=24, help='default: %(default)s')
-    add_picture_arguments(parser, out='')
-    parser.set_defaults(num_images=1000, out=None)
+    add_picture_arguments(parser, out=None)
+    parser.set_defaults(num_images=1000)
     parser.add_argument('--serve', action='store_true',
                         help='a page that renews itself, instead of the file')
     parser.add_argument('--port', type=int, help='of --serve; default: one that is free')

@@ -11,6 +11,11 @@ def test_a_new_folder_and_one_with_a_plan_only(tmp_path):
     work.write('x = 1\n', dict(folders=['/a']))
     assert work.config.read_text() == 'x = 1\n'
     work.check(['/a'], resume=False)  # after --dry-run
+    text = work.config.read_text()
+    work.config.write_text(text + 'max_epochs = 3\n')
+    with pytest.raises(ValueError, match='was changed by hand.*tools.train .*pretrain.py --work-'):
+        work.check(['/a'], resume=False)
+    work.config.write_text(text)
     assert not list(work.path.glob('*.partial'))
 
 

@@ -49,8 +49,8 @@ MULTI_CROPS = [dict(size=160, scale=(0.14, 1.0)), dict(size=96, scale=(0.08, 0.1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``benchmark pipeline``."""
     parser.add_argument('--images', type=Path,
-                        help='folder with JPEG files (default: made ones of 500x375 pixels, about '
-                        '100 kB each)')
+                        help='folder with JPEG files (default: artificial ones of 500x375 pixels, '
+                        'about 40 kB each)')
     parser.add_argument('--num-images', type=int, default=32, help='of them (default: 32)')
     parser.add_argument('--rounds', type=int, default=7,
                         help='turns, of which the median is taken (default: 7)')
