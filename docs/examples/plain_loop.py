@@ -33,8 +33,8 @@ def train(num_steps=300):
         # A window of 128 images that moves on by 16 every 4 steps: each image returns 8 times.
         ids = (16 * (step // 4) + torch.randperm(128)[:BATCH_SIZE]) % NUM_IMAGES
         optimizer.zero_grad()
-        targets = class_weights.sample(ids)  # before the forward pass: brings the rows in
         features = network(augment(images[ids]))
+        targets = class_weights.sample(ids)  # before the loss: brings the rows in
         loss = cosine_softmax(features, class_weights.active, targets)[0].mean()
         loss.backward()
         optimizer.step()

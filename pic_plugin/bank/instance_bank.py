@@ -135,16 +135,6 @@ class InstanceBank:
             tensor.index_copy_(0, index, value.to(tensor.dtype))
         return missed
 
-    def read_ahead(self, ids: np.ndarray) -> None:
-        """Fetch the rows that :meth:`sample` will bring in, unless a step is taken before.
-
-        Args:
-            ids (np.ndarray): (B,) int64, the next global batch, in any order.
-        """
-        if self.active_set is not None:
-            distinct = np.unique(ids)  # in the order in which ActiveSet.update has them
-            self.stored.read_ahead(distinct[self.active_set.slots_of(distinct) < 0], self.step)
-
     def check_ids(self, ids: np.ndarray) -> None:
         """Refuse ids that are no instance class.
 

@@ -236,23 +236,6 @@ class SampledClassWeights:
         self.targets = to_device(self.bank.targets(self.batch), self.weight.device)
         return self.targets
 
-    def read_ahead(self, ids: Tensor | np.ndarray | Sequence[int]) -> None:
-        """Fetch the rows that the next :meth:`sample` will bring in, while a GPU is busy.
-
-        Call it after ``optimizer.step()``, before anything waits for the GPU. It saves time and
-        changes nothing else: :meth:`sample` fetches anew if its batch is another one.
-
-        Args:
-            ids (Tensor): (B,) int64, the next batch, of all processes together.
-
-        Raises:
-            TypeError: If ids are not integers.
-            ValueError: If an id is outside [0, N), or ids are not a list of numbers.
-        """
-        batch = _as_ids(ids)
-        self.bank.check_ids(batch)
-        self.bank.read_ahead(batch)
-
     @torch.no_grad()
     def turn_returning(self, features: Tensor) -> None:
         """Turn the rows of images that have come back to their present features, if that is wanted.

@@ -60,8 +60,6 @@ class StoredRows:
         self._store: RowStore | None = None
         #: Rows that have left and may still be on their way to the host: ids, step and values.
         self._leaving: tuple[np.ndarray, int, HostCopy] | None = None
-        #: Rows read ahead: own ids, step, and what :meth:`_fetch_own` returned for them.
-        self._ahead: tuple[np.ndarray, int, tuple[np.ndarray, np.ndarray]] | None = None
 
     @property
     def store(self) -> RowStore | None:
@@ -72,12 +70,11 @@ class StoredRows:
     def open(self) -> None:
         """Make the store now and not when the first row is stored, so that errors come early.
 
-        Without effect while the number of tensors is not known. What was read ahead is forgotten.
+        Without effect while the number of tensors is not known.
 
         Raises:
             OSError: If its file cannot be made, or another run uses it.
         """
-        self._ahead = None
         if self._store is None and self.num_states is not None:
             num_rows = -(-self.num_instances // self.slots.processes.size)
             self._store = RowStore(num_rows, 1 + self.num_states, self.feat_dim, *self.storage,
@@ -85,7 +82,7 @@ class StoredRows:
 
     def clear(self) -> None:
         """Forget all rows."""
-        self._leaving = self._ahead = None
+        self._leaving = None
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -108,7 +105,6 @@ class StoredRows:
             steps (np.ndarray): (R,) int64, optimizer steps that the values are as of.
             values (np.ndarray): (R, P, d) float32.
         """
-        self._ahead = None
         if self._store is None:
             self.num_states = values.shape[1] - 1
             self.open()
@@ -124,17 +120,6 @@ class StoredRows:
         if self._store is not None:  # rows on their way are not on the disk yet
             self._store.prefetch(ids[self.slots.owns(ids)] // self.slots.processes.size)
 
-    def read_ahead(self, ids: np.ndarray, step: int) -> None:
-        """Have at hand what the next :meth:`fetch_for` of these ids at this step will ask for.
-
-        Args:
-            ids (np.ndarray): (R,) int64 classes.
-            step (int): Optimizer steps taken.
-        """
-        self.arrive()
-        own = ids[self.slots.owns(ids)]
-        self._ahead = own, step, self._fetch_own(own, step)
-
     def fetch_for(self, ids: np.ndarray, slots: np.ndarray,
                   step: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows for slots, as they are after ``step``.
@@ -149,11 +134,7 @@ class StoredRows:
             and (S,) int64, steps that each row had missed which this process had stored.
         """
         own = ids[self.slots.owns(ids)]
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead[1] == step and np.array_equal(ahead[0], own):
-            values, missed = ahead[2]
-        else:
-            values, missed = self._fetch_own(own, step)
+        values, missed = self._fetch_own(own, step)
         return self.slots.to_holders(torch.from_numpy(values), ids, slots).numpy(), missed
 
     def fetch(self, ids: np.ndarray, step: int) -> np.ndarray:

@@ -16,7 +16,7 @@ class _Look(NamedTuple):
     """A step whose loss has been looked at, on a GPU without waiting for the answer."""
 
     names: list[str]  # of the tensors that led to the loss
-    finite: HostCopy  # (1 + len(names),) bool: the loss, then the tensors
+    sums: HostCopy  # (1 + len(names),): the loss, then what the elements of each tensor add up to
     step: str
 
 
@@ -52,9 +52,10 @@ class LossCheck:
         step = f'{where}optimizer step {optimizer_step + 1}'
         loss = loss.detach()
         if loss.is_cuda or not torch.isfinite(loss):
-            flags = [torch.isfinite(loss)] + [torch.isfinite(tensor.detach()).all()
-                                              for tensor in tensors.values()]
-            self._last = _Look(list(tensors), HostCopy(torch.stack(flags)), step)
+            # A sum is not finite if an element is not. It reads each tensor once, and makes none.
+            sums = [loss.float()] + [tensor.detach().sum(dtype=torch.float32)
+                                     for tensor in tensors.values()]
+            self._last = _Look(list(tensors), HostCopy(torch.stack(sums)), step)
         if not loss.is_cuda:
             self.finish('Nothing of this step was applied or saved.')
 
@@ -67,7 +68,7 @@ class LossCheck:
         last, self._last = self._last, None
         if last is None:
             return
-        is_finite, *tensors = last.finite.wait().tolist()
+        is_finite, *tensors = torch.isfinite(last.sums.wait()).tolist()
         if is_finite:
             return
         parts = [name for name, finite in zip(last.names, tensors) if not finite]

@@ -107,6 +107,7 @@ class PICHead(BaseModule):
         self.loss_module = MODELS.build({'type': 'CosineSoftmaxLoss', **(loss or {})})
         self.weight = nn.Parameter(torch.zeros(self.slots.num_rows, feat_dim))
         self._sampled: SampledClassWeights | None = None
+        self._coming: np.ndarray | None = None
         self._checked: tuple[Sequence[Any], GlobalBatch] | None = None
 
     @property
@@ -133,7 +134,7 @@ class PICHead(BaseModule):
         """The bank of all class weights; no attribute before a hook has attached one."""
         if self._sampled is None:
             raise AttributeError('bank')  # replaced by that of __getattr__
-        return self._sampled.bank
+        return self._attached().bank
 
     def __getattr__(self, name: str) -> Any:
         # nn.Module's own would hide why a property has no value yet.
@@ -143,7 +144,7 @@ class PICHead(BaseModule):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, such as that of averaged weights, is only looked at: it has no bank of its own.
-        return dict(self.__dict__, _sampled=None, _checked=None)
+        return dict(self.__dict__, _sampled=None, _coming=None, _checked=None)
 
     def attach(self, class_weights: SampledClassWeights) -> None:
         """Take what keeps this head's parameter, the optimizer and the stored rows in step.
@@ -157,7 +158,18 @@ class PICHead(BaseModule):
                     f'a sharded head needs a loss that spans processes (takes_shards = True), and '
                     f"{type(self.loss_module)} does not: choose loss=dict(type="
                     "'CosineSoftmaxLoss'), or PICHead(sharded=False).")
-        self._sampled = class_weights
+        self._sampled, self._coming = class_weights, None
+
+    def sample_later(self, ids: np.ndarray) -> None:
+        """Bring classes into the softmax as soon as the loss, or anybody, looks at it.
+
+        On a GPU that hides the time which it takes: the backbone's forward pass is queued by then,
+        and the device busy.
+
+        Args:
+            ids (np.ndarray): (B,) int64, instance classes of this process's batch.
+        """
+        self._coming = ids
 
     @property
     def active_ids(self) -> Tensor:
@@ -227,6 +239,9 @@ class PICHead(BaseModule):
     def _attached(self) -> SampledClassWeights:
         if self._sampled is None:
             raise RuntimeError(NO_BANK)
+        if self._coming is not None:
+            ids, self._coming = self._coming, None
+            self._sampled.sample(ids)
         return self._sampled
 
     def _batch_of(self, data_samples: Sequence[Any]) -> GlobalBatch:

@@ -143,10 +143,10 @@ def optim_wrapper(plan: Plan) -> dict:
         optimizer = dict(type='SGD', lr=plan.rate, momentum=0.9, weight_decay=decay)
     if plan.precision == 'float32':
         return dict(type='OptimWrapper', optimizer=optimizer)
-    wrapper = dict(type='AmpOptimWrapper', dtype=plan.precision, optimizer=optimizer)
-    if plan.precision == 'float16':
-        wrapper['loss_scale'] = 'dynamic'
-    return wrapper
+    # bfloat16 reaches as far as float32: it needs no scale, for which the host waits in each step.
+    loss_scale = 'dynamic' if plan.precision == 'float16' else dict(enabled=False)
+    return dict(type='AmpOptimWrapper', dtype=plan.precision, loss_scale=loss_scale,
+                optimizer=optimizer)
 
 
 def schedule(plan: Plan) -> list[dict]:

@@ -63,6 +63,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     listed.add_argument('out', type=Path, help='folder for results')
     listed.add_argument('--lane', default='0', help='name of this process among those that share '
                         'OUT; default: %(default)s')
+    listed.add_argument('--lanes', type=int, default=1, help='trainings at a time, side by side '
+                        'on one GPU; default: %(default)s')
+    listed.add_argument('--workers', type=int, default=1, help='processes for linear evaluation; '
+                        'default: %(default)s')
     tables = commands.add_parser('tables', help='make tables of what `list` ran')
     tables.add_argument('results', type=Path, nargs='+', help='folders OUT/LANE')
     tables.add_argument('--csv', type=Path, required=True, help='file to write')
@@ -117,12 +121,13 @@ def run_list(args: argparse.Namespace) -> None:
     from pic_plugin.studies.ahead.images import load
 
     torch.set_num_threads(1)
-    pool = LinearPool(1)
+    torch.backends.cudnn.benchmark = True  # the fastest convolutions, looked for once
+    pool = LinearPool(args.workers)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     images = cache(lambda name: load(name, args.data, 0).to(device))
     folder = args.out / args.lane
     folder.mkdir(parents=True, exist_ok=True)
-    executor = Executor(images, Results(folder / 'results.jsonl'), pool, lanes=1,
+    executor = Executor(images, Results(folder / 'results.jsonl'), pool, args.lanes,
                         deadline=float('inf'))
     ended = listed.run_list(args.list, executor, args.out)
     pool.close(600)

@@ -15,7 +15,6 @@ import torch
 from pic_plugin.bank import (
     NoCorrection,
     Refresh,
-    RowStore,
     SampledClassWeights,
     Storage,
     sampled_class_weights,
@@ -145,58 +144,6 @@ def test_a_saved_loop_goes_on_bit_for_bit(tmp_path, optimizer, options, num_nega
              options=options).load_state_dict(state['sampled'])
 
 
-@pytest.mark.parametrize('optimizer, options', [
-    (torch.optim.SGD, dict(lr=0.1, momentum=0.9, weight_decay=0.01)),
-    (torch.optim.AdamW, dict(lr=0.01, weight_decay=0.1)),
-])
-@pytest.mark.parametrize('storage', ['memory', 'disk'])
-def test_rows_that_were_read_ahead_are_the_same(tmp_path, optimizer, options, storage):
-    rng = np.random.default_rng(3)
-    batches = [rng.integers(0, 40, 7) for _ in range(60)]
-    ahead, plain = (
-        make(8, optimizer=optimizer, options=options,
-             storage=Storage() if storage == 'memory' else Storage(tmp_path / name))
-        for name in ('ahead', 'plain'))
-    for sampled in (ahead, plain):
-        sampled.start()
-    for ids, following in zip(batches, batches[1:]):
-        for sampled in (ahead, plain):
-            step(sampled, ids)
-        guess = rng.choice(5)
-        if guess == 0:
-            ahead.read_ahead(following)  # a step is taken after it
-        for sampled in (ahead, plain):
-            sampled.optimizer.step()
-        if guess == 1:
-            ahead.read_ahead(rng.permutation(following))
-        elif guess == 2:
-            ahead.read_ahead(following[:4])  # the batch is another one
-        elif guess == 3:
-            ahead.read_ahead(following)
-            ahead.read_ahead(rng.integers(0, 40, 7))
-        assert torch.equal(ahead.rows(range(40)), plain.rows(range(40)))
-    assert torch.equal(ahead.active_ids, plain.active_ids)
-
-
-def test_rows_that_were_read_ahead_are_not_read_again(monkeypatch):
-    sampled = make(8)
-    sampled.start()
-    for number in range(10):
-        step(sampled, np.arange(4 * number, 4 * number + 4))
-        sampled.optimizer.step()
-    sampled.read_ahead([3, 2, 1, 0])
-    monkeypatch.setattr(RowStore, 'read', None)
-    step(sampled, [0, 1, 2, 3])
-    assert sampled.missed.tolist() == [8, 8, 8, 8]  # of ten steps they were there for two
-
-
-def test_what_is_read_ahead_is_checked():
-    sampled = make(8)
-    sampled.start()
-    with pytest.raises(ValueError, match='lie outside the 40 instances'):
-        sampled.read_ahead([40])
-
-
 def test_a_saved_loop_with_refresh_goes_on_bit_for_bit():
 
     def train(sampled, numbers):
@@ -256,19 +203,6 @@ def test_a_training_goes_back_to_an_earlier_state(tmp_path, correction, on_disk)
     sampled.optimizer.load_state_dict(saved[2])
     sampled.load_state_dict(saved[0])
     assert torch.equal(sampled.rows(range(40)), rows)
-
-
-def test_rows_read_ahead_are_forgotten_when_a_state_is_loaded():
-    first, other = make(8), make(8, seed=1)
-    for sampled in (first, other):
-        sampled.start()
-        step(sampled, [0, 1])
-        sampled.optimizer.step()
-    first.read_ahead([2, 3])
-    first.load_state_dict(other.state_dict())
-    step(first, [2, 3])
-    step(other, [2, 3])
-    assert torch.equal(first.rows([2, 3]), other.rows([2, 3]))
 
 
 def test_nothing_of_a_training_outlives_it():

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mmengine.config import Config
-from mmengine.runner import Runner
 
 from pic_plugin.bank import RowStore
-from pic_plugin.bank.stored_rows import StoredRows
 from pic_plugin.engine import row_prefetch
-from toys.training import assert_equal, make_config, snapshot, train
+from toys.training import assert_equal, snapshot, train
 
 
 @pytest.fixture
@@ -80,40 +77,8 @@ def test_what_failed_is_raised(tmp_path, monkeypatch):
         train(tmp_path, seed=0, head=dict(storage=dict(type='mmap')))
 
 
-@pytest.mark.parametrize('options, misses', [
-    (dict(), 0),
-    (dict(train_cfg=dict(by_epoch=False, max_iters=28)), 0),
-    (dict(num_images=53, max_epochs=3), 0),  # the last batch of an epoch is short
-    (dict(endless=True, train_cfg=dict(by_epoch=False, max_iters=28)), 0),
-    (dict(accumulate=2), None),  # only after steps
-], ids=['epochs', 'iterations', 'short', 'endless', 'accumulation'])
-def test_for_a_gpu_the_next_batch_is_read_during_a_step(tmp_path, monkeypatch, options, misses):
-    """The same training, in which no batch but the first has to look for its rows."""
-    def run(name, endless=False, **rest):
-        config = make_config(tmp_path / name, seed=0, **rest)
-        config['train_dataloader']['sampler']['endless'] = endless
-        runner = Runner.from_cfg(Config(config))
-        runner.train()
-        return snapshot(runner)
-
-    plain = run('plain', **options)
-    found = []
-    fetch_for = StoredRows.fetch_for
-
-    def record(self, ids, slots, step):
-        found.append(self._ahead is not None and np.array_equal(self._ahead[0], ids)
-                     and self._ahead[1] == step)
-        return fetch_for(self, ids, slots, step)
-
-    monkeypatch.setattr(StoredRows, 'fetch_for', record)
-    monkeypatch.setattr(row_prefetch, '_on_gpu', lambda class_weights: True)
-    assert_equal(run('ahead', **options), plain)
-    assert len(found) > 10 and found[1:].count(True) > len(found) // 3
-    assert misses is None or found[1:].count(False) == misses
-
-
 @pytest.mark.parametrize('options', [dict(), dict(head=dict(num_negatives=None))])
-def test_nothing_is_read_ahead_in_memory(tmp_path, options):
+def test_nothing_is_prefetched_from_memory(tmp_path, options):
     runner = train(tmp_path, seed=0, max_epochs=1, **options)
     assert next(hook for hook in runner.hooks
                 if type(hook).__name__ == 'InstanceBankHook').prefetcher is None

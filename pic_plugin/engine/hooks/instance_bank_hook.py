@@ -120,8 +120,7 @@ class InstanceBankHook(Hook):
     @property
     def bank(self) -> InstanceBank:
         """The bank of all class weights."""
-        assert self.class_weights is not None, 'before_run has made them'
-        return self.class_weights.bank
+        return self.head.bank
 
     def before_train(self, runner: Runner) -> None:
         """Fill the head for a training that begins, and say what is about to happen."""
@@ -162,7 +161,11 @@ class InstanceBankHook(Hook):
         seed_iteration(runner)
         if self.prefetcher is not None:
             self.prefetcher.advance(*place)
-        self.class_weights.sample(instance_ids(data_batch['data_samples']))
+        ids = instance_ids(data_batch['data_samples'])
+        if runner.cfg.get('compile'):  # which would have to look into it
+            self.class_weights.sample(ids)
+        else:
+            self.head.sample_later(ids)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:

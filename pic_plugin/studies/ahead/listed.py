@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .execute import Executor
+from .execute import Executor, Labelled
 from .report import HEADS, differences_table, fill, read_results, results_table, table, to_csv
 from .setting import Setting
 from .spread import values_of
@@ -49,24 +49,41 @@ def run_list(path: Path, executor: Executor, out: Path) -> int:
 
     Args:
         path (Path): The list; trainings that are added while it runs are seen.
-        executor (Executor): Runs trainings.
+        executor (Executor): Runs trainings, as many at a time as it has lanes.
         out (Path): Folder in which processes say what they have taken.
     """
     ended = 0
     while True:
-        for stage, name, setting in read_list(path):
-            key = hashlib.sha256(f'{stage} {name} {setting.key}'.encode()).hexdigest()[:16]
+        stage = next((one for one, name, setting in read_list(path)
+                      if not _mark(one, name, setting, out).exists()), None)
+        if stage is None:
+            return ended
+        ended += executor.run(
+            stage, _untaken(path, stage, out), float('inf'),
+            splits=('validation', ) if stage.startswith('search') else ('test', ))
+
+
+def _untaken(path: Path, stage: str, out: Path) -> Iterator[Labelled]:
+    """Take trainings of a stage, one after another."""
+    while True:
+        for one, name, setting in read_list(path):
+            if one != stage:
+                continue
             try:
-                (out / 'taken' / key).mkdir(parents=True)
+                _mark(stage, name, setting, out).mkdir(parents=True)
             except FileExistsError:
                 continue
-            search = stage.startswith('search')
             print(f'{stage}: {name} {setting.key}', flush=True)
-            ended += executor.run(stage, iter([(name, setting)]), float('inf'),
-                                  splits=('validation', ) if search else ('test', ))
+            yield name, setting
             break
         else:
-            return ended
+            return
+
+
+def _mark(stage: str, name: str, setting: Setting, out: Path) -> Path:
+    """The folder that says that a process has taken a training."""
+    key = hashlib.sha256(f'{stage} {name} {setting.key}'.encode()).hexdigest()[:16]
+    return out / 'taken' / key
 
 
 def tries_table(records: Sequence[dict[str, Any]]) -> str:

@@ -95,7 +95,7 @@ class Objective:
                             cache_enabled=False):
             for module in modules:
                 x = module(x)
-        return x.float()
+        return x.float() if self.setting.half else x
 
     def loss(self, views: Tensor, step: Step) -> Tensor:
         """(V * B, 3, H, W), first views first -> scalar."""

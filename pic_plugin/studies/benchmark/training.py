@@ -88,7 +88,8 @@ def run(args: argparse.Namespace) -> str:
         lines.append(_row(name, results, args))
         print(lines[-1], flush=True)
     lines.append('images/s: views are counted once. ratio: of the step to that of the classifier '
-                 'in the same memory format. hook: host time of PIC\'s hook in a step (median).')
+                 'in the same memory format. rows: host time for moving rows in a step (median), '
+                 'while a GPU works on the forward pass.')
     print(lines[-1])
     return '\n'.join(lines)
 
@@ -122,7 +123,8 @@ def config_of(case: TrainingCase, args: argparse.Namespace, work_dir: str) -> Co
     optimizer = dict(type='SGD', lr=0.03, momentum=0.9, weight_decay=1e-4)
     wrapper: dict[str, Any] = dict(type='OptimWrapper', optimizer=optimizer)
     if on_gpu and args.dtype != 'float32':
-        wrapper.update(type='AmpOptimWrapper', dtype=args.dtype, loss_scale='dynamic')
+        scale: Any = 'dynamic' if args.dtype == 'float16' else dict(enabled=False)
+        wrapper.update(type='AmpOptimWrapper', dtype=args.dtype, loss_scale=scale)
     config = Config(dict(
         default_scope='mmpretrain', model=model, work_dir=work_dir, log_level='WARNING',
         experiment_name=uuid.uuid4().hex,
@@ -153,10 +155,10 @@ def measure(case: TrainingCase, args: argparse.Namespace) -> dict:
         clock, = (hook for hook in runner.hooks
                   if isinstance(hook, training_parts.BenchmarkClock))
     seconds = (clock.marks[1] - clock.marks[0]) / args.steps
-    hook_seconds = clock.hook_seconds[args.warmup:args.warmup + args.steps]
+    row_seconds = clock.row_seconds[args.warmup:args.warmup + args.steps]
     return dict(
         ms=1e3 * seconds, images=runner.train_dataloader.batch_size / seconds,
-        hook_ms=1e3 * statistics.median(hook_seconds) if hook_seconds else None,
+        rows_ms=1e3 * statistics.median(row_seconds) if row_seconds else None,
         peak_mb=clock.peak_bytes / 2**20,
         device=torch.cuda.get_device_name() if on_gpu else
         f'CPU, {torch.get_num_threads()} thread(s)',
@@ -202,7 +204,7 @@ def _measured(name: str, args: argparse.Namespace) -> dict:
             torch._dynamo.reset()
 
 
-_HEADER = (f'{"case":22}{"":46}{"ms/step":>9}{"images/s":>10}{"ratio":>7}{"hook ms":>9}'
+_HEADER = (f'{"case":22}{"":46}{"ms/step":>9}{"images/s":>10}{"ratio":>7}{"rows ms":>9}'
            f'{"peak MB":>9}')
 
 
@@ -233,6 +235,6 @@ def _row(name: str, results: dict[str, dict], args: argparse.Namespace) -> str:
     baseline = results.get('classifier' + ('-cl' if case.channels_last else '')
                            + ('-compile' if case.compile else ''), {}).get('ms')
     ratio = f'{result["ms"] / baseline:7.3f}' if baseline else f'{"":7}'
-    hook = f'{"":9}' if result['hook_ms'] is None else f'{result["hook_ms"]:9.2f}'
-    return (f'{title}{result["ms"]:9.1f}{result["images"]:10.0f}{ratio}{hook}'
+    rows = f'{"":9}' if result['rows_ms'] is None else f'{result["rows_ms"]:9.2f}'
+    return (f'{title}{result["ms"]:9.1f}{result["images"]:10.0f}{ratio}{rows}'
             f'{result["peak_mb"]:9.0f}')

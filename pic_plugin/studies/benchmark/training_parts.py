@@ -99,7 +99,7 @@ class BenchmarkImages(BaseDataPreprocessor):
 
 @HOOKS.register_module()
 class BenchmarkClock(Hook):
-    """Seconds between two steps, with the device's work done, and of the bank's hook on the host.
+    """Seconds between two steps, with the device's work done, and what the host does for rows.
 
     Args:
         first (int): Step at whose start the clock starts.
@@ -111,14 +111,14 @@ class BenchmarkClock(Hook):
     def __init__(self, first: int, last: int) -> None:
         self.first, self.last = first, last
         self.marks: list[float] = []
-        self.hook_seconds: list[float] = []
+        self.row_seconds: list[float] = []
         self.peak_bytes = 0
 
     def before_train(self, runner: Any) -> None:
-        """Time the hook of the class weights, which is called before this one."""
+        """Time how long the host moves rows."""
         for hook in runner.hooks:
             if type(hook).__name__ == 'InstanceBankHook':
-                hook.before_train_iter = self._timed(hook.before_train_iter)
+                hook.class_weights.sample = self._timed(hook.class_weights.sample)
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Start or stop the clock."""
@@ -134,7 +134,7 @@ class BenchmarkClock(Hook):
         def timed(*args: Any, **kwargs: Any) -> Any:
             begin = time.perf_counter()
             result = method(*args, **kwargs)
-            self.hook_seconds.append(time.perf_counter() - begin)
+            self.row_seconds.append(time.perf_counter() - begin)
             return result
 
         return timed

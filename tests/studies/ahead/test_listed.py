@@ -18,14 +18,15 @@ class Made:
         self.results = Results(folder / 'results.jsonl')
 
     def run(self, stage, source, seconds, splits):
-        for name, setting in source:
+        ended = 0
+        for ended, (name, setting) in enumerate(source, start=1):
             values = {f'{splits[0]}_knn20': 40.0 + setting.seed, f'{splits[0]}_knn200': 41.0}
             values[f'{splits[0]}_linear'] = 45.0 if setting.method == 'pic' else 43.0
             # The best of neighbours and linear accuracy together, not of one of them.
             values[f'{splits[0]}_linear'] -= 9.0 * (setting.batch == 64)
             self.results.write(stage=stage, name=name, setting=setting.differences(), seconds=1.0,
                                **values)
-        return 1
+        return ended
 
 
 def entry(stage, name, **setting):
