@@ -185,17 +185,19 @@ def _hashed(index: FileIndex, prefix: bytes = b'') -> FileIndex:
 def _index_folder(root: str, endings: Sequence[str]) -> FileIndex:
     began = time.time_ns()
     found = walk(root, endings)
-    return _hashed(FileIndex(found.names, {}, dict(began=began, folders=found.folders),
-                             found.report))
+    meta = dict(began=began, folders=found.folders, unreadable=found.unreadable)
+    return _hashed(FileIndex(found.names, {}, meta, found.report))
 
 
 def _folders_are_as_they_were(root: str, meta: dict[str, Any]) -> bool:
     try:
-        return all(changed < meta['began'] - UNSURE_NS
-                   and os.stat(os.path.join(root, below)).st_mtime_ns == changed
-                   for below, changed in meta['folders'].items())
+        as_they_were = all(changed < meta['began'] - UNSURE_NS
+                           and os.stat(os.path.join(root, below)).st_mtime_ns == changed
+                           for below, changed in meta['folders'].items())
     except OSError:
         return False
+    return as_they_were and 'unreadable' in meta and not any(
+        os.access(os.path.join(root, below), os.R_OK) for below in meta['unreadable'])
 
 
 def _list_remote(root: str, options: ReadOptions) -> FileIndex:

@@ -27,11 +27,14 @@ class Found(NamedTuple):
         report (FileReport): By ending, and what was left out.
         folders (dict[str, int]): Path below the folder and time of modification, in nanoseconds,
             of each folder that was read: it changes when an entry comes or goes.
+        unreadable (list[str]): Paths below the folder of links that lead nowhere and of folders
+            that cannot be read: what there is behind them may come without a change of the above.
     """
 
     names: NameList
     report: FileReport
     folders: dict[str, int]
+    unreadable: list[str]
 
 
 def why_hidden(name: bytes) -> str | None:
@@ -91,7 +94,7 @@ def walk(folder: str | os.PathLike, endings: Iterable[str]) -> Found:
     if not os.path.isdir(folder):
         raise FileNotFoundError(f'there is no folder {printable(folder)}.')
     root, endings = os.fsencode(folder), frozenset(endings)
-    report, names, folders = FileReport(), [], {}
+    report, names, folders, unreadable = FileReport(), [], {}, []
     visited: set[tuple[int, int]] = set()
     todo: list[tuple[bytes, str | None]] = [(b'', None)]
     links: list[bytes] = []  # after all real folders
@@ -102,14 +105,16 @@ def walk(folder: str | os.PathLike, endings: Iterable[str]) -> Found:
         try:
             # Its time before its entries: what changes meanwhile is looked at again.
             status = os.stat(os.path.join(root, below))
-            if (status.st_dev, status.st_ino) in visited:
+            if within is None and (status.st_dev, status.st_ino) in visited:
                 report.leave_out('links to folders that are read anyway', below)
                 continue
-            visited.add((status.st_dev, status.st_ino))
+            if within is None:
+                visited.add((status.st_dev, status.st_ino))
             with os.scandir(os.path.join(root, below)) as entries:
                 found = list(entries)
         except OSError as error:
             report.leave_out(f'folders that cannot be read: {error.strerror}', below)
+            unreadable.append(os.fsdecode(below))
             continue
         entry_names = {entry.name for entry in found}
         if below and any(marks <= entry_names for marks in _OF_A_TRAINING):
@@ -130,9 +135,11 @@ def walk(folder: str | os.PathLike, endings: Iterable[str]) -> Found:
                 if within is None:
                     report.leave_out(
                         'broken links' if entry.is_symlink() else 'special files', name)
+                    if entry.is_symlink():
+                        unreadable.append(os.fsdecode(name))
             elif sort_out(name, endings, report, within):
                 names.append(name)
-    return Found(NameList.of(sorted(names)), report, folders)
+    return Found(NameList.of(sorted(names)), report, folders, unreadable)
 
 
 def _kind(entry: os.DirEntry) -> tuple[bool, bool]:

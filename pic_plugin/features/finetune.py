@@ -58,7 +58,7 @@ def write_finetuning(checkpoint: str | Path, labels: str | Path,
     train, val = _loaders(folder, labelled, loaded, batch_size)
     parts = [
         '"""Written by pic_plugin\'s finetune; an ordinary config: change it as you like."""\n'
-        f'# The labels are, in this order: {", ".join(labelled.classes)}.\n'
+        f'# The labels are, in this order: {", ".join(map(ascii, labelled.classes))}.\n'
         "default_scope = 'mmpretrain'\n"
         "custom_imports = dict(\n    imports=['pic_plugin', "
         "'pic_plugin.engine.hooks.check_pretrained_hook'],\n    allow_failed_imports=False)",

@@ -17,7 +17,7 @@ from mmengine.logging import MMLogger
 
 from pic_plugin.engine.cpu_runner import CPURunner
 from pic_plugin.engine.hooks.save_on_interrupt_hook import FILE as SAVED
-from pic_plugin.engine.hooks.save_on_interrupt_hook import HINT
+from pic_plugin.engine.hooks.save_on_interrupt_hook import HINT, SaveOnInterruptHook
 from pic_plugin.engine.ranks import images_of_a_step
 from pic_plugin.pretrain.prepare import Prepared, Say, is_out_of_memory
 from pic_plugin.pretrain.progress import Interrupted, ProgressHook
@@ -68,6 +68,10 @@ def train(prepared: Prepared, say: Say, launcher: str = 'none') -> QuietRunner:
             raise
         batch = images_of_a_step(runner.train_dataloader)
         raise Interrupted(saved, ended.code - 128, (runner.iter + 1) * batch) from ended
+    finally:
+        for hook in runner.hooks if runner is not None else []:
+            if isinstance(hook, SaveOnInterruptHook):
+                hook.listen_no_more()  # what comes after a training that failed ends as usual
     return runner
 
 

@@ -332,6 +332,35 @@ def test_a_kept_index_follows_the_folder(tmp_path, images, monkeypatch, change):
     assert names_of(ImageFiles(str(folder)), folder) == expected
 
 
+@pytest.mark.parametrize('kind', ['disk', 'permission'])
+def test_a_kept_index_notices_what_can_be_read_now(tmp_path, images, monkeypatch, kind):
+    """A disk is mounted, or a folder opened: no folder that was read has changed."""
+    monkeypatch.setattr(IndexStore.get, '__defaults__', (1, ))
+    folder = images(tmp_path / 'data', ['1.png'])
+    if kind == 'disk':
+        os.symlink('../disk/more', folder / 'more')
+    else:
+        images(folder / 'more', ['2.png'])
+    os.utime(folder, ns=(0, 10**18))
+    scandir, access = os.scandir, os.access
+
+    def refuse(path):
+        if os.fsencode(path).endswith(b'/more'):
+            raise PermissionError(13, 'Permission denied')
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refuse)  # the tests' user may be one who may read all
+    monkeypatch.setattr(os, 'access', lambda path, mode: (
+        not os.fspath(path).endswith('more') and access(path, mode)))
+    for _ in range(2):
+        assert len(ImageFiles(str(folder))) == 1
+    monkeypatch.setattr(os, 'scandir', scandir)
+    monkeypatch.setattr(os, 'access', access)
+    if kind == 'disk':
+        images(tmp_path / 'disk/more', ['2.png'])
+    assert names_of(ImageFiles(str(folder)), folder) == ['1.png', 'more/2.png']
+
+
 def test_a_folder_that_has_just_changed_is_not_believed(tmp_path, images, monkeypatch):
     monkeypatch.setattr(IndexStore.get, '__defaults__', (1, ))
     folder = images(tmp_path / 'data', ['1.png'])

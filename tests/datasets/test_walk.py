@@ -116,6 +116,17 @@ def test_two_links_that_lead_into_each_other(tmp_path, images):
     assert names_in(tmp_path / 'x') == ['1.png', 'to_y/2.png']
 
 
+def test_a_link_into_a_hidden_folder_is_followed(tmp_path, images):
+    images(tmp_path / '.store/v2', ['1.png', '2.png'])
+    images(tmp_path, ['3.png'])
+    os.symlink('.store/v2', tmp_path / 'data')
+    os.symlink('.store/v2', tmp_path / 'same')
+    found = walk(tmp_path, ['.png'])
+    assert list(found.names) == [b'3.png', b'data/1.png', b'data/2.png']
+    assert '1 link to folders that are read anyway (same)' in str(found.report)
+    assert '2 pictures in folders that are hidden' in str(found.report)
+
+
 def test_names_of_any_bytes(tmp_path, images):
     images(tmp_path, ['1.png'])
     os.rename(os.fsencode(tmp_path / '1.png'), os.fsencode(tmp_path) + b'/caf\xe9\n.png')
@@ -140,6 +151,7 @@ def test_broken_links_and_folders_without_permission(tmp_path, images, monkeypat
     assert list(found.names) == [b'a/1.png']
     assert '2 broken links (gone.png, round)' in str(found.report)
     assert '1 folder that cannot be read: Permission denied (b)' in str(found.report)
+    assert sorted(found.unreadable) == ['b', 'gone.png', 'round']
 
 
 def test_no_folder(tmp_path):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning from a backbone that knows the classes, beside the same from random weights."""
+import os
 import time
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 from pic_plugin.analysis.scalars import read_run
-from pic_plugin.features.finetune import ADAMW_RATE, BATCH
+from pic_plugin.features.finetune import ADAMW_RATE, BATCH, write_finetuning
 from pic_plugin.tools import finetune
 
 BACKBONE = dict(type='ResNet', depth=18, stem_channels=16, base_channels=16)
@@ -97,6 +98,21 @@ def test_what_is_wrong_is_said(checkpoint, labelled, tmp_path):
     assert 'epochs must be at least 1' in failure(checkpoint, labelled, '--out', tmp_path / 'a',
                                                   '--epochs', 0)
     assert not (tmp_path / 'a').exists()
+
+
+def test_names_of_classes_stay_in_their_comment(checkpoint, tmp_path):
+    pictures = os.fsencode(tmp_path / 'pictures')
+    for name in (b'caf\xe9', b'tea'):
+        os.makedirs(pictures + b'/' + name)
+        for number in range(4):
+            Image.fromarray(stripes(number, True)).save(
+                tmp_path / os.fsdecode(pictures + b'/' + name + b'/%d.png' % number))
+    labels = tmp_path / 'labels.csv'
+    labels.write_text(''.join(f'pictures/tea/{number}.png,"{name}"\n' for number, name in enumerate(
+        ['x\nraise SystemExit', 'y'] * 2)))
+    for number, source in enumerate((tmp_path / 'pictures', labels)):
+        config = write_finetuning(checkpoint, source, tmp_path / str(number))
+        assert Config.fromfile(config).model.head.num_classes == 2
 
 
 def test_transformers_have_adamw_and_no_pooling(labelled, work_dir, tmp_path):

@@ -103,6 +103,20 @@ def saved_checkpoints(work_dir: Path) -> list[Path]:
         path.stat().st_mtime_ns, *map(int, re.findall(r'\d+', path.stem))))
 
 
+def newest_checkpoint(work_dir: Path) -> Path | None:
+    """The checkpoint that a run saved last, None if there is none.
+
+    As ``last_checkpoint`` says: the times of files get lost when a folder is copied.
+    """
+    pointer = work_dir / 'last_checkpoint'
+    if pointer.is_file():
+        named = work_dir / Path(pointer.read_text().strip()).name
+        if named.is_file():
+            return named
+    saved = saved_checkpoints(work_dir)
+    return saved[-1] if saved else None
+
+
 def mend_last_checkpoint(runner: Runner) -> None:
     """Point ``last_checkpoint`` at a checkpoint that is there, after a crash while it was written.
 

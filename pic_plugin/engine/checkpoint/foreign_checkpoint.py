@@ -12,7 +12,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from .checkpoint_file import saved_checkpoints
+from .checkpoint_file import newest_checkpoint
 
 StateDict = dict[str, Tensor]
 # Put in front of a model's own names by DistributedDataParallel, torch.compile, and by averages of
@@ -131,11 +131,11 @@ def find_checkpoint(checkpoint: str | Path) -> Path:
     path = Path(checkpoint).expanduser()
     if not path.is_dir():
         return path
-    files = saved_checkpoints(path)
-    if not files:
+    newest = newest_checkpoint(path)
+    if newest is None:
         raise FileNotFoundError(f'{path} holds no epoch_N.pth or iter_N.pth: '
                                 'name the file of a checkpoint.')
-    return files[-1]
+    return newest
 
 
 def state_dict_of(content: dict, path: str | Path) -> StateDict:

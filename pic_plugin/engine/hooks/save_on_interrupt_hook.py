@@ -82,7 +82,8 @@ class SaveOnInterruptHook(Hook):
         if is_training(runner) and not self._previous and (
                 threading.current_thread() is threading.main_thread()):
             self._received, self._process = None, os.getpid()
-            self._previous = {number: signal.signal(number, self._note) for number in self.signals}
+            self._previous = {number: _plain(number, signal.signal(number, self._note))
+                              for number in self.signals}
             for loop in (runner.train_loop, runner.val_loop):
                 if loop is not None:
                     outlive(loop.dataloader, self.signals)
@@ -104,10 +105,11 @@ class SaveOnInterruptHook(Hook):
         # torchrun passes on the Ctrl-C that its processes have got from the terminal themselves.
         elif number != signal.SIGINT or time.monotonic() < self._received_at + PATIENCE:
             return
-        self._listen_no_more()
+        self.listen_no_more()
         signal.raise_signal(number)
 
-    def _listen_no_more(self) -> None:
+    def listen_no_more(self) -> None:
+        """Leave signals to whoever had them before, as after a training that failed."""
         for number, handler in self._previous.items():
             # None: a handler that was not installed from Python.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
@@ -130,7 +132,7 @@ class SaveOnInterruptHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """What comes after the training is interrupted as usual."""
         self._training = False
-        self._listen_no_more()
+        self.listen_no_more()
 
     def _stop_if_asked(self, runner: Runner, meta: dict[str, int]) -> None:
         # Gradients that wait for an optimizer step are in no checkpoint.
@@ -140,14 +142,22 @@ class SaveOnInterruptHook(Hook):
         number = int(communicator().max(torch.tensor([self._received or 0]), 'signals'))
         if not number:
             return
-        self._listen_no_more()
-        runner.save_checkpoint(runner.work_dir, FILE, meta=meta)
         file = Path(runner.work_dir) / FILE
-        if dist.is_main_process():
-            write_atomically(last_checkpoint_file(runner), str(file))
+        try:  # listening all the while: a signal sent twice must not cut the file short
+            runner.save_checkpoint(runner.work_dir, FILE, meta=meta)
+            if dist.is_main_process():
+                write_atomically(last_checkpoint_file(runner), str(file))
+        finally:
+            self.listen_no_more()
         runner.logger.warning(
             f'{signal.Signals(number).name}: stopped after iteration {meta["iter"]} and saved '
             f'{file}.')
         runner.logger.warning(f'{HINT} with --resume and --work-dir {runner.work_dir} (or '
                               'resume=True in the config).')
         sys.exit(128 + number)
+
+
+def _plain(number: int, handler: Any) -> Any:
+    """The handler, or what a hook of an earlier training that failed has put aside for its own."""
+    hook = getattr(handler, '__self__', None)
+    return hook._previous.get(number) if isinstance(hook, SaveOnInterruptHook) else handler

@@ -14,6 +14,7 @@ from torch import nn
 
 from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     backbone_of,
+    find_checkpoint,
     read_checkpoint,
     resnet_depth,
     state_dict_of,
@@ -158,3 +159,16 @@ def test_depth_by_names(depth):
     assert resnet_depth(names) == depth
     names = {name: value for name, value in names.items() if not name.startswith('layer4.1')}
     assert resnet_depth(names) is None
+
+
+def test_the_newest_of_a_folder_is_what_the_run_says(tmp_path):
+    """Not the time of a file, which a copy loses."""
+    for name in ('epoch_95', 'epoch_100', 'interrupted'):
+        (tmp_path / f'{name}.pth').write_bytes(b'')
+        os.utime(tmp_path / f'{name}.pth', (10**9, 10**9 + len(name)))
+    assert find_checkpoint(tmp_path).name == 'interrupted.pth'
+    for named, expected in (('/elsewhere/epoch_100.pth\n', 'epoch_100'),
+                            ('epoch_95.pth', 'epoch_95'),
+                            ('/elsewhere/epoch_7.pth', 'interrupted'), ('', 'interrupted')):
+        (tmp_path / 'last_checkpoint').write_text(named)
+        assert find_checkpoint(tmp_path).stem == expected

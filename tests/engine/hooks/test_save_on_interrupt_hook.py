@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.runner import Runner
 
 from pic_plugin.engine.hooks.save_on_interrupt_hook import SaveOnInterruptHook
 from toys.interrupts import hooks, train_and_be_stopped
@@ -98,6 +99,35 @@ def test_ctrl_c_again_ends_the_process(tmp_path, monkeypatch):
         train(tmp_path, max_epochs=1, custom_hooks=hooks(
             dict(type='SendSignal', point='train', iteration=2, names=('SIGINT', 'SIGINT'))))
     assert restored_handlers() and not (tmp_path / 'interrupted.pth').exists()
+
+
+@pytest.mark.parametrize('second', ['SIGINT', 'SIGTERM'])
+def test_a_signal_sent_twice_does_not_cut_the_file_short(tmp_path, monkeypatch, second):
+    save = Runner.save_checkpoint
+
+    def slow(runner, *args, **kwargs):
+        signal.raise_signal(signal.Signals[second])
+        save(runner, *args, **kwargs)
+
+    monkeypatch.setattr(Runner, 'save_checkpoint', slow)
+    with pytest.raises(SystemExit) as stop:
+        train(tmp_path, seed=3, max_epochs=2, default_hooks=dict(checkpoint=None),
+              custom_hooks=hooks(dict(type='SendSignal', point='train', iteration=2,
+                                      names=('SIGINT', ))))
+    assert stop.value.code == 130 and restored_handlers()
+    assert torch.load(tmp_path / 'interrupted.pth')['meta']['iter'] == 3
+
+
+def test_a_training_that_failed_does_not_keep_the_signals(tmp_path, monkeypatch):
+    """As in pretrain, which begins again with half the batch where the memory runs out."""
+    with monkeypatch.context() as patched:
+        patched.setattr('toys.training.ToyBackbone.forward', None)
+        for name in ('a', 'b'):
+            with pytest.raises(TypeError):
+                train(tmp_path / name, max_epochs=1, custom_hooks=hooks())
+    assert not restored_handlers()
+    train(tmp_path / 'c', max_epochs=1, custom_hooks=hooks())
+    assert restored_handlers()
 
 
 RUN = """

@@ -19,7 +19,8 @@ class Made:
 
     def run(self, stage, source, seconds, splits):
         ended = 0
-        for ended, (name, setting) in enumerate(source, start=1):
+        for name, setting in source:
+            ended += 1
             values = {f'{splits[0]}_knn20': 40.0 + setting.seed, f'{splits[0]}_knn200': 41.0}
             values[f'{splits[0]}_linear'] = 45.0 if setting.method == 'pic' else 43.0
             # The best of neighbours and linear accuracy together, not of one of them.
