@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .active_set import ActiveSet
+from .active_set import ActiveSet, Swap
 from .correction import Correction
 from .global_batch import GlobalBatch
 from .initial_rows import fill_with_initial_rows
@@ -122,17 +122,27 @@ class InstanceBank:
         # The rows of the step before have long arrived: that is why nothing waits for them here.
         self.stored.arrive()
         swap = self.active_set.update(ids, pending)
-        if len(swap.leaving_ids):
-            self._keep(swap.leaving_ids, swap.leaving_slots, tensors)
+        if not len(swap.leaving_ids) + len(swap.entering_ids):
+            return np.empty(0, dtype=np.int64)
+        rows = [self._held_rows(slots) for slots in (
+            swap.leaving_slots[self.slots.sends(swap.leaving_ids, swap.leaving_slots)],
+            np.setdiff1d(swap.leaving_slots, swap.entering_slots), swap.entering_slots)]
+        # All at once: on a GPU it is the number of operations that takes time.
+        leaving, freed, entering = to_device(np.concatenate(rows), tensors.weight.device).split(
+            [len(part) for part in rows])
+        # Before the first step a row is its initial value: nothing to remember.
+        if len(swap.leaving_ids) and self.step > 0:
+            self._keep(swap, leaving, tensors)
+        if len(freed):
+            tensors.clear(freed)
         if not len(swap.entering_ids):
             return np.empty(0, dtype=np.int64)
-        values, missed = self.stored.fetch_for(swap.entering_ids, swap.entering_slots,
-                                               self.step)  # (E, P, d)
-        index = to_device(self._held_rows(swap.entering_slots), tensors.weight.device)
-        rows = to_device(values, tensors.weight.device)
+        fetched, missed = self.stored.fetch_for(swap.entering_ids, swap.entering_slots,
+                                                self.step)  # (E, P, d)
+        values = to_device(fetched, tensors.weight.device)
         # A state that no row was stored with yet is zero, as the free slots are.
-        for tensor, value in zip((tensors.weight, *tensors.states), rows.unbind(dim=1)):
-            tensor.index_copy_(0, index, value.to(tensor.dtype))
+        for tensor, value in zip((tensors.weight, *tensors.states), values.unbind(dim=1)):
+            tensor.index_copy_(0, entering, value.to(tensor.dtype))
         return missed
 
     def check_ids(self, ids: np.ndarray) -> None:
@@ -233,19 +243,17 @@ class InstanceBank:
         """(R,) int64: rows of the parameter for those of the slots that are held here."""
         return self.slots.rows(slots[self.slots.holds(slots)])
 
-    def _keep(self, ids: np.ndarray, slots: np.ndarray, tensors: SlotTensors) -> None:
-        """Store the rows that this process owns, and clear all of their slots."""
-        device = tensors.weight.device
-        # Before the first step a row is its initial value: nothing to remember.
-        if self.step > 0:
-            index = to_device(self._held_rows(slots[self.slots.sends(ids, slots)]), device)
-            values = [tensor[index].float() for tensor in (tensors.weight, *tensors.states)]
-            if self.stored.num_states is None:
-                self.stored.num_states = len(tensors.states)
+    def _keep(self, swap: Swap, rows: Tensor, tensors: SlotTensors) -> None:
+        """Store the leaving rows that this process owns; ``rows`` (S,) are those it sends."""
+        values = [tensor[rows].float() for tensor in (tensors.weight, *tensors.states)]
+        if self.stored.num_states is None:
+            self.stored.num_states = len(tensors.states)
+        if len(values) <= self.stored.num_states:
             values += [torch.zeros_like(values[0])] * (self.stored.num_states + 1 - len(values))
-            leaving = self.slots.to_owners(torch.stack(values, dim=1), ids, slots)  # (R, P, d)
-            self.stored.leave(ids[self.slots.owns(ids)], self.step, HostCopy(leaving))
-        tensors.clear(to_device(self._held_rows(slots), device))
+        kept = self.slots.to_owners(torch.stack(values, dim=1), swap.leaving_ids,
+                                    swap.leaving_slots)  # (R, P, d)
+        self.stored.leave(swap.leaving_ids[self.slots.owns(swap.leaving_ids)], self.step,
+                          HostCopy(kept))
 
     def next_to_leave(self, count: int) -> np.ndarray:
         """Up to ``count`` classes that will soon be stored, int64."""

@@ -89,15 +89,17 @@ def _mark(stage: str, name: str, setting: Setting, out: Path) -> Path:
 def tries_table(records: Sequence[dict[str, Any]]) -> str:
     """Settings of a search with their means over seeds, the best of each method first.
 
+    What all of them have in common stands above the table.
+
     What decides is kNN (k = 20), where there is a linear accuracy the mean of both. A training
     that diverged has no accuracy.
     """
     metrics = [metric for metric in VALIDATION if any(metric in record for record in records)]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for record in records:
-        changes = {key: value for key, value in record['setting'].differences().items()
-                   if key not in _NO_CHANGE}
-        text = ', '.join(f'{key} {value}' for key, value in changes.items())
+    changes = [_in_words(record['setting']) for record in records]
+    common = [words for words in changes[0] if all(words in others for others in changes)]
+    for record, words in zip(records, changes):
+        text = ', '.join(one for one in words if one not in common)
         groups.setdefault((record['name'], text), []).append(record)
 
     def mean(key: tuple[str, str], metric: str) -> float:
@@ -111,8 +113,14 @@ def tries_table(records: Sequence[dict[str, Any]]) -> str:
         means = [mean(key, metric) for metric in metrics]
         rows.append((*key, *('–' if math.isinf(one) else f'{one:.1f}' for one in means),
                      len(groups[key])))
-    return table(['method', 'setting (else the defaults)',
-                  *(VALIDATION[metric] for metric in metrics), 'seeds'], rows)
+    above = f'All tries: {", ".join(common)}.\n\n' if common else ''
+    return above + table(['method', 'setting (else the defaults)',
+                          *(VALIDATION[metric] for metric in metrics), 'seeds'], rows)
+
+
+def _in_words(setting: Setting) -> list[str]:
+    return [f'{key} {value}' for key, value in setting.differences().items()
+            if key not in _NO_CHANGE]
 
 
 def stage_tables(records: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
