@@ -45,9 +45,12 @@ def inverse_norms(rows: Tensor, zero: float) -> Tensor:
         zero (float): Rows with a norm up to this count as zero.
 
     Returns:
-        Tensor: (R,), dtype of ``rows``. Finite for every finite row: where the squares overflow
-        the norm is taken of a scaled copy.
+        Tensor: (R,), dtype of ``rows``. Finite for every finite row: squares of float32 are added
+        up in float64, and else, where they overflow, the norm is taken of a scaled copy.
     """
+    if rows.dtype == torch.float32 and rows.device.type in ('cpu', 'cuda'):
+        wide = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+        return wide.reciprocal().masked_fill_(wide <= zero, 0).to(rows.dtype)
     norms = torch.linalg.vector_norm(rows, dim=1)
     # Powers of two are exact; these leave room for 2**127 (float32) and 2**1023 (float64) squared.
     scale = 2.0**-600 if rows.dtype == torch.float64 else 2.0**-80
@@ -103,12 +106,20 @@ class _OnlineSoftmax:
         # A target outside the classes leaves this as it is: the loss is then nan, not a number.
         self.target_logit = queries.new_full((len(queries),), torch.nan)  # (B,)
         self.mean = torch.zeros_like(queries) if with_mean else None  # (B, d), divided by finish
+        self._is_empty = True
 
     def add(self, logits: Tensor, block: _Block) -> None:
         """Take in (B, n) logits, which become exp(logit - maximum)."""
         # Read here, not computed apart: the loss compares it with sums of these very roundings.
         self.target_logit = torch.where(block.inside, logits[block.cells], self.target_logit)
-        maximum = torch.maximum(self.maximum, logits.amax(dim=1, keepdim=True))
+        maximum = logits.amax(dim=1, keepdim=True)
+        if self._is_empty:  # nothing to bring to a common maximum; of many blocks this is one
+            self.maximum, self._is_empty = maximum, False
+            self.total = logits.sub_(maximum).exp_().sum(dim=1, keepdim=True)
+            if self.mean is not None:
+                torch.mm(logits, block.unit, out=self.mean)
+            return
+        maximum = torch.maximum(self.maximum, maximum)
         shrink = (self.maximum - maximum).exp_()
         self.maximum = maximum
         logits.sub_(maximum).exp_()
@@ -116,14 +127,15 @@ class _OnlineSoftmax:
         if self.mean is not None:
             self.mean.mul_(shrink).addmm_(logits, block.unit)
 
-    def finish(self, held: Tensor, processes: Communicator) -> None:
+    def finish(self, elsewhere: Tensor | None, processes: Communicator) -> None:
         """Take in what other processes have summed over their classes; all call it together.
 
         Args:
-            held (Tensor): (B,) bool, whether a row's target is among the classes of this process.
+            elsewhere (Tensor, optional): (B,) bool, whether a row's target is among the classes of
+                another process; None for a process alone.
             processes (Communicator): Those that share the classes out.
         """
-        if processes.size == 1:
+        if elsewhere is None:
             if self.mean is not None:
                 self.mean.div_(self.total)
             return
@@ -131,7 +143,7 @@ class _OnlineSoftmax:
         maximum = processes.max(self.maximum.clone(), 'softmax')  # (B, 1)
         shrink = (self.maximum - maximum).exp_()
         sums = torch.cat([self.total * shrink,
-                          self.target_logit[:, None].masked_fill(~held[:, None], 0)], dim=1)
+                          self.target_logit[:, None].masked_fill(elsewhere[:, None], 0)], dim=1)
         total, target_logit = processes.sum(sums, 'softmax').split(1, dim=1)
         if self.mean is not None:
             self.mean.mul_(shrink / total)  # the part of this process's classes
@@ -149,7 +161,7 @@ def remove_radial(grad: Tensor, unit: Tensor) -> Tensor:
 
 
 def own_unit_weights(class_weights: Tensor, inverse: Tensor, targets: Tensor,
-                     elsewhere: Tensor) -> Tensor:
+                     elsewhere: Tensor | None) -> Tensor:
     """(B, d) unit class weights of the targets; 0 for those elsewhere, nan for what is no class.
 
     Indexing with such a target would abort a CUDA process, or need a wait for the GPU to find out.
@@ -160,7 +172,7 @@ def own_unit_weights(class_weights: Tensor, inverse: Tensor, targets: Tensor,
     unit = class_weights.index_select(0, own).to(inverse.dtype)  # (B, d)
     unit.mul_(inverse.index_select(0, own)[:, None])
     unit.masked_fill_((own != targets)[:, None], torch.nan)
-    return unit.masked_fill_(elsewhere[:, None], 0)
+    return unit if elsewhere is None else unit.masked_fill_(elsewhere[:, None], 0)
 
 
 def compute_dtype(features: Tensor, class_weights: Tensor) -> torch.dtype:
@@ -217,8 +229,8 @@ class BlockwiseCosineSoftmax(torch.autograd.Function):
                 softmax.add(logits, block)
                 if keep:
                     kept += [logits, softmax.maximum]
-            elsewhere = (targets == -1) & (processes.size > 1)  # (B,)
-            softmax.finish(~elsewhere, processes)
+            elsewhere = targets == -1 if processes.size > 1 else None  # (B,)
+            softmax.finish(elsewhere, processes)
 
             maximum, log_total = softmax.maximum[:, 0], softmax.total.log()
             # Both terms are >= 0, where log-sum-exp minus target logit would cancel.
