@@ -255,7 +255,7 @@ class Plan:
             half=True, seed=0)
         refresh = self._chosen('search_small')['PIC, refresh']
         runs = [
-            ('SimCLR', Setting('simclr', temperature=0.2, **share)),
+            ('SimCLR', Setting('simclr', temperature=0.2, window=0.0, **share)),
             ('PIC, refresh', Setting('pic', temperature=0.1, window=0.1, negatives=0.1,
                                      refresh=refresh.refresh or 1.0, weight_lr=0.3, **share)),
         ]

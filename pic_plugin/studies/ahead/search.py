@@ -27,24 +27,26 @@ _PIC: dict[str, tuple] = dict(
     negatives=(0.0, 0.05, 0.1, 0.2, 0.4), weight_lr=(0.1, 0.3, 1.0, 3.0),
     weight_momentum=(0.0, 0.5, 0.9), weight_wd=(0.0, 1.0), smoothing=(0.0, 0.1, 0.3))
 
-#: Label -> start and the values that may be tried.
+#: Label -> start and the values that may be tried. Rivals have plain epochs, as they are meant to.
 SPACES: dict[str, tuple[Setting, dict[str, tuple]]] = {
     'PIC': (Setting('pic', negatives=0.1), _PIC),
     'PIC, refresh': (Setting('pic', negatives=0.1, refresh=1.0, weight_lr=0.3),
                      dict(_PIC, refresh=(0.5, 0.8, 1.0), away=(1.0, 2.0, 4.0))),
-    'SimCLR': (Setting('simclr', temperature=0.2), dict(_COMMON, temperature=_TEMPERATURES)),
-    'MoCo v2': (Setting('mocov2', temperature=0.2, lr=0.03, end=0.0),
+    'SimCLR': (Setting('simclr', temperature=0.2, window=0.0),
+               dict(_COMMON, temperature=_TEMPERATURES)),
+    'MoCo v2': (Setting('mocov2', temperature=0.2, lr=0.03, end=0.0, window=0.0),
                 dict(_COMMON, temperature=_TEMPERATURES, ema=(0.9, 0.95, 0.99, 0.995),
                      queue=(512, 1024, 2048, 4096))),
 }
 RIVALS: dict[str, tuple[Setting, dict[str, tuple]]] = {
-    'BYOL': (Setting('byol', batch=256, ema=0.98),
+    'BYOL': (Setting('byol', batch=256, ema=0.98, window=0.0),
              dict(_COMMON, batch=(128, 256, 512), ema=(0.9, 0.95, 0.98, 0.99))),
-    'SimSiam': (Setting('simsiam', layers=3), dict(_COMMON, dim=(128, 256, 512))),
-    'Barlow Twins': (Setting('barlow', layers=3, dim=256, redundancy=0.01, lr=0.015),
+    'SimSiam': (Setting('simsiam', layers=3, window=0.0), dict(_COMMON, dim=(128, 256, 512))),
+    'Barlow Twins': (Setting('barlow', layers=3, dim=256, redundancy=0.01, lr=0.015,
+                             window=0.0),
                      dict(_COMMON, lr=(0.002, 0.004, 0.008, 0.015, 0.03), dim=(128, 256, 512),
                           redundancy=(0.002, 0.005, 0.01, 0.03))),
-    'SwAV': (Setting('swav', temperature=0.1),
+    'SwAV': (Setting('swav', temperature=0.1, window=0.0),
              dict(_COMMON, temperature=_TEMPERATURES, prototypes=(32, 64, 128, 256))),
     'DIET': (Setting('diet', smoothing=0.8, window=0.0, optimizer='adamw', lr=1e-3,
                      weight_decay=0.05, end=0.0),

@@ -32,7 +32,7 @@ class Setting:
         hidden (int): Width of the projection's hidden layers.
         layers (int): Linear layers of the projection.
         temperature (float): Of the contrastive losses.
-        window (float): Window, as a share of N; 0: plain epochs.
+        window (float): Window, as a share of N; 0: plain epochs, which other methods than PIC want.
         visits (int): Visits of an image in its windows: window / stride.
         negatives (float): K as a share of N; 0: softmax over all instances.
         weight_lr (float): Learning rate of the class weights, as a share of the network's.

@@ -10,6 +10,7 @@ from pic_plugin.studies.ahead.execute import Results
 from pic_plugin.studies.ahead.images import Images
 from pic_plugin.studies.ahead.plan import TINY, Plan
 from pic_plugin.studies.ahead.report import write_report
+from pic_plugin.studies.ahead.search import RIVALS, SPACES
 from pic_plugin.tools.ahead import STAGES
 
 STAGES_OF_TRAININGS = [name for name in STAGES if name not in ('smoke', 'lanes', 'full')]
@@ -81,3 +82,8 @@ def test_the_page_gets_means_and_their_standard_errors(folder, tmp_path):
     assert len(lines) == 1 + len({(stage, label, setting.key)
                                   for stage, label, setting in folder.plan.asked})
     assert json.loads((tmp_path / 'ahead' / 'measures.json').read_text()) == {}
+
+
+def test_rivals_have_plain_epochs():
+    for label, (start, _) in {**SPACES, **RIVALS}.items():
+        assert (start.window_size == 0) == (not label.startswith('PIC')), label
