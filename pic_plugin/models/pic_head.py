@@ -134,7 +134,7 @@ class PICHead(BaseModule):
         """The bank of all class weights; no attribute before a hook has attached one."""
         if self._sampled is None:
             raise AttributeError('bank')  # replaced by that of __getattr__
-        return self._attached().bank
+        return self._sampled.bank
 
     def __getattr__(self, name: str) -> Any:
         # nn.Module's own would hide why a property has no value yet.
@@ -161,7 +161,7 @@ class PICHead(BaseModule):
         self._sampled, self._coming = class_weights, None
 
     def sample_later(self, ids: np.ndarray) -> None:
-        """Bring classes into the softmax as soon as the loss, or anybody, looks at it.
+        """Bring classes into the softmax when the loss looks at it.
 
         On a GPU that hides the time which it takes: the backbone's forward pass is queued by then,
         and the device busy.
@@ -173,8 +173,15 @@ class PICHead(BaseModule):
 
     @property
     def active_ids(self) -> Tensor:
-        """(A,) int64, ids of the classes in the softmax, in the order of its rows."""
-        return self._attached().active_ids
+        """(A,) int64, ids of the classes in the softmax, in the order of its rows.
+
+        With several processes, which bring classes in together, they are those of the step before
+        until a step's loss is computed.
+        """
+        sampled = self._attached()
+        if sampled.bank.slots.processes.size == 1:
+            self._sample_coming()
+        return sampled.active_ids
 
     def class_weights(self, ids: Tensor | np.ndarray | Sequence[int]) -> Tensor:
         """Rows as dense training would hold them after the last optimizer step.
@@ -212,6 +219,7 @@ class PICHead(BaseModule):
             ValueError: If the features do not have d columns and one row for each sample.
         """
         sampled = self._attached()
+        self._sample_coming()
         features = feats[-1] if isinstance(feats, (tuple, list)) else feats  # (B, d)
         if features.shape != (len(data_samples), self.feat_dim):
             raise ValueError(
@@ -239,10 +247,12 @@ class PICHead(BaseModule):
     def _attached(self) -> SampledClassWeights:
         if self._sampled is None:
             raise RuntimeError(NO_BANK)
+        return self._sampled
+
+    def _sample_coming(self) -> None:
         if self._coming is not None:
             ids, self._coming = self._coming, None
-            self._sampled.sample(ids)
-        return self._sampled
+            self._attached().sample(ids)
 
     def _batch_of(self, data_samples: Sequence[Any]) -> GlobalBatch:
         """The batch of all processes that holds these samples; read once for all views of it."""

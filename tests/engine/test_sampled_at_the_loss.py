@@ -48,7 +48,7 @@ def test_a_step_samples_behind_the_backbone(tmp_path):
     assert_equal(looked, state)
 
 
-@pytest.mark.parametrize('compiled', [True, dict(backend='eager')])
+@pytest.mark.parametrize('compiled', [True, dict(), dict(backend='eager')])
 def test_compiled_steps_find_rows_in_place(tmp_path, monkeypatch, compiled):
     monkeypatch.setattr(Runner, '_maybe_compile', lambda self, target: None)
     steps, _ = train(tmp_path, Order(), compile=compiled)

@@ -60,7 +60,16 @@ def test_config_of_the_supervised_twin(work_dir):
     cfg = Config.fromfile(find_config('supervised_demo.py'))
     demo = Config.fromfile(find_config('pic_saliency.py'))
     assert cfg.model.backbone == demo.model.backbone
-    assert cfg.train_dataloader.dataset.pipeline == demo.train_dataloader.dataset.pipeline
+    # PIC's device does what the twin's host does.
+    crop, views = demo.train_dataloader.dataset.pipeline[0], demo.model.data_preprocessor.views
+    steps = {step.type.rpartition('/')[2]: step for step in cfg.train_dataloader.dataset.pipeline}
+    assert (steps['RandomResizedCrop'].size, steps['RandomResizedCrop'].scale) == (
+        crop.size, crop.scale)
+    jitter, = steps['RandomApply'].transforms
+    assert {**jitter, 'type': None, 'prob': steps['RandomApply'].prob} == {
+        **views.jitter, 'type': None}
+    assert (steps['RandomGrayscale'].p, steps['RandomFlip'].prob) == (views.grey, views.flip)
+    assert views.blur is None
     assert cfg.train_cfg == demo.train_cfg
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     samples = [dataset[0], dataset[4999]]

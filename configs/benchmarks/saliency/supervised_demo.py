@@ -27,11 +27,31 @@ model = dict(
         in_channels=128,
         loss=dict(type='CrossEntropyLoss', loss_weight=1.0)))
 
-# The same images and augmentation: the loss alone differs.
+# The same images and augmentation, here on the host: the loss alone differs.
 train_dataloader = dict(
     # A sliding window would show one class after another.
     sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True),
-    dataset=dict(with_label=True))
+    dataset=dict(
+        with_label=True,
+        pipeline=[
+            dict(type='NumpyToPIL', to_rgb=True),
+            dict(type='torchvision/RandomResizedCrop', size=32, scale=(0.2, 1.0)),
+            dict(
+                type='RandomApply',
+                prob=0.8,
+                transforms=[
+                    dict(
+                        type='torchvision/ColorJitter',
+                        brightness=0.4,
+                        contrast=0.4,
+                        saturation=0.4,
+                        hue=0.1)
+                ]),
+            dict(type='torchvision/RandomGrayscale', p=0.2),
+            dict(type='PILToNumpy', to_bgr=True),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackInputs'),
+        ]))
 val_dataloader = dict(
     dataset=dict(
         _delete_=True,

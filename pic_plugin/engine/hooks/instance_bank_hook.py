@@ -162,7 +162,7 @@ class InstanceBankHook(Hook):
         if self.prefetcher is not None:
             self.prefetcher.advance(*place)
         ids = instance_ids(data_batch['data_samples'])
-        if runner.cfg.get('compile'):  # which would have to look into it
+        if runner.cfg.get('compile') not in (None, False):  # it would have to look into this
             self.class_weights.sample(ids)
         else:
             self.head.sample_later(ids)
