@@ -22,7 +22,7 @@ def test_cuda_where_there_is_a_gpu():
         pytest.skip('this machine has no NVIDIA GPU, or it is hidden')
     environment = {name: value for name, value in os.environ.items()
                    if not name.startswith('PYTEST_') and name != 'CUDA_VISIBLE_DEVICES'}
-    # torch asks for GPUs by NVML, and not by starting CUDA in a process from which others are forked.
+    # torch looks for GPUs by NVML, and starts no CUDA in a process from which others are forked.
     environment['PYTORCH_NVML_BASED_CUDA_CHECK'] = '1'
     if visible != 'all':
         environment['CUDA_VISIBLE_DEVICES'] = visible

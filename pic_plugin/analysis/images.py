@@ -16,6 +16,7 @@ from pic_plugin.analysis.picture_reader import PictureReader, dicts_in
 from pic_plugin.datasets.endings import readable_endings
 from pic_plugin.datasets.file_names import printable
 from pic_plugin.datasets.instance_numbers import number_instances
+from pic_plugin.datasets.random_crop import resize
 from pic_plugin.datasets.walk import walk
 from pic_plugin.wording import counted
 
@@ -235,11 +236,9 @@ def square(picture: np.ndarray, side: int) -> np.ndarray:
     top, left = (height - shorter) // 2, (width - shorter) // 2
     picture = picture[top:top + shorter, left:left + shorter]
     if shorter != side:
-        picture = cv2.resize(
-            picture, (side, side),
-            interpolation=cv2.INTER_AREA if shorter > side else cv2.INTER_LINEAR)
-    # OpenCV drops the last axis of grey pictures.
-    return np.ascontiguousarray(picture).reshape(side, side, -1)
+        picture = resize(picture, (side, side),
+                         cv2.INTER_AREA if shorter > side else cv2.INTER_LINEAR)
+    return np.ascontiguousarray(picture)
 
 
 def training_side(cfg: Any) -> int | None:

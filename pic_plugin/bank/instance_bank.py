@@ -248,6 +248,10 @@ class InstanceBank:
         values = [tensor[rows].float() for tensor in (tensors.weight, *tensors.states)]
         if self.stored.num_states is None:
             self.stored.num_states = len(tensors.states)
+        if len(values) > self.stored.num_states + 1:
+            raise ValueError(f'the optimizer keeps {len(values) - 1} tensors for each class weight '
+                             f'now, and kept {self.stored.num_states} when rows were first stored: '
+                             'take one whose states are all there after its first step.')
         if len(values) <= self.stored.num_states:
             values += [torch.zeros_like(values[0])] * (self.stored.num_states + 1 - len(values))
         kept = self.slots.to_owners(torch.stack(values, dim=1), swap.leaving_ids,

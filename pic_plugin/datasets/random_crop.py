@@ -130,8 +130,16 @@ def shrink_to(pixels: np.ndarray, short_edge: int) -> np.ndarray:
     share = short_edge / min(height, width)
     size = (max(1, round(width * share)), max(1, round(height * share)))
     # Averages of whole source pixels: an image in a cache is scaled once more by its crops.
-    shrunk = cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA)
-    return shrunk if shrunk.ndim == 3 else shrunk[..., None]
+    return resize(pixels, size, cv2.INTER_AREA)
+
+
+def resize(pixels: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
+    """(H, W, C) of any number of channels scaled to (width, height) by OpenCV, as (h, w, C)."""
+    # It averages four channels at most in one go, and drops the axis of a single one.
+    parts = [cv2.resize(np.ascontiguousarray(pixels[..., start:start + 4]), size,
+                        interpolation=interpolation).reshape(size[1], size[0], -1)
+             for start in range(0, pixels.shape[2], 4)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
 
 def _scaled(start: int, length: int, full: int, now: int) -> tuple[int, int]:

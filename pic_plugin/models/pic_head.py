@@ -160,14 +160,16 @@ class PICHead(BaseModule):
                     "'CosineSoftmaxLoss'), or PICHead(sharded=False).")
         self._sampled, self._coming = class_weights, None
 
-    def sample_later(self, ids: np.ndarray) -> None:
-        """Bring classes into the softmax when the loss looks at it.
+    def sample_later(self, ids: np.ndarray | None) -> None:
+        """Bring classes into the softmax when :meth:`loss` is called, and not before.
 
         On a GPU that hides the time which it takes: the backbone's forward pass is queued by then,
-        and the device busy.
+        and the device busy. Until then ``weight`` holds the classes of the step before: an
+        algorithm that reads it before the loss calls :meth:`SampledClassWeights.sample` itself.
 
         Args:
-            ids (np.ndarray): (B,) int64, instance classes of this process's batch.
+            ids (np.ndarray, optional): (B,) int64, instance classes of this process's batch; None
+                to forget those of a batch that will have no loss.
         """
         self._coming = ids
 

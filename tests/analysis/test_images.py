@@ -54,6 +54,7 @@ def test_square_is_the_middle():
     assert (square(picture, 4) == 200).all()
     assert (square(picture, 8) == 200).all() and (square(picture, 2) == 200).all()
     assert (square(picture.transpose(1, 0, 2), 4) == 200).all()
+    assert square(np.zeros((9, 7, 6), np.float32), 4).shape == (4, 4, 6)
 
 
 def test_data_set_of_the_demo():

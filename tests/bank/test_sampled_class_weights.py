@@ -181,6 +181,27 @@ def test_a_state_of_another_optimizer_is_refused():
         make(8).load_state_dict(dict(make(8).state_dict(), num_processes=2))
 
 
+class LateStates(torch.optim.SGD):
+    """Makes a second state in its third step."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        self.count = getattr(self, 'count', 0) + 1
+        if self.count == 3:
+            for weight in self.param_groups[0]['params']:
+                self.state[weight]['slow'] = weight.detach().clone()
+
+
+def test_states_that_appear_late_are_refused():
+    sampled = make(8, optimizer=LateStates, options=dict(lr=0.1, momentum=0.9),
+                   correction=NoCorrection())
+    sampled.start()
+    with pytest.raises(ValueError, match='keeps 2 tensors for each class weight now, and kept 1'):
+        for number in range(6):
+            step(sampled, 4 * number + np.arange(4))
+            sampled.optimizer.step()
+
+
 @pytest.mark.parametrize('correction', [None, NoCorrection()])
 @pytest.mark.parametrize('on_disk', [False, True])
 def test_a_training_goes_back_to_an_earlier_state(tmp_path, correction, on_disk):

@@ -97,6 +97,16 @@ def test_short_edges_are_limited():
     assert shrink_to(pixels[..., :1], 20).shape == (20, 30, 1)
 
 
+@pytest.mark.parametrize('channels', [1, 3, 4, 5, 8, 13])
+def test_any_number_of_channels_is_scaled(channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, channels), dtype=np.uint8)
+    scaled = shrink_to(pixels, 16)
+    assert scaled.shape == (16, 24, channels) and scaled.dtype == np.uint8
+    for channel in range(channels):
+        np.testing.assert_array_equal(scaled[..., channel:channel + 1],
+                                      shrink_to(pixels[..., channel:channel + 1], 16))
+
+
 @pytest.mark.parametrize('settings', [
     dict(size=0), dict(size=(3, 4, 5)), dict(size=9, scale=(0, 1)), dict(size=9, ratio=(2, 1)),
     dict(size=9, num_views=0)])

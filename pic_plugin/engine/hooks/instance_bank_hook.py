@@ -170,6 +170,7 @@ class InstanceBankHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
         """Log what cannot be seen in the loss."""
+        self.head.sample_later(None)  # a batch that was left out has had no loss
         if is_time_to_log(self, runner, batch_idx, self.log_interval):
             self.statistics.log(runner)
 
