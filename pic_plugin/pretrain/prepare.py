@@ -137,9 +137,8 @@ def _plan_and_write(options: Options, survey: Survey, start: Start | None, machi
         say('Plan:\n' + rules.explain(plan.choices))
         say(speed.explain(plan))
         rate = speed.overall(plan.num_workers, machine.num_processes)
-        seen = plan.num_steps * plan.global_batch
-        say(f'Expected: {plan.num_steps:,} steps, {seen:,} images in windows of {plan.window:,}; '
-            f'about {duration(seen / rate)} at {rate:,.0f} images/s.')
+        say(f'Expected: {plan.num_steps:,} steps, {plan.images_seen:,} images in windows of '
+            f'{plan.window:,}; about {duration(plan.images_seen / rate)} at {rate:,.0f} images/s.')
         work.write(config_text(plan, sources, options.logs), {
             **state, 'window': plan.window, 'stride': plan.stride, 'batch_size': plan.batch_size,
             'images_seen': plan.images_seen})
@@ -170,7 +169,8 @@ def settle(choose: Callable[..., Plan], wishes: Wishes, sources: Sources, device
     while True:
         plan = choose(wishes)
         try:
-            speed = measure_speed(_parsed(plan, sources), plan, device)
+            cfg = Config.fromstring(config_text(plan, sources), '.py')
+            speed = measure_speed(cfg, plan, device)
             break
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -201,12 +201,6 @@ def is_out_of_memory(error: BaseException) -> bool:
             'out of memory', "can't allocate memory",
             # cuBLAS and cuDNN, where torch has left them nothing
             'STATUS_ALLOC_FAILED', 'ALLOCATION_FAILED'))
-
-
-def _parsed(plan: Plan, sources: Sources) -> Config:
-    return Config.fromstring(
-        config_text(plan if plan.images_seen else plan._replace(images_seen=plan.num_images),
-                    sources), '.py')
 
 
 def _write_lists(options: Options, survey: Survey, work: WorkFolder, say: Say) -> Sources:
