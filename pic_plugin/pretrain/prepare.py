@@ -2,6 +2,7 @@
 """Before a pre-training: look at the pictures, choose every value, and write the config."""
 from __future__ import annotations
 
+import os
 import shlex
 from typing import Any, Callable, NamedTuple
 
@@ -126,7 +127,7 @@ def _plan_and_write(options: Options, survey: Survey, start: Start | None, machi
     state = dict(
         folders=list(survey.folders), num_images=facts.num_images, num_bytes=survey.num_bytes,
         num_processes=machine.num_processes, backbone=backbone.name, image_size=size.value,
-        wishes=options.wishes._asdict(), labels=options.labels, logs=list(options.logs),
+        wishes=options.wishes._asdict(), labels=_place(options.labels), logs=list(options.logs),
         pic_plugin_version=__version__)
 
     def choose(wishes: Wishes, images_per_second: float | None = None) -> Plan:
@@ -224,10 +225,10 @@ def _write_lists(options: Options, survey: Survey, work: WorkFolder, say: Say) -
 def _prepare_resume(options: Options, work: WorkFolder, say: Say, num_processes: int) -> Prepared:
     found = find_pictures(options.folders)
     work.check(found.folders, resume=True)
+    machine = find_machine(work.path, options.device, num_processes)
+    _look_for_pictures(found, work.read_state(), work, say)
     state = work.read_state()
     _check_same(options, state, work)
-    machine = find_machine(work.path, options.device, num_processes)
-    _look_for_pictures(found, state, work, say)
     say(f'Going on with {work.path}: {state.get("num_images", 0):,} images, window '
         f'{state.get("window", 0):,}.')
     return Prepared(str(work.path), machine.device, True)
@@ -254,10 +255,16 @@ def _look_for_pictures(found: Found, state: dict[str, Any], work: WorkFolder, sa
             f'can begin with its network: --from {work.path} --out NEW.')
 
 
+def _place(path: str | None) -> str | None:
+    return None if path is None else os.path.abspath(os.path.expanduser(path))
+
+
 def _check_same(options: Options, state: dict[str, Any], work: WorkFolder) -> None:
     """The options that a run began with may be given again, and no others."""
-    began = {**state.get('wishes', {}), 'labels': state.get('labels'), 'log': state.get('logs', [])}
-    given = {**options.wishes._asdict(), 'labels': options.labels, 'log': list(options.logs)}
+    began = {**state.get('wishes', {}), 'labels': _place(state.get('labels')),
+             'log': state.get('logs', [])}
+    given = {**options.wishes._asdict(), 'labels': _place(options.labels),
+             'log': list(options.logs)}
     for wishes in (began, given):
         wishes['from'] = wishes.pop('start', None)
     for name, value in given.items():

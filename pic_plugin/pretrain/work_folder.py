@@ -106,7 +106,9 @@ class WorkFolder:
         return text.split('\n')[:-1]
 
     def follow(self, root: str, folders: Sequence[str]) -> None:
-        """Have config and state name the places where pictures and work folder are now.
+        """Have config, lists and state name the places where pictures and work folder are now.
+
+        Labelled pictures that lie in the pictures' folder have moved with it.
 
         Args:
             root (str): Folder that paths of pictures are relative to.
@@ -123,14 +125,21 @@ class WorkFolder:
         text = self.config.read_text(encoding='utf-8')
         if before is not None and listed is not None:
             text = text.replace(repr(before), repr(root))
-            # The lists, and weights that it began with.
-            text = text.replace(repr(os.path.dirname(listed) + '/')[:-1],
-                                repr(f'{self.path}/')[:-1])
+            for name in (PICTURES, REFERENCES, QUERIES, START):
+                text = text.replace(repr(os.path.join(os.path.dirname(listed), name)),
+                                    repr(str(self.path / name)))
         dataset = Config.fromstring(text, '.py').train_dataloader.dataset
         if (dataset.get('data_root'), dataset.get('ann_file')) != (root, str(self.pictures)):
             raise ValueError(f'{self.config} was changed by hand, and its pictures have moved: '
                              f'set data_root={root!r} and ann_file={str(self.pictures)!r} there.')
-        self.write(text, {**state, 'folders': list(folders)})
+        for name in (REFERENCES, QUERIES):
+            if (self.path / name).is_file():
+                rows = [line.rpartition(' ') for line in self.read_list(name)]
+                self.write_list(name, [f'{_moved(path, before, root)} {label}'
+                                       for path, _, label in rows])
+        labels = state.get('labels')
+        self.write(text, {**state, 'folders': list(folders),
+                          'labels': labels and _moved(labels, before, root)})
 
     @contextmanager
     def lists_kept_for_a_run(self) -> Iterator[None]:
@@ -148,6 +157,13 @@ class WorkFolder:
         file = self.path / name
         write_atomically(file, ''.join(f'{line}\n' for line in lines))
         return file
+
+
+def _moved(path: str, before: str, root: str) -> str:
+    """Where a path is now: below ``root`` if it lay below ``before`` and is there."""
+    inside = os.path.join(before, '')
+    there = os.path.join(root, path[len(inside):])
+    return there if f'{path}/'.startswith(inside) and os.path.exists(there) else path
 
 
 def default_out(folders: tuple[str, ...]) -> Path:

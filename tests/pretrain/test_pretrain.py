@@ -213,19 +213,23 @@ def test_a_file_that_cannot_be_read(data, work_dir, monkeypatch):
         '/mnt/labels.csv cannot be read (Permission denied).')
 
 
-def test_pictures_and_work_folder_that_moved(data, work_dir, lines, quick):
-    call(data, '--out', work_dir, *SMALL, '--epochs', 2)
+@pytest.mark.parametrize('say_labels', [False, True])
+def test_pictures_and_work_folder_that_moved(tmp_path, work_dir, lines, quick, say_labels):
+    """The labelled pictures are the pictures themselves."""
+    data = write_classes(tmp_path / 'my pictures ü', 24)
+    call(data, '--out', work_dir, *SMALL, '--epochs', 2, '--labels', data)
     weights = torch.load(work_dir / 'epoch_2.pth')['state_dict']
-    moved = data.rename(data.parent / 'else where')
-    work = work_dir.rename(data.parent / 'run')
+    moved = data.rename(data.parent / "where it's now")
+    work = work_dir.rename(data.parent / "mother's run")
     (work / 'epoch_2.pth').unlink()
     forget_runners()
     lines.clear()
-    call(moved, '--out', work, *SMALL, '--resume')
+    call(moved, '--out', work, *SMALL, '--resume', *(['--labels', moved] if say_labels else []))
     again = torch.load(work / 'epoch_2.pth')['state_dict']
     assert all(torch.equal(weights[name], again[name]) for name in weights)
-    text = (work / 'pretrain.py').read_text()
-    assert str(data) not in text and str(work_dir) not in text
+    for name in ('pretrain.py', 'pretrain.json', 'references.txt', 'queries.txt'):
+        text = (work / name).read_text()
+        assert str(data) not in text and str(work_dir) not in text
     assert not any(line.startswith(('Gone:', 'New since')) for line in lines)
 
 

@@ -1,8 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing in a work folder is overwritten or mixed with other data."""
+from pathlib import Path
+
 import pytest
 
-from pic_plugin.pretrain.work_folder import WorkFolder, default_out
+from pic_plugin.pretrain.work_folder import (
+    PICTURES,
+    QUERIES,
+    REFERENCES,
+    WorkFolder,
+    default_out,
+)
 
 
 def test_a_new_folder_and_one_with_a_plan_only(tmp_path):
@@ -41,6 +49,25 @@ def test_what_is_refused(tmp_path):
     work.state.write_text('{')
     with pytest.raises(ValueError, match='is damaged'):
         work.check(['/a', '/b'], resume=True)
+
+
+def test_lists_follow_what_moved(tmp_path):
+    """What lies elsewhere, or did not come along, keeps its place."""
+    work, old, new = WorkFolder(tmp_path / 'run'), tmp_path / 'old', tmp_path / 'new'
+    new.mkdir()
+    (new / 'a b.png').touch()
+    pictures = work.write_list(PICTURES, ['a b.png'])
+    for name in (REFERENCES, QUERIES):
+        work.write_list(name, [f'{old}/a b.png 0', f'{old}/gone.png 1', f'{old}er/a b.png 1'])
+    work.write('train_dataloader = dict(dataset=dict('
+               f'data_root={str(old)!r}, ann_file={str(pictures)!r}))\n',
+               dict(folders=[str(old)], labels=str(old)))
+    work.follow(str(new), [str(new)])
+    for name in (REFERENCES, QUERIES):
+        assert work.read_list(name) == [
+            f'{new}/a b.png 0', f'{old}/gone.png 1', f'{old}er/a b.png 1']
+    assert work.read_state()['folders'] == [str(new)]
+    assert Path(work.read_state()['labels']) == new
 
 
 def test_names():
