@@ -18,6 +18,8 @@ from pic_plugin.files import write_atomically, write_json
 CONFIG, STATE, START = 'pretrain.py', 'pretrain.json', 'start.pth'
 PICTURES, REFERENCES, QUERIES, FINDINGS = (
     'pictures.txt', 'references.txt', 'queries.txt', 'findings.txt')
+# What is written before a run is planned, and may be left of one that was killed meanwhile.
+PREPARED = PICTURES, REFERENCES, QUERIES, FINDINGS, START
 
 
 class WorkFolder:
@@ -71,7 +73,8 @@ class WorkFolder:
             if resume:
                 raise ValueError(f'{self.path} holds no run of pretrain to go on with: leave '
                                  '--resume out, or give the --out of that run.')
-            if self.path.is_dir() and any(self.path.iterdir()):
+            ours = {*PREPARED, *(f'{name}.partial' for name in (*PREPARED, CONFIG, STATE))}
+            if self.path.is_dir() and any(file.name not in ours for file in self.path.iterdir()):
                 raise ValueError(f'{self.path} is not empty and holds no run of pretrain: choose '
                                  'another --out.')
             return
@@ -148,7 +151,7 @@ class WorkFolder:
             yield
         except BaseException:
             if not self.state.exists():
-                for name in (PICTURES, REFERENCES, QUERIES, FINDINGS, START):
+                for name in PREPARED:
                     (self.path / name).unlink(missing_ok=True)
             raise
 

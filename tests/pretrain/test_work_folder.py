@@ -6,6 +6,7 @@ import pytest
 
 from pic_plugin.pretrain.work_folder import (
     PICTURES,
+    PREPARED,
     QUERIES,
     REFERENCES,
     WorkFolder,
@@ -25,6 +26,16 @@ def test_a_new_folder_and_one_with_a_plan_only(tmp_path):
         work.check(['/a'], resume=False)
     work.config.write_text(text)
     assert not list(work.path.glob('*.partial'))
+
+
+def test_what_is_left_of_a_run_that_was_killed_while_it_prepared(tmp_path):
+    work = WorkFolder(tmp_path / 'run')
+    for name in (*PREPARED, f'{QUERIES}.partial', 'pretrain.py.partial', 'pretrain.json.partial'):
+        work.write_list(name, ['x'])
+    work.check(['/a'], resume=False)
+    work.write_list('pictures_of_mine.txt', ['x'])
+    with pytest.raises(ValueError, match='is not empty and holds no run'):
+        work.check(['/a'], resume=False)
 
 
 def test_what_is_refused(tmp_path):
