@@ -56,6 +56,9 @@ def train(prepared: Prepared, say: Say, launcher: str = 'none') -> QuietRunner:
     cfg.work_dir = prepared.work
     cfg.launcher = launcher
     cfg.resume = prepared.resume
+    if launcher != 'none':
+        # A run that began on one process had no need of it.
+        cfg.model.head.setdefault('num_instances', work.read_state()['num_images'])
     runner: QuietRunner | None = None
     try:
         runner = QuietRunner.from_cfg(cfg)
