@@ -2,6 +2,7 @@
 """The command on a small folder: trains, stops, goes on, and says in one line what is wrong."""
 import errno
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -230,6 +231,14 @@ def test_pictures_and_work_folder_that_moved(tmp_path, work_dir, lines, quick, s
     for name in ('pretrain.py', 'pretrain.json', 'references.txt', 'queries.txt'):
         text = (work / name).read_text()
         assert str(data) not in text and str(work_dir) not in text
+    # A copy of what has ended is handed over from the copy.
+    copy = shutil.copytree(work, work.with_name('copy'))
+    next(copy.glob('backbone-*.pth')).unlink()
+    forget_runners()
+    call(moved, '--out', copy, *SMALL, '--resume')
+    assert f'checkpoint: {copy / "epoch_2.pth"}' in lines and next(copy.glob('backbone-*.pth'))
+    log = max(copy.glob('*/*.log'), key=os.path.getmtime).read_text()
+    assert f'Checkpoint: {copy / "epoch_2.pth"}' in log
     assert not any(line.startswith(('Gone:', 'New since')) for line in lines)
 
 
