@@ -9,6 +9,7 @@ from typing import Any, Callable, NamedTuple
 import torch
 from mmengine.config import Config
 
+from pic_plugin.datasets.file_names import printable
 from pic_plugin.pretrain import rules
 from pic_plugin.pretrain.config_text import Sources, config_text
 from pic_plugin.pretrain.describe import describe
@@ -118,7 +119,7 @@ def _plan_and_write(options: Options, survey: Survey, start: Start | None, machi
         network = rules.choose_backbone(facts, options.wishes, size.value)
         backbone = look_at(network.value, size.value)
     else:
-        network = Choice(usual_name(start.cfg), f'with the weights of {start.source}')
+        network = Choice(usual_name(start.cfg), f'with the weights of {printable(start.source)}')
         backbone = look_at(network.value, size.value, start.cfg)
         file = write_start(start, backbone.cfg, work.path)
         say(f'The backbone begins with the {len(start.weights)} weights of {start.source}, all of '

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,8 +65,12 @@ class WorkFolder:
             resume (bool): Whether to go on with what is there.
 
         Raises:
-            ValueError: If it holds something else, or there is nothing to resume.
+            ValueError: If it holds something else, there is nothing to resume, or its name is not
+                UTF-8.
         """
+        if _readable(str(self.path)) != str(self.path):
+            raise ValueError(f'{self.path} is not UTF-8, and mmengine could not write the names of '
+                             'checkpoints there: choose another --out.')
         state = self.read_state()
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f'--out {self.path} is a file: name a folder.')
@@ -173,4 +178,9 @@ def default_out(folders: tuple[str, ...]) -> Path:
     """Work folder where none is given: named after the pictures' folder."""
     first = os.path.basename(os.path.abspath(os.path.expanduser(folders[0]))) or 'pictures'
     more = f'_and_{len(folders) - 1}' if len(folders) > 1 else ''
-    return Path('work_dirs') / f'pretrain_{first}{more}'
+    return Path('work_dirs') / f'pretrain_{_readable(first)}{more}'
+
+
+def _readable(name: str) -> str:
+    """A name with an underscore for each byte that is not UTF-8."""
+    return re.sub('[\ud800-\udfff]', '_', name)

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 
 from pic_plugin.command_line import is_of_the_input
+from pic_plugin.datasets.file_names import printable
 from pic_plugin.pretrain.config_text import LOGGERS
 from pic_plugin.pretrain.finish import hand_over
 from pic_plugin.pretrain.prepare import Options, Prepared, prepare
@@ -97,7 +98,12 @@ def options_of(args: argparse.Namespace) -> Options:
 def say(line: str) -> None:
     """Print, on the main process alone."""
     if os.environ.get('RANK', '0') == '0':
-        print(line, flush=True)
+        print(printable(line), flush=True)
+
+
+def failure(message: str) -> SystemExit:
+    """The end of the command, with what is wrong."""
+    return SystemExit(f'{TOOL}: {printable(message)}')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -125,28 +131,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         where = '' if prepared is None else (
             f' Go on with:\n    {command_line(args.data, prepared.work)}')
-        raise SystemExit(f'{TOOL}: stopped.{where}') from None
+        raise failure(f'stopped.{where}') from None
     except (ModuleNotFoundError, ValueError) as error:
         if not is_of_the_input(error):
             raise
-        raise SystemExit(f'{TOOL}: {error}') from error
+        raise failure(str(error)) from error
     except (OSError, RuntimeError) as error:
         if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
             # The system's have a number and a file; our own say what to do.
             if error.filename is None:
-                raise SystemExit(f'{TOOL}: {error}') from error
+                raise failure(str(error)) from error
             work, file = WorkFolder(options.out or default_out(options.folders)).path, Path(
                 os.fsdecode(error.filename))
             what = f'written ({error.strerror}): give another --out.' if (
                 file.is_relative_to(work) or work.is_relative_to(file)) else (
                 f'read ({error.strerror}).')
-            raise SystemExit(f'{TOOL}: {file} cannot be {what}') from error
+            raise failure(f'{file} cannot be {what}') from error
         if not is_disk_full(error):
             raise
         where = '' if prepared is None else (
             f' What was saved before is whole: make room, then\n    '
             f'{command_line(args.data, prepared.work)}')
-        raise SystemExit(f'{TOOL}: the disk of the work folder is full.{where}') from error
+        raise failure(f'the disk of the work folder is full.{where}') from error
 
 
 def prepare_together(options: Options, launcher: str) -> Prepared:

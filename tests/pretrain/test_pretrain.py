@@ -72,6 +72,21 @@ def test_from_a_folder_to_features(data, work_dir, lines, quick):
                        pic_plugin.load_backbone(work_dir / 'epoch_2.pth')(images))
 
 
+def test_names_that_are_not_utf8(tmp_path, capsys, monkeypatch, quick):
+    """pytest's output takes no surrogates, as that of a terminal."""
+    monkeypatch.chdir(tmp_path)
+    data = write_pictures(tmp_path / os.fsdecode(b'caf\xe9'), 16)
+    call(data, *SMALL, '--epochs', 1)
+    assert rf'16 images in {tmp_path}/caf\xe9 (' in capsys.readouterr().out
+    work = tmp_path / 'work_dirs' / 'pretrain_caf_'
+    assert (work / 'epoch_1.pth').is_file()
+    network = shutil.copytree(work, tmp_path / os.fsdecode(b'r\xe9seau'))
+    call(data, '--from', network, '--out', 'further', '--device', 'cpu', '--image-size', 32,
+         '--batch-size', 8, '--epochs', 1, '--dry-run')
+    assert r'with the weights of' in capsys.readouterr().out
+    assert rf'{tmp_path}/r\xe9seau is not UTF-8' in failure(data, '--out', network, '--resume')
+
+
 def test_scans_keep_their_grey_levels(tmp_path, work_dir, lines, quick):
     data = write_scans(tmp_path / 'scans', 16)
     call(data, '--out', work_dir, *SMALL, '--epochs', 1)

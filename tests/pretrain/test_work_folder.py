@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing in a work folder is overwritten or mixed with other data."""
+import os
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,4 @@ def test_lists_follow_what_moved(tmp_path):
 
 def test_names():
     assert str(default_out(('/data/my photos/', '/b'))) == 'work_dirs/pretrain_my photos_and_1'
+    assert str(default_out((os.fsdecode(b'caf\xe9 \xc3\xa9'),))) == 'work_dirs/pretrain_caf_ é'
