@@ -126,9 +126,10 @@ def _plan_and_write(options: Options, survey: Survey, start: Start | None, machi
             'them.')
         sources = sources._replace(start=start._replace(weights={}), start_file=str(file))
     state = dict(
-        folders=list(survey.folders), num_images=facts.num_images, num_bytes=survey.num_bytes,
-        num_processes=machine.num_processes, backbone=backbone.name, image_size=size.value,
-        wishes=options.wishes._asdict(), labels=_place(options.labels), logs=list(options.logs),
+        folders=list(survey.folders), num_images=facts.num_images, num_found=survey.num_found,
+        num_bytes=survey.num_bytes, num_processes=machine.num_processes, backbone=backbone.name,
+        image_size=size.value, wishes=options.wishes._asdict(), labels=_place(options.labels),
+        logs=list(options.logs),
         pic_plugin_version=__version__)
 
     def choose(wishes: Wishes, images_per_second: float | None = None) -> Plan:
@@ -251,9 +252,10 @@ def _look_for_pictures(found: Found, state: dict[str, Any], work: WorkFolder, sa
     work.follow(found.root, found.folders)
     if gone:
         say(f'Gone: {some.rstrip(",")}. What is gone is skipped, as broken files are.')
-    if new := len(sizes) + len(gone) - len(listed):
+    new = len(sizes) + len(gone) - state.get('num_found', len(listed))
+    if new > 0:
         say(f'New since the run began: {counted(new, "picture")}. It goes on without; a new run '
-            f'can begin with its network: --from {work.path} --out NEW.')
+            f'can begin with its network: --from {shlex.quote(str(work.path))} --out NEW.')
 
 
 def _place(path: str | None) -> str | None:

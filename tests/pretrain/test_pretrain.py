@@ -258,6 +258,7 @@ def test_pictures_and_work_folder_that_moved(tmp_path, work_dir, lines, quick, s
 
 
 def test_pictures_that_came_and_went(data, work_dir, lines, quick):
+    write_scans(data / 'of another depth', 2)
     call(data, '--out', work_dir, *SMALL, '--epochs', 1)
     write_pictures(data / 'new', 3)
     gone = next(data.glob('*.png'))
