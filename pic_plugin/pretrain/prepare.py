@@ -50,7 +50,8 @@ class Options(NamedTuple):
         resume (bool): Go on with what is in the work folder.
         dry_run (bool): Plan and config, no training.
         report (bool): Make a report at the end.
-        seed (int): Of the training's random numbers; a run that goes on keeps its own.
+        seed (int | None): Of the training's random numbers; None for 0, and for that of a run
+            that goes on.
     """
 
     folders: tuple[str, ...]
@@ -62,7 +63,7 @@ class Options(NamedTuple):
     resume: bool = False
     dry_run: bool = False
     report: bool = True
-    seed: int = 0
+    seed: int | None = None
 
 
 class Prepared(NamedTuple):
@@ -129,7 +130,7 @@ def _plan_and_write(options: Options, survey: Survey, start: Start | None, machi
         folders=list(survey.folders), num_images=facts.num_images, num_found=survey.num_found,
         num_bytes=survey.num_bytes, num_processes=machine.num_processes, backbone=backbone.name,
         image_size=size.value, wishes=options.wishes._asdict(), labels=_place(options.labels),
-        logs=list(options.logs),
+        logs=list(options.logs), seed=options.seed or 0,
         pic_plugin_version=__version__)
 
     def choose(wishes: Wishes, images_per_second: float | None = None) -> Plan:
@@ -209,7 +210,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _write_lists(options: Options, survey: Survey, work: WorkFolder, say: Say) -> Sources:
     listed = work.write_list(PICTURES, survey.files)
     work.write_list(FINDINGS, survey.findings)
-    sources = Sources(survey.root, str(listed), seed=options.seed, value_range=(
+    sources = Sources(survey.root, str(listed), seed=options.seed or 0, value_range=(
         None if survey.pixels is None else survey.pixels.value_range))
     if options.labels is None:
         return sources
@@ -265,13 +266,13 @@ def _place(path: str | None) -> str | None:
 def _check_same(options: Options, state: dict[str, Any], work: WorkFolder) -> None:
     """The options that a run began with may be given again, and no others."""
     began = {**state.get('wishes', {}), 'labels': _place(state.get('labels')),
-             'log': state.get('logs', [])}
+             'log': state.get('logs', []), 'seed': state.get('seed', options.seed)}
     given = {**options.wishes._asdict(), 'labels': _place(options.labels),
-             'log': list(options.logs)}
+             'log': list(options.logs), 'seed': options.seed}
     for wishes in (began, given):
         wishes['from'] = wishes.pop('start', None)
     for name, value in given.items():
-        if value and value != began.get(name):
+        if value not in (None, []) and value != began.get(name):
             further = (f' To train further, begin with its network: pretrain '
                        f'{shlex.join(options.folders)} --from {shlex.quote(str(work.path))} --out '
                        'NEW.' if name in rules.LENGTHS else '')

@@ -72,15 +72,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--log', nargs='+', choices=sorted(LOGGERS), default=[], metavar='WHERE',
                         help=f'log there too: {", ".join(sorted(LOGGERS))}')
     parser.add_argument('--device', help='cuda, mps or cpu; default: the best there is')
-    parser.add_argument('--seed', type=int, default=0, metavar='N', help='of the random numbers; '
-                        'default: %(default)s')
+    parser.add_argument('--seed', type=int, metavar='N', help='of the random numbers; default: 0')
     parser.add_argument('--dry-run', action='store_true', help='plan and config, no training')
     parser.add_argument('--resume', action='store_true', help='go on with the run in --out')
     parser.add_argument('--no-report', action='store_true', help='make no report at the end')
     # torch.distributed.launch gives one spelling or the other, as its version has it.
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if not 0 <= args.seed < 2**32:
+    if args.seed is not None and not 0 <= args.seed < 2**32:
         parser.error('--seed must be from 0 to 4,294,967,295.')
     return args
 
