@@ -125,15 +125,22 @@ def test_a_dry_run_writes_what_train_takes(data, work_dir, lines, quick):
     assert '--dry-run' in lines[-1]
 
 
+class SendAt(list):
+    """Lines, the one that begins in this way followed by a signal."""
+
+    def __init__(self, beginning, number):
+        super().__init__()
+        self.beginning, self.number = beginning, number
+
+    def append(self, line):
+        super().append(line)
+        if line.startswith(self.beginning):
+            os.kill(os.getpid(), self.number)
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(data, work_dir, lines, quick, monkeypatch, number):
-    class SendOnce(list):
-        def append(self, line):
-            super().append(line)
-            if line.startswith('24 of 96 images'):
-                os.kill(os.getpid(), number)
-
-    said = SendOnce()
+    said = SendAt('24 of 96 images', number)
     monkeypatch.setattr(pretrain, 'say', said.append)
     with pytest.raises(SystemExit) as ended:
         call(data, '--out', work_dir, *SMALL, '--epochs', 2)
@@ -148,6 +155,15 @@ def test_a_signal_saves_and_says_how_to_go_on(data, work_dir, lines, quick, monk
     call(data, '--out', work_dir, *SMALL, '--epochs', 2, '--resume')
     assert (work_dir / 'epoch_2.pth').is_file()
     assert any('Going on with' in line for line in said)
+
+
+def test_a_signal_in_an_evaluation(data, work_dir, lines, quick, monkeypatch):
+    said = SendAt('labels (epoch 1, 48 images)', signal.SIGINT)
+    monkeypatch.setattr(pretrain, 'say', said.append)
+    with pytest.raises(SystemExit):
+        call(data, '--out', work_dir, *SMALL, '--epochs', 2, '--labels',
+             write_classes(data.parent / 'labelled'))
+    assert 'stopped after 48 images' in said[-1]
 
 
 def forget_runners():
