@@ -23,7 +23,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pic_plugin.command_line import is_of_the_input
+from pic_plugin.bank import BankFileError
+from pic_plugin.command_line import explained_unpickling, is_of_the_input
 from pic_plugin.datasets.file_names import printable
 from pic_plugin.pretrain.config_text import LOGGERS
 from pic_plugin.pretrain.finish import hand_over
@@ -120,7 +121,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             say('Nothing was trained (--dry-run); the same command without it trains, or `python '
                 f'-m pic_plugin.tools.train {folder}/pretrain.py --work-dir {folder}`.')
             return
-        runner = train_in_memory(prepared, say, launcher)
+        with explained_unpickling(TOOL):
+            runner = train_in_memory(prepared, say, launcher)
         if os.environ.get('RANK', '0') == '0':
             hand_over(runner, prepared, options, say)
     except Interrupted as interrupted:
@@ -131,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         where = '' if prepared is None else (
             f' Go on with:\n    {command_line(args.data, prepared.work)}')
         raise failure(f'stopped.{where}') from None
-    except (ModuleNotFoundError, ValueError) as error:
+    except (ModuleNotFoundError, ValueError, BankFileError) as error:
         if not is_of_the_input(error):
             raise
         raise failure(str(error)) from error
@@ -142,9 +144,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 raise failure(str(error)) from error
             work, file = WorkFolder(options.out or default_out(options.folders)).path, Path(
                 os.fsdecode(error.filename))
-            what = f'written ({error.strerror}): give another --out.' if (
-                file.is_relative_to(work) or work.is_relative_to(file)) else (
-                f'read ({error.strerror}).')
+            # A folder above it that is there was to be read: that of the pictures.
+            to_write = file.is_relative_to(work) or (
+                work.is_relative_to(file) and not os.path.isdir(file))
+            what = (f'written ({error.strerror}): give another --out.' if to_write else
+                    f'read ({error.strerror}).')
             raise failure(f'{file} cannot be {what}') from error
         if not is_disk_full(error):
             raise

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmpretrain.registry import TRANSFORMS
 
 import pic_plugin
-from pic_plugin.pretrain import measure, run
+from pic_plugin.pretrain import measure, rules, run
 from pic_plugin.pretrain.prepare import is_out_of_memory
 from pic_plugin.pretrain.progress import ProgressHook
 from pic_plugin.tools import pretrain, train
@@ -192,6 +192,20 @@ def test_another_call_overwrites_nothing(data, work_dir, lines, quick):
     assert files_in(work_dir) == before
 
 
+def test_a_checkpoint_that_cannot_be_gone_on_with(data, work_dir, lines, quick, monkeypatch):
+    monkeypatch.setattr(rules, 'AUTHORS_NEGATIVES', 16)
+    call(data, '--out', work_dir, *SMALL, '--epochs', 1)
+    bank = next(work_dir.glob('*.bank-0of1'))
+    bank.unlink()
+    forget_runners()
+    assert f'{bank} cannot be read' in failure(data, '--out', work_dir, '--resume')
+    checkpoint = work_dir / 'epoch_1.pth'
+    content = torch.load(checkpoint)
+    torch.save({**content, 'of a class': measure.Speed(1, 1, 1)}, checkpoint)
+    forget_runners()
+    assert 'holds Python objects' in failure(data, '--out', work_dir, '--resume')
+
+
 @pytest.mark.parametrize('arguments, message', [
     (['--epochs', '0'], '--epochs must be more than 0, not 0'),
     (['--epochs', '1', '--budget', '2h'], '--epochs and --budget both say'),
@@ -236,14 +250,19 @@ def test_a_place_that_cannot_be_written(data, lines, quick):
     assert 'cannot be written (Not a directory)' in failure(data, '--out', file / 'run', *SMALL)
 
 
-def test_a_file_that_cannot_be_read(data, work_dir, monkeypatch):
-    """Root may read everything: the answer of the system is what is tried."""
+@pytest.mark.parametrize('place, message', [
+    ('labels.csv', 'cannot be read (Permission denied).'),
+    ('', 'cannot be read (Permission denied).'),  # the pictures, in whose folder --out is
+    ('runs', 'cannot be written (Permission denied): give another --out.'),
+    ('runs/mine/pretrain.py', 'cannot be written (Permission denied): give another --out.')])
+def test_a_file_that_cannot_be_read_or_written(data, monkeypatch, place, message):
+    """Root may do everything: the answer of the system is what is tried."""
     def refuse(*arguments):
-        raise PermissionError(errno.EACCES, 'Permission denied', '/mnt/labels.csv')
+        raise PermissionError(errno.EACCES, 'Permission denied', str(data / place))
 
     monkeypatch.setattr(pretrain, 'prepare', refuse)
-    assert failure(data, '--out', work_dir).endswith(
-        '/mnt/labels.csv cannot be read (Permission denied).')
+    assert failure(data, '--out', data / 'runs' / 'mine') == (
+        f'pretrain: {data / place} {message}')
 
 
 @pytest.mark.parametrize('say_labels', [False, True])
