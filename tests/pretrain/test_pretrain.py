@@ -187,7 +187,8 @@ def test_another_call_overwrites_nothing(data, work_dir, lines, quick):
     assert f'did not begin with --epochs 5: leave that out. To train further, begin with its ' \
         f"network: pretrain '{data}' --from {work_dir} --out NEW." in failure(
             data, '--out', work_dir, '--resume', '--epochs', 5)
-    assert 'did not begin with --seed 5' in failure(data, '--out', work_dir, '--resume', '--seed', 5)
+    assert 'did not begin with --seed 5' in failure(
+        data, '--out', work_dir, '--resume', '--seed', 5)
     assert 'further' not in failure(data, '--out', work_dir, '--resume', '--image-size', 64)
     assert files_in(work_dir) == before
 
