@@ -130,8 +130,7 @@ def _plan_and_write(options: Options, survey: Survey, start: Start | None, machi
         folders=list(survey.folders), num_images=facts.num_images, num_found=survey.num_found,
         num_bytes=survey.num_bytes, num_processes=machine.num_processes, backbone=backbone.name,
         image_size=size.value, wishes=options.wishes._asdict(), labels=_place(options.labels),
-        logs=list(options.logs), seed=options.seed or 0,
-        pic_plugin_version=__version__)
+        logs=list(options.logs), seed=options.seed or 0, pic_plugin_version=__version__)
 
     def choose(wishes: Wishes, images_per_second: float | None = None) -> Plan:
         return make_plan(facts, wishes, backbone, size, network, images_per_second)
