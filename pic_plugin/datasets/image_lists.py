@@ -108,7 +108,10 @@ def number_labels(labels: Sequence[Any]) -> tuple[np.ndarray, list[str] | None]:
     try:
         if all(not isinstance(label, float) or label.is_integer() for label in labels):
             numbers = np.array([int(label) for label in labels], dtype=np.int64)
-            if (numbers == numbers.astype(np.int32)).all():
+            # int() takes names such as '1_0' and '10', or '01' and '1', for the same number.
+            names = {label if isinstance(label, str) else str(int(label)) for label in labels}
+            if len(names) == len(np.unique(numbers)) and (
+                    numbers == numbers.astype(np.int32)).all():
                 return numbers.astype(np.int32), None
     except (TypeError, ValueError, OverflowError):
         pass

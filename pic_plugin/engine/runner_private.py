@@ -193,6 +193,16 @@ def last_checkpoint_file(runner: Runner) -> Path:
     return Path(runner.work_dir) / 'last_checkpoint'
 
 
+def last_checkpoint(runner: Runner) -> str | None:
+    """The newest checkpoint, in the work folder as it is now; None if none was saved.
+
+    The path is kept in checkpoints, and so may be of a folder that has been moved or copied since.
+    """
+    saved = runner.message_hub.get_info('last_ckpt')
+    here = Path(runner.work_dir) / Path(saved or '').name
+    return str(here) if here.is_file() else saved
+
+
 def is_lazy_config(file: Path) -> bool:
     """Whether a config file is one of mmengine's lazy ones, which import their types."""
     return Config._is_lazy_import(str(file))

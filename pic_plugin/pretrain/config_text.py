@@ -168,7 +168,7 @@ def schedule(plan: Plan) -> list[dict]:
 
 
 def loops(plan: Plan, interval: int) -> dict[str, Any]:
-    """train_cfg and default_hooks: by passes, or by steps where there is less than one."""
+    """train_cfg and default_hooks: by passes, or by steps where these are not whole."""
     if plan.num_epochs is None:
         every = max(1, plan.num_steps // 5)
         return dict(

@@ -21,6 +21,7 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     read_checkpoint,
     weights_of,
 )
+from pic_plugin.engine.runner_private import last_checkpoint
 from pic_plugin.pretrain.prepare import Options, Prepared, Say
 from pic_plugin.transfer.export import (
     backbone_config,
@@ -36,7 +37,9 @@ FORMATS = ('torchvision', 'openmmlab')
 
 def hand_over(runner: Runner, prepared: Prepared, options: Options, say: Say) -> None:
     """Say what was gained; write backbone and report."""
-    checkpoint = Path(runner.message_hub.get_info('last_ckpt'))
+    saved = last_checkpoint(runner)
+    assert saved is not None, 'the end of a training is saved'
+    checkpoint = Path(saved)
     say(f'checkpoint: {checkpoint}')
     untrained = runner.message_hub.get_info('untrained_metrics') or {}
     begin = 'the weights it began with' if context_of(runner.cfg).goes_on else 'random weights'

@@ -2,7 +2,6 @@
 """A plan: all values of a training with their reasons, made by the rules from facts and wishes."""
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from pic_plugin.pretrain import rules
@@ -24,7 +23,9 @@ class Plan(NamedTuple):
         batch_size (int): Images of a step on one process.
         window (int): Images.
         stride (int): Images.
-        images_seen (int | None): Length; None while a budget waits for the measured speed.
+        epoch_length (int): Steps of a pass.
+        num_epochs (int | None): Whole passes; None where the training is counted in steps.
+        num_steps (int): Optimizer steps; 1 while a budget waits for the measured speed.
         rate (float): Peak learning rate.
         optimizer (str): 'SGD' or 'AdamW'.
         num_negatives (int | None): K; None for all.
@@ -44,7 +45,9 @@ class Plan(NamedTuple):
     batch_size: int
     window: int
     stride: int
-    images_seen: int | None
+    epoch_length: int
+    num_epochs: int | None
+    num_steps: int
     rate: float
     optimizer: str
     num_negatives: int | None
@@ -62,23 +65,9 @@ class Plan(NamedTuple):
         return self.batch_size * self.num_processes
 
     @property
-    def epoch_length(self) -> int:
-        """Steps of a pass."""
-        return max(1, -(-self.num_images // self.num_processes) // self.batch_size)
-
-    @property
-    def num_epochs(self) -> int | None:
-        """Whole passes; None where the training is shorter than one, and counted in steps."""
-        if self.images_seen is None or self.images_seen < self.num_images:
-            return None
-        return max(1, round(self.images_seen / self.num_images))
-
-    @property
-    def num_steps(self) -> int:
-        """Optimizer steps."""
-        if self.num_epochs is not None:
-            return self.num_epochs * self.epoch_length
-        return max(1, math.ceil((self.images_seen or 0) / self.global_batch))
+    def images_seen(self) -> int:
+        """Images of all steps."""
+        return self.num_steps * self.global_batch
 
     @property
     def is_short(self) -> bool:
@@ -105,12 +94,17 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
     machine, num_images = facts.machine, facts.num_images
     batch = rules.choose_batch(facts, wishes, size.value, backbone.num_parameters)
     global_batch = batch.value * machine.num_processes
-    length = rules.choose_images_seen(facts, wishes, images_per_second)
+    length = rules.choose_images_seen(facts, wishes, global_batch, images_per_second)
+    epoch_length = max(1, -(-num_images // machine.num_processes) // batch.value)
+    if length.value is None or length.value % num_images:
+        epochs, steps = None, max(1, -(-(length.value or 0) // global_batch))
+    else:
+        epochs = length.value // num_images
+        steps = epochs * epoch_length
+    is_short, goes_on = steps < SHORT_RUN, wishes.start is not None
     optimizer = rules.choose_optimizer(backbone.is_transformer)
-    steps = None if length.value is None else length.value // global_batch
-    rate = rules.choose_rate(optimizer.value, global_batch, steps, wishes.start is not None)
+    rate = rules.choose_rate(optimizer.value, global_batch, steps, goes_on)
     negatives = rules.choose_negatives(num_images)
-    is_short, goes_on = (steps or 0) < SHORT_RUN, wishes.start is not None
     temperature = rules.choose_temperature(is_short)
     refresh = rules.choose_refresh(num_images, is_short, goes_on)
     window = rules.choose_window(num_images, global_batch, refresh.value > 0 and not goes_on)
@@ -138,11 +132,11 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
         'memory format': memory_format,
     }
     plan = Plan(num_images, machine.num_processes, backbone, size.value, batch.value,
-                window.value[0], window.value[1], length.value, rate.value, optimizer.value,
-                negatives.value, temperature.value, refresh.value, storage.value, workers.value,
-                precision.value, memory_format.value, choices)
-    if plan.images_seen is not None:
-        seen = plan.num_steps * plan.global_batch
+                window.value[0], window.value[1], epoch_length, epochs, steps, rate.value,
+                optimizer.value, negatives.value, temperature.value, refresh.value, storage.value,
+                workers.value, precision.value, memory_format.value, choices)
+    if length.value is not None:
+        seen = plan.images_seen
         choices['images to see'] = length._replace(value=seen)
         if wishes.images_seen is not None and seen != wishes.images_seen:
             choices['images to see'] = Choice(seen, (

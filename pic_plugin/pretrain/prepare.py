@@ -2,12 +2,14 @@
 """Before a pre-training: look at the pictures, choose every value, and write the config."""
 from __future__ import annotations
 
+import os
 import shlex
 from typing import Any, Callable, NamedTuple
 
 import torch
 from mmengine.config import Config
 
+from pic_plugin.datasets.file_names import printable
 from pic_plugin.pretrain import rules
 from pic_plugin.pretrain.config_text import Sources, config_text
 from pic_plugin.pretrain.describe import describe
@@ -48,7 +50,8 @@ class Options(NamedTuple):
         resume (bool): Go on with what is in the work folder.
         dry_run (bool): Plan and config, no training.
         report (bool): Make a report at the end.
-        seed (int): Of the training's random numbers; a run that goes on keeps its own.
+        seed (int | None): Of the training's random numbers; None for 0, and for that of a run
+            that goes on.
     """
 
     folders: tuple[str, ...]
@@ -60,7 +63,7 @@ class Options(NamedTuple):
     resume: bool = False
     dry_run: bool = False
     report: bool = True
-    seed: int = 0
+    seed: int | None = None
 
 
 class Prepared(NamedTuple):
@@ -117,17 +120,17 @@ def _plan_and_write(options: Options, survey: Survey, start: Start | None, machi
         network = rules.choose_backbone(facts, options.wishes, size.value)
         backbone = look_at(network.value, size.value)
     else:
-        network = Choice(usual_name(start.cfg), f'with the weights of {start.source}')
+        network = Choice(usual_name(start.cfg), f'with the weights of {printable(start.source)}')
         backbone = look_at(network.value, size.value, start.cfg)
         file = write_start(start, backbone.cfg, work.path)
         say(f'The backbone begins with the {len(start.weights)} weights of {start.source}, all of '
             'them.')
         sources = sources._replace(start=start._replace(weights={}), start_file=str(file))
     state = dict(
-        folders=list(survey.folders), num_images=facts.num_images, num_bytes=survey.num_bytes,
-        num_processes=machine.num_processes, backbone=backbone.name, image_size=size.value,
-        wishes=options.wishes._asdict(), labels=options.labels, logs=list(options.logs),
-        pic_plugin_version=__version__)
+        folders=list(survey.folders), num_images=facts.num_images, num_found=survey.num_found,
+        num_bytes=survey.num_bytes, num_processes=machine.num_processes, backbone=backbone.name,
+        image_size=size.value, wishes=options.wishes._asdict(), labels=_place(options.labels),
+        logs=list(options.logs), seed=options.seed or 0, pic_plugin_version=__version__)
 
     def choose(wishes: Wishes, images_per_second: float | None = None) -> Plan:
         return make_plan(facts, wishes, backbone, size, network, images_per_second)
@@ -137,9 +140,8 @@ def _plan_and_write(options: Options, survey: Survey, start: Start | None, machi
         say('Plan:\n' + rules.explain(plan.choices))
         say(speed.explain(plan))
         rate = speed.overall(plan.num_workers, machine.num_processes)
-        seen = plan.num_steps * plan.global_batch
-        say(f'Expected: {plan.num_steps:,} steps, {seen:,} images in windows of {plan.window:,}; '
-            f'about {duration(seen / rate)} at {rate:,.0f} images/s.')
+        say(f'Expected: {plan.num_steps:,} steps, {plan.images_seen:,} images in windows of '
+            f'{plan.window:,}; about {duration(plan.images_seen / rate)} at {rate:,.0f} images/s.')
         work.write(config_text(plan, sources, options.logs), {
             **state, 'window': plan.window, 'stride': plan.stride, 'batch_size': plan.batch_size,
             'images_seen': plan.images_seen})
@@ -170,7 +172,8 @@ def settle(choose: Callable[..., Plan], wishes: Wishes, sources: Sources, device
     while True:
         plan = choose(wishes)
         try:
-            speed = measure_speed(_parsed(plan, sources), plan, device)
+            cfg = Config.fromstring(config_text(plan, sources), '.py')
+            speed = measure_speed(cfg, plan, device)
             break
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -203,16 +206,10 @@ def is_out_of_memory(error: BaseException) -> bool:
             'STATUS_ALLOC_FAILED', 'ALLOCATION_FAILED'))
 
 
-def _parsed(plan: Plan, sources: Sources) -> Config:
-    return Config.fromstring(
-        config_text(plan if plan.images_seen else plan._replace(images_seen=plan.num_images),
-                    sources), '.py')
-
-
 def _write_lists(options: Options, survey: Survey, work: WorkFolder, say: Say) -> Sources:
     listed = work.write_list(PICTURES, survey.files)
     work.write_list(FINDINGS, survey.findings)
-    sources = Sources(survey.root, str(listed), seed=options.seed, value_range=(
+    sources = Sources(survey.root, str(listed), seed=options.seed or 0, value_range=(
         None if survey.pixels is None else survey.pixels.value_range))
     if options.labels is None:
         return sources
@@ -230,10 +227,10 @@ def _write_lists(options: Options, survey: Survey, work: WorkFolder, say: Say) -
 def _prepare_resume(options: Options, work: WorkFolder, say: Say, num_processes: int) -> Prepared:
     found = find_pictures(options.folders)
     work.check(found.folders, resume=True)
+    machine = find_machine(work.path, options.device, num_processes)
+    _look_for_pictures(found, work.read_state(), work, say)
     state = work.read_state()
     _check_same(options, state, work)
-    machine = find_machine(work.path, options.device, num_processes)
-    _look_for_pictures(found, state, work, say)
     say(f'Going on with {work.path}: {state.get("num_images", 0):,} images, window '
         f'{state.get("window", 0):,}.')
     return Prepared(str(work.path), machine.device, True)
@@ -255,19 +252,26 @@ def _look_for_pictures(found: Found, state: dict[str, Any], work: WorkFolder, sa
     work.follow(found.root, found.folders)
     if gone:
         say(f'Gone: {some.rstrip(",")}. What is gone is skipped, as broken files are.')
-    if new := len(sizes) + len(gone) - len(listed):
+    new = len(sizes) + len(gone) - state.get('num_found', len(listed))
+    if new > 0:
         say(f'New since the run began: {counted(new, "picture")}. It goes on without; a new run '
-            f'can begin with its network: --from {work.path} --out NEW.')
+            f'can begin with its network: --from {shlex.quote(str(work.path))} --out NEW.')
+
+
+def _place(path: str | None) -> str | None:
+    return None if path is None else os.path.abspath(os.path.expanduser(path))
 
 
 def _check_same(options: Options, state: dict[str, Any], work: WorkFolder) -> None:
     """The options that a run began with may be given again, and no others."""
-    began = {**state.get('wishes', {}), 'labels': state.get('labels'), 'log': state.get('logs', [])}
-    given = {**options.wishes._asdict(), 'labels': options.labels, 'log': list(options.logs)}
+    began = {**state.get('wishes', {}), 'labels': _place(state.get('labels')),
+             'log': state.get('logs', []), 'seed': state.get('seed', options.seed)}
+    given = {**options.wishes._asdict(), 'labels': _place(options.labels),
+             'log': list(options.logs), 'seed': options.seed}
     for wishes in (began, given):
         wishes['from'] = wishes.pop('start', None)
     for name, value in given.items():
-        if value and value != began.get(name):
+        if value not in (None, []) and value != began.get(name):
             further = (f' To train further, begin with its network: pretrain '
                        f'{shlex.join(options.folders)} --from {shlex.quote(str(work.path))} --out '
                        'NEW.' if name in rules.LENGTHS else '')

@@ -35,6 +35,9 @@ class ProgressHook(Hook):
         say (Callable): Takes a line. Defaults to print.
         seconds (float): Between two lines. Defaults to 10.
         clock (Callable): Seconds. Defaults to the monotonic clock.
+
+    Attributes:
+        images_seen (int): Since the training began, whether resumed or not.
     """
 
     priority = 'VERY_LOW'
@@ -44,11 +47,13 @@ class ProgressHook(Hook):
         self.say = say
         self.seconds = seconds
         self.clock = clock
+        self.images_seen = 0
         self._hinted = False
 
     def before_train(self, runner: Runner) -> None:
         """Start counting."""
         self._batch = images_of_a_step(runner.train_dataloader)
+        self.images_seen = runner.iter * self._batch
         self._restart(runner.iter, self.clock())
 
     def _restart(self, done: int, now: float) -> None:
@@ -68,16 +73,17 @@ class ProgressHook(Hook):
         """Print, if it is time."""
         now = self._mark = self.clock()
         elapsed = now - self._begin
-        last = runner.iter + 1 == runner.max_iters
+        done = runner.iter + 1
+        self.images_seen = done * self._batch
+        last = done == runner.max_iters
         if (elapsed < self.seconds and not last) or not is_main_process():
             return
-        done = runner.iter + 1
         rate = (done - self._first) / max(elapsed, 1e-9)
         share = self._loading / max(elapsed, 1e-9)
         value = (outputs or {}).get('loss')
         loss = '' if value is None else f', loss {float(value.detach()):.3f}'
         left = '' if last else f', {duration((runner.max_iters - done) / rate)} left'
-        self.say(f'{done * self._batch:,} of {runner.max_iters * self._batch:,} images '
+        self.say(f'{self.images_seen:,} of {runner.max_iters * self._batch:,} images '
                  f'({100 * done / runner.max_iters:.0f} %), {rate * self._batch:,.0f} images/s, '
                  f'{100 * share:.0f} % of the time waiting for pictures{loss}{left}')
         if share > LOADER_SHARE and not self._hinted and runner.train_dataloader.num_workers:
@@ -93,7 +99,7 @@ class ProgressHook(Hook):
         if metrics and is_main_process():
             epoch = f'epoch {runner.epoch}, ' if runner.epoch else ''
             values = ', '.join(f'{name} {value:.1f} %' for name, value in metrics.items())
-            self.say(f'labels ({epoch}{runner.iter * self._batch:,} images): {values}')
+            self.say(f'labels ({epoch}{self.images_seen:,} images): {values}')
         self._restart(runner.iter, self.clock())
 
 

@@ -25,6 +25,8 @@ GOING_ON = 0.3
 # windows show it more often. docs/pretrain.md and docs/results/ahead.md have the trainings, of up
 # to 10,000 images.
 FEW_IMAGES, MORE_VISITS, MOST_BATCHES = 20_000, 32, 8
+# Passes up to which rounding down to whole ones would leave too much of a budget unused.
+FEW_PASSES = 10
 CPU_IMAGES, CPU_WHY = 300_000, 'enough for a first try on a CPU'
 # Bytes of a stored row: weight and momentum as float32, and the step it left at.
 ROW_BYTES = 8 * FEAT_DIM + 8
@@ -193,21 +195,30 @@ def choose_window(num_images: int, global_batch: int, more_visits: bool = False)
     return Choice((window, stride), f'{reason}; an image returns {window // stride} times in a row')
 
 
-def choose_images_seen(facts: Facts, wishes: Wishes,
+def choose_images_seen(facts: Facts, wishes: Wishes, global_batch: int,
                        images_per_second: float | None = None) -> Choice:
-    """Length of the training in images; None while a budget waits for a measured speed."""
+    """Length of the training in images; None while a budget waits for a measured speed.
+
+    What is no multiple of the images is trained in steps, all else in passes.
+    """
     num_images = facts.num_images
     if wishes.epochs is not None:
         return Choice(wishes.epochs * num_images, f'{_passes(wishes.epochs)}, as asked for')
     if wishes.images_seen is not None:
-        return Choice(wishes.images_seen, 'as asked for')
+        passes = wishes.images_seen / num_images
+        return Choice(wishes.images_seen if passes < 1 else round(passes) * num_images,
+                      'as asked for')
     if wishes.budget is not None:
         if images_per_second is None:
             return Choice(None, 'what fits the budget, once the speed is measured')
         # A tenth is for start, checkpoints and the report.
-        seen = max(1, int(0.9 * wishes.budget * images_per_second))
-        return Choice(seen, f'what {wishes.budget / 3600:.3g} h hold at {images_per_second:,.0f} '
-                      'images/s, a tenth kept for checkpoints and the report')
+        seen = int(0.9 * wishes.budget * images_per_second)
+        whole = num_images if seen > FEW_PASSES * num_images else global_batch
+        return Choice(
+            max(1, seen // whole) * whole,
+            f'what {wishes.budget / 3600:.3g} h hold at {images_per_second:,.0f} images/s in whole '
+            f'{"passes" if whole == num_images else "steps"}, a tenth kept for checkpoints and '
+            'the report')
     if facts.machine.device == 'cpu':
         passes = min(200, max(1, round(CPU_IMAGES / num_images)))
         if passes * num_images > 2 * CPU_IMAGES:
@@ -227,7 +238,7 @@ def _passes(number: int) -> str:
     return counted(number, 'pass', 'passes')
 
 
-def choose_rate(optimizer: str, global_batch: int, num_steps: int | None,
+def choose_rate(optimizer: str, global_batch: int, num_steps: int,
                 goes_on: bool = False) -> Choice:
     """Learning rate at its peak."""
     if goes_on:
@@ -245,11 +256,9 @@ def choose_rate(optimizer: str, global_batch: int, num_steps: int | None,
     return Choice(_digits(rate), reason)
 
 
-def _short_factor(num_steps: int | None) -> float:
+def _short_factor(num_steps: int) -> float:
     """8 up to 2,000 steps, 1 from 200,000 on, between them a straight line over the logarithm."""
-    if num_steps is None:
-        return SHORT_FACTOR
-    share = math.log(LONG_STEPS / max(num_steps, 1)) / math.log(LONG_STEPS / SHORT_STEPS)
+    share = math.log(LONG_STEPS / num_steps) / math.log(LONG_STEPS / SHORT_STEPS)
     return SHORT_FACTOR**min(1.0, max(0.0, share))
 
 

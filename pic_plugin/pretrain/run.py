@@ -18,7 +18,6 @@ from mmengine.logging import MMLogger
 from pic_plugin.engine.cpu_runner import CPURunner
 from pic_plugin.engine.hooks.save_on_interrupt_hook import FILE as SAVED
 from pic_plugin.engine.hooks.save_on_interrupt_hook import HINT, SaveOnInterruptHook
-from pic_plugin.engine.ranks import images_of_a_step
 from pic_plugin.pretrain.prepare import Prepared, Say, is_out_of_memory
 from pic_plugin.pretrain.progress import Interrupted, ProgressHook
 from pic_plugin.pretrain.work_folder import WorkFolder
@@ -56,18 +55,21 @@ def train(prepared: Prepared, say: Say, launcher: str = 'none') -> QuietRunner:
     cfg.work_dir = prepared.work
     cfg.launcher = launcher
     cfg.resume = prepared.resume
+    if launcher != 'none':
+        # A run that began on one process had no need of it.
+        cfg.model.head.setdefault('num_instances', work.read_state()['num_images'])
     runner: QuietRunner | None = None
+    progress = ProgressHook(say)
     try:
         runner = QuietRunner.from_cfg(cfg)
-        runner.register_hook(ProgressHook(say))
+        runner.register_hook(progress)
         runner.train()
     except SystemExit as ended:
         # SaveOnInterruptHook: with a checkpoint, and 128 + the signal's number.
         saved = work.path / SAVED
         if runner is None or not isinstance(ended.code, int) or not saved.is_file():
             raise
-        batch = images_of_a_step(runner.train_dataloader)
-        raise Interrupted(saved, ended.code - 128, (runner.iter + 1) * batch) from ended
+        raise Interrupted(saved, ended.code - 128, progress.images_seen) from ended
     finally:
         for hook in runner.hooks if runner is not None else []:
             if isinstance(hook, SaveOnInterruptHook):

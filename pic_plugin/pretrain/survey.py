@@ -34,6 +34,7 @@ class Survey(NamedTuple):
         folders (tuple[str, ...]): As given, the same one once.
         root (str): The folder that paths of pictures are relative to.
         files (list[str]): Paths of the pictures below ``root``.
+        num_found (int): Pictures before the few of another depth were left out.
         num_bytes (int): Of all these files.
         by_ending (dict[str, int]): Pictures by file ending.
         left_out (FileReport): Files that are not trained on, by the reason.
@@ -50,6 +51,7 @@ class Survey(NamedTuple):
     folders: tuple[str, ...]
     root: str
     files: list[str]
+    num_found: int
     num_bytes: int
     by_ending: dict[str, int]
     left_out: FileReport
@@ -97,6 +99,7 @@ def survey_folders(folders: Sequence[str | Path]) -> Survey:
         raise ValueError(f'{names} has only {counted(len(found.files), "picture")}: every picture '
                          'is a class of its own, and so few teach nothing. Give at least 8, '
                          'better thousands.')
+    num_found = len(found.files)
     found, pixels = of_one_depth(found)
     chosen = choose(len(found.files), NUM_SAMPLED)
     sides, broken, thumbnails = _open_sample(found, chosen)
@@ -106,7 +109,7 @@ def survey_folders(folders: Sequence[str | Path]) -> Survey:
         raise ValueError(f'none of {len(chosen)} pictures of {names} can be read ({first[0]}: '
                          f'{first[1]}): look at the files, or at how they were copied.')
     return Survey(
-        found.folders, found.root, found.files, sum(found.sizes),
+        found.folders, found.root, found.files, num_found, sum(found.sizes),
         dict(Counter(os.path.splitext(name)[1].lower() for name in found.files).most_common()),
         found.left_out, (min(sides), int(np.median(sides)), max(sides)), len(chosen), broken,
         _copies(found), _near_copies(opened, thumbnails), found.notices,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from pic_plugin.files import write_atomically, write_json
 CONFIG, STATE, START = 'pretrain.py', 'pretrain.json', 'start.pth'
 PICTURES, REFERENCES, QUERIES, FINDINGS = (
     'pictures.txt', 'references.txt', 'queries.txt', 'findings.txt')
+# What is written before a run is planned, and may be left of one that was killed meanwhile.
+PREPARED = PICTURES, REFERENCES, QUERIES, FINDINGS, START
 
 
 class WorkFolder:
@@ -62,8 +65,12 @@ class WorkFolder:
             resume (bool): Whether to go on with what is there.
 
         Raises:
-            ValueError: If it holds something else, or there is nothing to resume.
+            ValueError: If it holds something else, there is nothing to resume, or its name is not
+                UTF-8.
         """
+        if _readable(str(self.path)) != str(self.path):
+            raise ValueError(f'{self.path} is not UTF-8, and mmengine could not write the names of '
+                             'checkpoints there: choose another --out.')
         state = self.read_state()
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f'--out {self.path} is a file: name a folder.')
@@ -71,7 +78,8 @@ class WorkFolder:
             if resume:
                 raise ValueError(f'{self.path} holds no run of pretrain to go on with: leave '
                                  '--resume out, or give the --out of that run.')
-            if self.path.is_dir() and any(self.path.iterdir()):
+            ours = {*PREPARED, *(f'{name}.partial' for name in (*PREPARED, CONFIG, STATE))}
+            if self.path.is_dir() and any(file.name not in ours for file in self.path.iterdir()):
                 raise ValueError(f'{self.path} is not empty and holds no run of pretrain: choose '
                                  'another --out.')
             return
@@ -106,7 +114,9 @@ class WorkFolder:
         return text.split('\n')[:-1]
 
     def follow(self, root: str, folders: Sequence[str]) -> None:
-        """Have config and state name the places where pictures and work folder are now.
+        """Have config, lists and state name the places where pictures and work folder are now.
+
+        Labelled pictures that lie in the pictures' folder have moved with it.
 
         Args:
             root (str): Folder that paths of pictures are relative to.
@@ -123,14 +133,21 @@ class WorkFolder:
         text = self.config.read_text(encoding='utf-8')
         if before is not None and listed is not None:
             text = text.replace(repr(before), repr(root))
-            # The lists, and weights that it began with.
-            text = text.replace(repr(os.path.dirname(listed) + '/')[:-1],
-                                repr(f'{self.path}/')[:-1])
+            for name in (PICTURES, REFERENCES, QUERIES, START):
+                text = text.replace(repr(os.path.join(os.path.dirname(listed), name)),
+                                    repr(str(self.path / name)))
         dataset = Config.fromstring(text, '.py').train_dataloader.dataset
         if (dataset.get('data_root'), dataset.get('ann_file')) != (root, str(self.pictures)):
             raise ValueError(f'{self.config} was changed by hand, and its pictures have moved: '
                              f'set data_root={root!r} and ann_file={str(self.pictures)!r} there.')
-        self.write(text, {**state, 'folders': list(folders)})
+        for name in (REFERENCES, QUERIES):
+            if (self.path / name).is_file():
+                rows = [line.rpartition(' ') for line in self.read_list(name)]
+                self.write_list(name, [f'{_moved(path, before, root)} {label}'
+                                       for path, _, label in rows])
+        labels = state.get('labels')
+        self.write(text, {**state, 'folders': list(folders),
+                          'labels': labels and _moved(labels, before, root)})
 
     @contextmanager
     def lists_kept_for_a_run(self) -> Iterator[None]:
@@ -139,7 +156,7 @@ class WorkFolder:
             yield
         except BaseException:
             if not self.state.exists():
-                for name in (PICTURES, REFERENCES, QUERIES, FINDINGS, START):
+                for name in PREPARED:
                     (self.path / name).unlink(missing_ok=True)
             raise
 
@@ -150,8 +167,20 @@ class WorkFolder:
         return file
 
 
+def _moved(path: str, before: str, root: str) -> str:
+    """Where a path is now: below ``root`` if it lay below ``before`` and is there."""
+    inside = os.path.join(before, '')
+    there = os.path.join(root, path[len(inside):])
+    return there if f'{path}/'.startswith(inside) and os.path.exists(there) else path
+
+
 def default_out(folders: tuple[str, ...]) -> Path:
     """Work folder where none is given: named after the pictures' folder."""
     first = os.path.basename(os.path.abspath(os.path.expanduser(folders[0]))) or 'pictures'
     more = f'_and_{len(folders) - 1}' if len(folders) > 1 else ''
-    return Path('work_dirs') / f'pretrain_{first}{more}'
+    return Path('work_dirs') / f'pretrain_{_readable(first)}{more}'
+
+
+def _readable(name: str) -> str:
+    """A name with an underscore for each byte that is not UTF-8."""
+    return re.sub('[\ud800-\udfff]', '_', name)

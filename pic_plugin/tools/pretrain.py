@@ -23,7 +23,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pic_plugin.command_line import is_of_the_input
+from pic_plugin.bank import BankFileError
+from pic_plugin.command_line import explained_unpickling, is_of_the_input
+from pic_plugin.datasets.file_names import printable
 from pic_plugin.pretrain.config_text import LOGGERS
 from pic_plugin.pretrain.finish import hand_over
 from pic_plugin.pretrain.prepare import Options, Prepared, prepare
@@ -71,15 +73,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--log', nargs='+', choices=sorted(LOGGERS), default=[], metavar='WHERE',
                         help=f'log there too: {", ".join(sorted(LOGGERS))}')
     parser.add_argument('--device', help='cuda, mps or cpu; default: the best there is')
-    parser.add_argument('--seed', type=int, default=0, metavar='N', help='of the random numbers; '
-                        'default: %(default)s')
+    parser.add_argument('--seed', type=int, metavar='N', help='of the random numbers; default: 0')
     parser.add_argument('--dry-run', action='store_true', help='plan and config, no training')
     parser.add_argument('--resume', action='store_true', help='go on with the run in --out')
     parser.add_argument('--no-report', action='store_true', help='make no report at the end')
     # torch.distributed.launch gives one spelling or the other, as its version has it.
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if not 0 <= args.seed < 2**32:
+    if args.seed is not None and not 0 <= args.seed < 2**32:
         parser.error('--seed must be from 0 to 4,294,967,295.')
     return args
 
@@ -97,7 +98,12 @@ def options_of(args: argparse.Namespace) -> Options:
 def say(line: str) -> None:
     """Print, on the main process alone."""
     if os.environ.get('RANK', '0') == '0':
-        print(line, flush=True)
+        print(printable(line), flush=True)
+
+
+def failure(message: str) -> SystemExit:
+    """The end of the command, with what is wrong."""
+    return SystemExit(f'{TOOL}: {printable(message)}')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -115,7 +121,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             say('Nothing was trained (--dry-run); the same command without it trains, or `python '
                 f'-m pic_plugin.tools.train {folder}/pretrain.py --work-dir {folder}`.')
             return
-        runner = train_in_memory(prepared, say, launcher)
+        with explained_unpickling(TOOL):
+            runner = train_in_memory(prepared, say, launcher)
         if os.environ.get('RANK', '0') == '0':
             hand_over(runner, prepared, options, say)
     except Interrupted as interrupted:
@@ -125,28 +132,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         where = '' if prepared is None else (
             f' Go on with:\n    {command_line(args.data, prepared.work)}')
-        raise SystemExit(f'{TOOL}: stopped.{where}') from None
-    except (ModuleNotFoundError, ValueError) as error:
+        raise failure(f'stopped.{where}') from None
+    except (ModuleNotFoundError, ValueError, BankFileError) as error:
         if not is_of_the_input(error):
             raise
-        raise SystemExit(f'{TOOL}: {error}') from error
+        raise failure(str(error)) from error
     except (OSError, RuntimeError) as error:
         if isinstance(error, (FileNotFoundError, NotADirectoryError, PermissionError)):
             # The system's have a number and a file; our own say what to do.
             if error.filename is None:
-                raise SystemExit(f'{TOOL}: {error}') from error
+                raise failure(str(error)) from error
             work, file = WorkFolder(options.out or default_out(options.folders)).path, Path(
                 os.fsdecode(error.filename))
-            what = f'written ({error.strerror}): give another --out.' if (
-                file.is_relative_to(work) or work.is_relative_to(file)) else (
-                f'read ({error.strerror}).')
-            raise SystemExit(f'{TOOL}: {file} cannot be {what}') from error
+            # A folder above it that is there was to be read: that of the pictures.
+            to_write = file.is_relative_to(work) or (
+                work.is_relative_to(file) and not os.path.isdir(file))
+            what = (f'written ({error.strerror}): give another --out.' if to_write else
+                    f'read ({error.strerror}).')
+            raise failure(f'{file} cannot be {what}') from error
         if not is_disk_full(error):
             raise
         where = '' if prepared is None else (
             f' What was saved before is whole: make room, then\n    '
             f'{command_line(args.data, prepared.work)}')
-        raise SystemExit(f'{TOOL}: the disk of the work folder is full.{where}') from error
+        raise failure(f'the disk of the work folder is full.{where}') from error
 
 
 def prepare_together(options: Options, launcher: str) -> Prepared:

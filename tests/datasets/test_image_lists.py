@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pic_plugin.datasets.file_names import hash_names
-from pic_plugin.datasets.image_lists import NO_KEY, read_list
+from pic_plugin.datasets.image_lists import NO_KEY, read_list, number_labels
 
 
 @pytest.mark.parametrize('content', [b'a 1.jpg\nb/2.jpg\n', b'a 1.jpg\r\n\r\nb/2.jpg',
@@ -93,3 +93,15 @@ def test_a_mark_of_the_byte_order():
 def test_what_cannot_be_understood(content, file, options, message):
     with pytest.raises(ValueError, match=message):
         read_list(content, file, **options)
+
+
+@pytest.mark.parametrize('labels, expected', [
+    (['1', '0', '1'], ([1, 0, 1], None)),
+    (['01', '02', '01'], ([1, 2, 1], None)),
+    (['1_0', '10', '1_0'], ([1, 0, 1], ['10', '1_0'])),
+    (['01', '1', '1'], ([0, 1, 1], ['01', '1'])),
+    ([1, 2.0, 1], ([1, 2, 1], None)),
+])
+def test_names_are_numbers_only_if_no_two_are_the_same(labels, expected):
+    numbers, classes = number_labels(labels)
+    assert (numbers.tolist(), classes) == expected

@@ -2,6 +2,7 @@
 """The command on a small folder: trains, stops, goes on, and says in one line what is wrong."""
 import errno
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -11,7 +12,7 @@ from mmengine.config import Config
 from mmpretrain.registry import TRANSFORMS
 
 import pic_plugin
-from pic_plugin.pretrain import measure, run
+from pic_plugin.pretrain import measure, rules, run
 from pic_plugin.pretrain.prepare import is_out_of_memory
 from pic_plugin.pretrain.progress import ProgressHook
 from pic_plugin.tools import pretrain, train
@@ -71,6 +72,21 @@ def test_from_a_folder_to_features(data, work_dir, lines, quick):
                        pic_plugin.load_backbone(work_dir / 'epoch_2.pth')(images))
 
 
+def test_names_that_are_not_utf8(tmp_path, capsys, monkeypatch, quick):
+    """pytest's output takes no surrogates, as that of a terminal."""
+    monkeypatch.chdir(tmp_path)
+    data = write_pictures(tmp_path / os.fsdecode(b'caf\xe9'), 16)
+    call(data, *SMALL, '--epochs', 1)
+    assert rf'16 images in {tmp_path}/caf\xe9 (' in capsys.readouterr().out
+    work = tmp_path / 'work_dirs' / 'pretrain_caf_'
+    assert (work / 'epoch_1.pth').is_file()
+    network = shutil.copytree(work, tmp_path / os.fsdecode(b'r\xe9seau'))
+    call(data, '--from', network, '--out', 'further', '--device', 'cpu', '--image-size', 32,
+         '--batch-size', 8, '--epochs', 1, '--dry-run')
+    assert r'with the weights of' in capsys.readouterr().out
+    assert rf'{tmp_path}/r\xe9seau is not UTF-8' in failure(data, '--out', network, '--resume')
+
+
 def test_scans_keep_their_grey_levels(tmp_path, work_dir, lines, quick):
     data = write_scans(tmp_path / 'scans', 16)
     call(data, '--out', work_dir, *SMALL, '--epochs', 1)
@@ -109,15 +125,22 @@ def test_a_dry_run_writes_what_train_takes(data, work_dir, lines, quick):
     assert '--dry-run' in lines[-1]
 
 
+class SendAt(list):
+    """Lines, the one that begins in this way followed by a signal."""
+
+    def __init__(self, beginning, number):
+        super().__init__()
+        self.beginning, self.number = beginning, number
+
+    def append(self, line):
+        super().append(line)
+        if line.startswith(self.beginning):
+            os.kill(os.getpid(), self.number)
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(data, work_dir, lines, quick, monkeypatch, number):
-    class SendOnce(list):
-        def append(self, line):
-            super().append(line)
-            if line.startswith('24 of 96 images'):
-                os.kill(os.getpid(), number)
-
-    said = SendOnce()
+    said = SendAt('24 of 96 images', number)
     monkeypatch.setattr(pretrain, 'say', said.append)
     with pytest.raises(SystemExit) as ended:
         call(data, '--out', work_dir, *SMALL, '--epochs', 2)
@@ -132,6 +155,15 @@ def test_a_signal_saves_and_says_how_to_go_on(data, work_dir, lines, quick, monk
     call(data, '--out', work_dir, *SMALL, '--epochs', 2, '--resume')
     assert (work_dir / 'epoch_2.pth').is_file()
     assert any('Going on with' in line for line in said)
+
+
+def test_a_signal_in_an_evaluation(data, work_dir, lines, quick, monkeypatch):
+    said = SendAt('labels (epoch 1, 48 images)', signal.SIGINT)
+    monkeypatch.setattr(pretrain, 'say', said.append)
+    with pytest.raises(SystemExit):
+        call(data, '--out', work_dir, *SMALL, '--epochs', 2, '--labels',
+             write_classes(data.parent / 'labelled'))
+    assert 'stopped after 48 images' in said[-1]
 
 
 def forget_runners():
@@ -155,8 +187,24 @@ def test_another_call_overwrites_nothing(data, work_dir, lines, quick):
     assert f'did not begin with --epochs 5: leave that out. To train further, begin with its ' \
         f"network: pretrain '{data}' --from {work_dir} --out NEW." in failure(
             data, '--out', work_dir, '--resume', '--epochs', 5)
+    assert 'did not begin with --seed 5' in failure(
+        data, '--out', work_dir, '--resume', '--seed', 5)
     assert 'further' not in failure(data, '--out', work_dir, '--resume', '--image-size', 64)
     assert files_in(work_dir) == before
+
+
+def test_a_checkpoint_that_cannot_be_gone_on_with(data, work_dir, lines, quick, monkeypatch):
+    monkeypatch.setattr(rules, 'AUTHORS_NEGATIVES', 16)
+    call(data, '--out', work_dir, *SMALL, '--epochs', 1)
+    bank = next(work_dir.glob('*.bank-0of1'))
+    bank.unlink()
+    forget_runners()
+    assert f'{bank} cannot be read' in failure(data, '--out', work_dir, '--resume')
+    checkpoint = work_dir / 'epoch_1.pth'
+    content = torch.load(checkpoint)
+    torch.save({**content, 'of a class': measure.Speed(1, 1, 1)}, checkpoint)
+    forget_runners()
+    assert 'holds Python objects' in failure(data, '--out', work_dir, '--resume')
 
 
 @pytest.mark.parametrize('arguments, message', [
@@ -203,33 +251,51 @@ def test_a_place_that_cannot_be_written(data, lines, quick):
     assert 'cannot be written (Not a directory)' in failure(data, '--out', file / 'run', *SMALL)
 
 
-def test_a_file_that_cannot_be_read(data, work_dir, monkeypatch):
-    """Root may read everything: the answer of the system is what is tried."""
+@pytest.mark.parametrize('place, message', [
+    ('labels.csv', 'cannot be read (Permission denied).'),
+    ('', 'cannot be read (Permission denied).'),  # the pictures, in whose folder --out is
+    ('runs', 'cannot be written (Permission denied): give another --out.'),
+    ('runs/mine/pretrain.py', 'cannot be written (Permission denied): give another --out.')])
+def test_a_file_that_cannot_be_read_or_written(data, monkeypatch, place, message):
+    """Root may do everything: the answer of the system is what is tried."""
     def refuse(*arguments):
-        raise PermissionError(errno.EACCES, 'Permission denied', '/mnt/labels.csv')
+        raise PermissionError(errno.EACCES, 'Permission denied', str(data / place))
 
     monkeypatch.setattr(pretrain, 'prepare', refuse)
-    assert failure(data, '--out', work_dir).endswith(
-        '/mnt/labels.csv cannot be read (Permission denied).')
+    assert failure(data, '--out', data / 'runs' / 'mine') == (
+        f'pretrain: {data / place} {message}')
 
 
-def test_pictures_and_work_folder_that_moved(data, work_dir, lines, quick):
-    call(data, '--out', work_dir, *SMALL, '--epochs', 2)
+@pytest.mark.parametrize('say_labels', [False, True])
+def test_pictures_and_work_folder_that_moved(tmp_path, work_dir, lines, quick, say_labels):
+    """The labelled pictures are the pictures themselves."""
+    data = write_classes(tmp_path / 'my pictures ü', 24)
+    call(data, '--out', work_dir, *SMALL, '--epochs', 2, '--labels', data)
     weights = torch.load(work_dir / 'epoch_2.pth')['state_dict']
-    moved = data.rename(data.parent / 'else where')
-    work = work_dir.rename(data.parent / 'run')
+    moved = data.rename(data.parent / "where it's now")
+    work = work_dir.rename(data.parent / "mother's run")
     (work / 'epoch_2.pth').unlink()
     forget_runners()
     lines.clear()
-    call(moved, '--out', work, *SMALL, '--resume')
+    call(moved, '--out', work, *SMALL, '--resume', *(['--labels', moved] if say_labels else []))
     again = torch.load(work / 'epoch_2.pth')['state_dict']
     assert all(torch.equal(weights[name], again[name]) for name in weights)
-    text = (work / 'pretrain.py').read_text()
-    assert str(data) not in text and str(work_dir) not in text
+    for name in ('pretrain.py', 'pretrain.json', 'references.txt', 'queries.txt'):
+        text = (work / name).read_text()
+        assert str(data) not in text and str(work_dir) not in text
+    # A copy of what has ended is handed over from the copy.
+    copy = shutil.copytree(work, work.with_name('copy'))
+    next(copy.glob('backbone-*.pth')).unlink()
+    forget_runners()
+    call(moved, '--out', copy, *SMALL, '--resume')
+    assert f'checkpoint: {copy / "epoch_2.pth"}' in lines and next(copy.glob('backbone-*.pth'))
+    log = max(copy.glob('*/*.log'), key=os.path.getmtime).read_text()
+    assert f'Checkpoint: {copy / "epoch_2.pth"}' in log
     assert not any(line.startswith(('Gone:', 'New since')) for line in lines)
 
 
 def test_pictures_that_came_and_went(data, work_dir, lines, quick):
+    write_scans(data / 'of another depth', 2)
     call(data, '--out', work_dir, *SMALL, '--epochs', 1)
     write_pictures(data / 'new', 3)
     gone = next(data.glob('*.png'))
@@ -344,9 +410,9 @@ def test_a_full_disk(data, work_dir, lines, quick, monkeypatch):
 def test_a_budget_becomes_a_length(data, work_dir, lines, quick, monkeypatch):
     monkeypatch.setattr(measure, '_step_speed', lambda *arguments: (100.0, 0))
     monkeypatch.setattr(measure, '_loader_speed', lambda *arguments: 1e9)
-    call(data, '--out', work_dir, *SMALL, '--budget', '16s', '--dry-run')
-    # 16 s at 100 images/s less a tenth are 1,440 images, 30 passes.
-    assert Config.fromfile(work_dir / 'pretrain.py').train_cfg.max_epochs == 30
+    call(data, '--out', work_dir, *SMALL, '--budget', '17s', '--dry-run')
+    # 17 s at 100 images/s less a tenth are 1,530 images, which hold 31 passes.
+    assert Config.fromfile(work_dir / 'pretrain.py').train_cfg.max_epochs == 31
 
 
 @pytest.mark.parametrize('text, seconds', [('2h', 7200), ('90min', 5400), ('1.5d', 129600),

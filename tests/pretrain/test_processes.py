@@ -4,6 +4,7 @@ import re
 
 from mmengine.config import Config
 
+from pic_plugin.tools.pretrain import main
 from toys.pictures import write_pictures
 from toys.processes import command, run_ranks
 
@@ -31,3 +32,15 @@ def test_two_processes(tmp_path):
     statuses, output = pretrain(data, '--out', tmp_path / 'run', cwd=tmp_path)
     assert 0 not in statuses
     assert len(re.findall('pretrain: .* add --resume', output)) == 1
+
+
+def test_two_processes_go_on_with_the_run_of_one(tmp_path, quick):
+    data, work = write_pictures(tmp_path / 'data', 40), tmp_path / 'run'
+    main([str(data), '--out', str(work), '--backbone', 'resnet18', '--image-size', '32',
+          '--batch-size', '4', '--epochs', '4', '--device', 'cpu', '--no-report'])
+    for name in ('epoch_4.pth', 'last_checkpoint'):
+        (work / name).unlink()
+    statuses, output = pretrain(data, '--out', work, '--device', 'cpu', '--no-report', '--resume',
+                                cwd=tmp_path)
+    assert statuses == (0, 0), output
+    assert (work / 'epoch_4.pth').is_file()

@@ -9,7 +9,7 @@ from pic_plugin.datasets import SlidingWindowSampler
 from pic_plugin.pretrain import rules
 from pic_plugin.pretrain.machine import Machine
 from pic_plugin.pretrain.networks import Backbone
-from pic_plugin.pretrain.plan import make_plan
+from pic_plugin.pretrain.plan import SHORT_RUN, make_plan
 from pic_plugin.pretrain.rules import Facts, Wishes
 
 GIB = 2**30
@@ -167,11 +167,31 @@ def test_lengths():
     assert seen == longer.num_steps * longer.global_batch != 9000
     assert why == '9,000 asked for, in whole steps and passes'
     open_ = plan_of(5000, GPU, wishes=Wishes(budget=7200.0))
-    assert open_.images_seen is None
-    # Two hours at 100 images/s, less a tenth: 648,000 images are 130 passes.
+    assert open_.choices['images to see'].value is None
+    # Two hours at 100 images/s, less a tenth: 648,000 images hold 129 passes.
     settled = plan_of(5000, GPU, wishes=Wishes(budget=7200.0), rate=100.0)
-    assert settled.num_epochs == 130
+    assert settled.num_epochs == 129
     assert settled.rate > plan_of(5000, GPU, wishes=Wishes(epochs=100_000)).rate
+
+
+@pytest.mark.parametrize('passes', [0.1, 0.9, 1.5, 1.99, 2.6, 9.99, 10.9, 200.5])
+@pytest.mark.parametrize('machine', [CPU, GPU, EIGHT])
+def test_a_budget_holds_its_training_and_little_is_left(passes, machine):
+    hours, fits = 2, int(passes * 100_000)
+    plan = plan_of(100_000, machine, wishes=Wishes(budget=hours * 3600.0),
+                   rate=fits / (0.9 * hours * 3600))
+    seen, why = plan.choices['images to see']
+    assert seen == plan.images_seen and 0.9 * fits <= seen <= fits
+    assert (plan.num_epochs is None) == (passes < 10)
+    assert f'in whole {"steps" if passes < 10 else "passes"}, a tenth kept' in why
+
+
+def test_all_that_depends_on_the_number_of_steps_takes_the_same():
+    """300 passes hold 20,039 batches, of which each pass leaves out the last part."""
+    plan = plan_of(17_100, GPU, wishes=Wishes(epochs=300))
+    assert plan.num_steps == 300 * 66 < SHORT_RUN < 300 * 17_100 // 256
+    assert plan.is_short and plan.temperature == 0.1 and plan.refresh == 1
+    assert plan.rate == rules.choose_rate('SGD', 256, plan.num_steps).value
 
 
 @pytest.mark.parametrize('wishes, message', [

@@ -13,7 +13,12 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from pic_plugin.datasets.stream_index import generators_kept
-from pic_plugin.engine.runner_private import forget_workers, iterations_done, only_hook
+from pic_plugin.engine.runner_private import (
+    forget_workers,
+    iterations_done,
+    last_checkpoint,
+    only_hook,
+)
 
 INFO_KEY = 'untrained_metrics'
 
@@ -82,10 +87,9 @@ class CompareWithUntrainedHook(Hook):
             # With all hooks: averaged weights, for instance, are put in place by one.
             runner.val_loop.run()
         if is_main_process():
-            checkpoint = runner.message_hub.get_info('last_ckpt')
             runner.logger.info(
                 f'Before and after training:\n{_table(self._untrained, self._latest or {})}\n'
-                f'Checkpoint: {checkpoint or "none was saved"}')
+                f'Checkpoint: {last_checkpoint(runner) or "none was saved"}')
 
     def _evaluate(self, runner: Runner) -> dict[str, float]:
         was_training = runner.model.training
