@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pic_plugin.datasets.file_names import hash_names
-from pic_plugin.datasets.image_lists import NO_KEY, read_list, number_labels
+from pic_plugin.datasets.image_lists import NO_KEY, number_labels, read_list
 
 
 @pytest.mark.parametrize('content', [b'a 1.jpg\nb/2.jpg\n', b'a 1.jpg\r\n\r\nb/2.jpg',
