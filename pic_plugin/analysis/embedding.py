@@ -9,7 +9,7 @@ import numpy as np
 
 from pic_plugin.analysis.features import Features
 from pic_plugin.analysis.images import Images
-from pic_plugin.analysis.style import COLOURS, hide_axes, require, subplots
+from pic_plugin.analysis.style import COLOURS, hide_axes, legend, require, subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,9 +97,10 @@ def draw_embedding(points: np.ndarray, groups: Sequence[str]) -> Figure:
     figure, axes = subplots(6.5, 5)
     hide_axes(axes)
     chosen = np.array(groups)
-    for name, (colour, marker) in group_styles(groups).items():
+    styles, handles = group_styles(groups), []
+    for name, (colour, marker) in styles.items():
         here = points[chosen == name]
-        axes.scatter(here[:, 0], here[:, 1], s=14, color=colour, marker=marker, label=name,
-                     linewidths=0, alpha=0.85)
-    figure.legend(loc='outside right upper', fontsize=8)
+        handles.append(axes.scatter(here[:, 0], here[:, 1], s=14, color=colour, marker=marker,
+                                    linewidths=0, alpha=0.85))
+    legend(figure, handles, list(styles), loc='outside right upper', fontsize=8)
     return figure
