@@ -41,6 +41,16 @@ def test_unknown_method():
         embed(planted()[0], 'isomap')
 
 
+@pytest.mark.parametrize('method', ['tsne', 'pca'])
+@pytest.mark.parametrize('value', [0, 1, 0.3])
+def test_features_that_are_all_the_same_have_no_map(value, method):
+    """scikit-learn's t-SNE would divide by their spread and end the process."""
+    features = np.full((50, 16), value, np.float32)
+    features += 1e-8 * (np.arange(50) % 2)[:, None].astype(np.float32)
+    with pytest.raises(ValueError, match='all 50 pictures are the same.* learning rate'):
+        embed(features if value else 0 * features, method)
+
+
 def test_clusters_are_the_planted_groups():
     features, group = planted()
     features /= np.linalg.norm(features, axis=1, keepdims=True)
