@@ -178,11 +178,7 @@ class DatasetImages(Images):
 
     def read(self, index: int) -> np.ndarray:
         """See :meth:`Images.read`."""
-        info = self._dataset.get_data_info(self._places[index])
-        if 'img' not in info:
-            return self.reader.read(info)
-        pixels = info['img']
-        return self.reader.fit(pixels if pixels.ndim == 3 else pixels[..., None])
+        return self.reader.read(self._dataset.get_data_info(self._places[index]))
 
 
 def skipped_lines(images: Images, most: int = 5) -> list[str]:
