@@ -131,8 +131,10 @@ def write_report(options: Options, say: Say = lambda line: None) -> tuple[Path, 
                 ['picture', 'reason'], run.images.skipped,
                 f'left out: {len(run.images.skipped)}')]))
     file = report.out / 'report.html'
-    write_atomically(file, build_page(f'PIC run {work_dir.resolve().name}',
-                                      'What the network learned, in pictures.', report.sections))
+    note = f' {run.images.note}' if run is not None and run.images.note else ''
+    write_atomically(file, build_page(
+        f'PIC run {work_dir.resolve().name}', f'What the network learned, in pictures.{note}',
+        report.sections))
     return file, report.notes
 
 

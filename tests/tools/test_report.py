@@ -116,6 +116,15 @@ def test_a_run_of_code_that_is_not_at_hand_has_its_curves(tmp_path, lines, reaso
     assert page.count('Not drawn') == 4 and reason in page and 'loss from 8 to 7' in page
 
 
+def test_where_the_evaluated_pictures_are_gone_the_page_says_whose_it_shows(tmp_path):
+    run = write_run(tmp_path / 'run')
+    with open(run / '20250101_000000' / 'vis_data' / 'config.py', 'a') as stream:
+        stream.write("\ntest_dataloader = dict(dataset=dict(type='CustomDataset', "
+                     "data_root='gone'))\n")
+    page = make(run, '--num-images', '6')
+    assert 'these are those of its training' in page and page.count('<circle ') == 6
+
+
 def test_a_config_by_name_tells_the_verdicts_what_it_knows(tmp_path):
     run = write_run(tmp_path / 'run', checkpoint=False)
     file = run / '20250101_000000' / 'vis_data' / 'scalars.json'
