@@ -59,7 +59,8 @@ train_dataloader = dict(
     # Folders, .tar and .zip files, lists; what is read and what is one class: docs/your_data.md.
     dataset=dict(type='ImageFiles', data_root=data_root, pipeline=train_pipeline))
 
-# What mmpretrain's FeatureExtractor and the like do with a picture. Nothing is evaluated on it.
+# What mmpretrain's FeatureExtractor and the like do with a picture. Nothing is evaluated on it: the
+# images are those of the training.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='ResizeEdge', scale=image_size * 8 // 7, edge='short'),
@@ -71,12 +72,7 @@ test_dataloader = dict(
     num_workers=4,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='CustomDataset',
-        data_root=data_root,
-        with_label=False,
-        test_mode=True,
-        pipeline=test_pipeline))
+    dataset=dict(train_dataloader['dataset'], test_mode=True, pipeline=test_pipeline))
 test_evaluator = []
 test_cfg = dict()
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from pic_plugin.analysis.features import Features
 from pic_plugin.analysis.images import Images
-from pic_plugin.analysis.style import COLOURS, hide_axes, require, subplots
+from pic_plugin.analysis.style import COLOURS, hide_axes, legend, require, subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 METHODS = ('tsne', 'umap', 'pca')
 CLUSTERS = 10
 PCA_DIMS = 50  # before t-SNE, as its author advises
+SAME = 1e-6  # in each number of features of length 1, where float32 rounds
 MARKERS = 'os^DvP*X'  # a colour that comes again has another mark
 
 
@@ -33,7 +34,7 @@ def embed(features: np.ndarray, method: str = 'tsne', seed: int = 0) -> np.ndarr
 
     Raises:
         ModuleNotFoundError: If the library is not installed, with the command that installs it.
-        ValueError: If the method is unknown.
+        ValueError: If the method is unknown, or all features are the same.
     """
     if method not in METHODS:
         raise ValueError(f'the method {method!r} is not one of {", ".join(METHODS)}.')
@@ -42,6 +43,11 @@ def embed(features: np.ndarray, method: str = 'tsne', seed: int = 0) -> np.ndarr
     from sklearn.preprocessing import normalize
     unit = normalize(features)
     count, dim = unit.shape
+    if count > 1 and np.ptp(unit, axis=0).max() < SAME:
+        raise ValueError(
+            f'the features of all {count} pictures are the same, so that a map would show nothing: '
+            'if the pictures are not copies of one, the network has collapsed; look at its losses, '
+            'and begin anew with a lower learning rate.')
     if method == 'umap' and count >= 5:
         require('umap')
         from umap import UMAP
@@ -97,9 +103,10 @@ def draw_embedding(points: np.ndarray, groups: Sequence[str]) -> Figure:
     figure, axes = subplots(6.5, 5)
     hide_axes(axes)
     chosen = np.array(groups)
-    for name, (colour, marker) in group_styles(groups).items():
+    styles, handles = group_styles(groups), []
+    for name, (colour, marker) in styles.items():
         here = points[chosen == name]
-        axes.scatter(here[:, 0], here[:, 1], s=14, color=colour, marker=marker, label=name,
-                     linewidths=0, alpha=0.85)
-    figure.legend(loc='outside right upper', fontsize=8)
+        handles.append(axes.scatter(here[:, 0], here[:, 1], s=14, color=colour, marker=marker,
+                                    linewidths=0, alpha=0.85))
+    legend(figure, handles, list(styles), loc='outside right upper', fontsize=8)
     return figure

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
 from pic_plugin.analysis.scalars import Curve, Run
-from pic_plugin.analysis.style import subplots
+from pic_plugin.analysis.style import legend, subplots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,8 +21,7 @@ class Chart(NamedTuple):
 
     Attributes:
         title (str): With the unit.
-        keys (tuple[str, ...]): Scalars of it; one that ends in ``*`` stands for all with that
-            beginning.
+        keys (tuple[str, ...]): Scalars of it; ``*`` stands for any part of a name.
     """
 
     title: str
@@ -34,7 +34,8 @@ CHARTS = (
     Chart('kNN accuracy, %', ('knn/*', )),
     Chart('class weight norm', ('class_weight_norm', )),
     Chart('staleness of returning rows, steps', ('row_staleness', )),
-    Chart('learning rate', ('lr', )),
+    # With several optimizers each has a rate of its own, `network.lr`.
+    Chart('learning rate', ('lr', '*.lr')),
 )
 # Of OnlineMeasuresHook: drawn where it has logged.
 ONLINE = (
@@ -46,8 +47,8 @@ ONLINE = (
 
 def curves_of(run: Run, chart: Chart) -> dict[str, Curve]:
     """The scalars of a run that belong into a chart."""
-    return {key: curve for key, curve in run.curves.items() for pattern in chart.keys
-            if key == pattern or pattern.endswith('*') and key.startswith(pattern[:-1])}
+    return {key: curve for key, curve in run.curves.items()
+            if any(fnmatchcase(key, pattern) for pattern in chart.keys)}
 
 
 def charts_of(runs: Sequence[Run]) -> tuple[Chart, ...]:
@@ -80,15 +81,15 @@ def draw_health(runs: Sequence[Run]) -> Figure:
                       transform=axes.transAxes)
             axes.set_yticks([])
         elif len(found) > 1:
-            for place, key in enumerate(found):
-                axes.plot([], [], color='C7', linestyle=STYLES[place % len(STYLES)], label=key)
-            axes.legend(fontsize=7)
+            lines = [axes.plot([], [], color='C7', linestyle=STYLES[place % len(STYLES)])[0]
+                     for place in range(len(found))]
+            legend(axes, lines, found, fontsize=7)
         axes.xaxis.set_major_formatter(EngFormatter(sep=''))
     for axes in grid[-1]:
         axes.set_xlabel('images seen')
     if len(runs) > 1:
         lines = [figure.axes[0].plot([], [], color=f'C{number % 8}')[0]
                  for number in range(len(runs))]
-        figure.legend(lines, [run.name for run in runs], loc='outside upper center', ncols=4,
-                      fontsize=8)
+        legend(figure, lines, [run.name for run in runs], loc='outside upper center', ncols=4,
+               fontsize=8)
     return figure

@@ -38,6 +38,7 @@ class Images:
         labels (list[str] | None): Name of each picture's class; None where there are no classes.
         reader (PictureReader): Of channels and depth.
         skipped (list[Skipped]): Pictures that could not be read so far.
+        note (str): Why these and not others; '' where they are those that were meant.
     """
 
     def __init__(self, names: Sequence[str], labels: Sequence[str] | None,
@@ -46,6 +47,7 @@ class Images:
         self.labels = None if labels is None else list(labels)
         self.reader = reader
         self.skipped: list[Skipped] = []
+        self.note = ''
 
     def __len__(self) -> int:
         return len(self.names)
@@ -146,15 +148,18 @@ class DatasetImages(Images):
             ``img_path``, or of wrappers of such.
 
     Raises:
-        ValueError: If it is another data set.
+        ValueError: If it is another data set, or has no pictures.
         FileNotFoundError: If its files are not there.
     """
 
     def __init__(self, cfg: dict,
                  reader: PictureReader = PictureReader()) -> None:  # noqa: B008
         # Wrappers build what they wrap from mmengine's registry, which needs the scope.
-        self._dataset: Any = DATASETS.build(
-            {'_scope_': 'mmpretrain', **_without_pipelines(cfg)})
+        try:
+            self._dataset: Any = DATASETS.build(
+                {'_scope_': 'mmpretrain', **_without_pipelines(cfg)})
+        except RuntimeError as error:  # mmpretrain's CustomDataset without pictures
+            raise ValueError(str(error)) from error
         if not hasattr(self._dataset, 'get_data_info'):
             raise ValueError(f'{cfg["type"]} is not a data set of single pictures: give a folder '
                              'of pictures.')
@@ -179,11 +184,7 @@ class DatasetImages(Images):
 
     def read(self, index: int) -> np.ndarray:
         """See :meth:`Images.read`."""
-        info = self._dataset.get_data_info(self._places[index])
-        if 'img' not in info:
-            return self.reader.read(info)
-        pixels = info['img']
-        return self.reader.fit(pixels if pixels.ndim == 3 else pixels[..., None])
+        return self.reader.read(self._dataset.get_data_info(self._places[index]))
 
 
 def skipped_lines(images: Images, most: int = 5) -> list[str]:

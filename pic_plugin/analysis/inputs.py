@@ -2,6 +2,7 @@
 """Pictures to analyse, as a command line names them, and a progress bar for what takes minutes."""
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.utils import ProgressBar
 
 from pic_plugin.analysis.images import (
@@ -19,7 +21,7 @@ from pic_plugin.analysis.images import (
     evaluated_dataset,
     training_side,
 )
-from pic_plugin.analysis.picture_reader import PictureReader, reader_of
+from pic_plugin.analysis.picture_reader import reader_of
 from pic_plugin.engine.config_file import read_config
 
 
@@ -45,7 +47,8 @@ def open_inputs(config: str, folder: str | None = None, side: int | None = None,
 
     Args:
         config (str): Path or name.
-        folder (str, optional): Of pictures. Defaults to None: what the config evaluates on.
+        folder (str, optional): Of pictures. Defaults to None: what the config evaluates on or, if
+            it evaluates on nothing or that cannot be read, what it trains on.
         side (int, optional): Pixels. Defaults to None: the crop that the config trains with.
         num_images (int, optional): How many, evenly from all. Defaults to None: all.
 
@@ -61,23 +64,39 @@ def open_inputs(config: str, folder: str | None = None, side: int | None = None,
                          'are: give --side PIXELS.')
     if side < 1:
         raise ValueError(f'--side must be at least 1 pixel, not {side}.')
-    trained = (cfg.get('train_dataloader') or {}).get('dataset')
-    images = open_images(folder, evaluated_dataset(cfg) or trained, reader_of(cfg))
+    images = _open_default(cfg) if folder is None else FolderImages(folder, reader_of(cfg))
     return Inputs(cfg, side, images, choose(len(images), num_images))
 
 
-def open_images(folder: str | None, dataset: dict | None, reader: PictureReader) -> Images:
-    """Pictures of a folder or, without one, of a data set of the config.
+def _open_default(cfg: Config) -> Images:
+    """Pictures that a config evaluates on or, failing that, trains on."""
+    evaluated = evaluated_dataset(cfg)
+    if evaluated is None:
+        return open_trained(cfg)
+    try:
+        return DatasetImages(evaluated, reader_of(cfg))
+    except (OSError, ValueError) as error:
+        try:
+            images = open_trained(cfg)
+        except (OSError, ValueError):
+            raise error from None
+        images.note = (f'The pictures that the config evaluates on cannot be read ({error}): these '
+                       'are those of its training.')
+        print_log(images.note, logger='current', level=logging.WARNING)
+        return images
+
+
+def open_trained(cfg: Config) -> Images:
+    """Pictures that a config trains on.
 
     Raises:
         FileNotFoundError: If they are not there.
         ValueError: If there are none.
     """
-    if folder is not None:
-        return FolderImages(folder, reader)
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset')
     if dataset is None:
         raise ValueError('the config has no data set of pictures: give --images FOLDER.')
-    return DatasetImages(dataset, reader)
+    return DatasetImages(dataset, reader_of(cfg))
 
 
 def choose(count: int, wanted: int | None) -> list[int]:

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from pic_plugin.analysis.class_weights import read_class_weights
 from pic_plugin.analysis.images import Images
-from pic_plugin.analysis.inputs import open_images
+from pic_plugin.analysis.inputs import open_trained
 from pic_plugin.analysis.neighbour_figure import draw_neighbours, make_cells
 from pic_plugin.analysis.neighbours import Pair, duplicates, find_queries, nearest
-from pic_plugin.analysis.picture_reader import reader_of
 from pic_plugin.analysis.style import write_figure
 from pic_plugin.files import write_csv
 
@@ -27,8 +26,7 @@ def training_images(cfg: Config, checkpoint: Path) -> tuple[Images, Tensor]:
         ValueError: If it has no class weights, or not one for each image of the data set.
     """
     values = read_class_weights(checkpoint)
-    images = open_images(None, (cfg.get('train_dataloader') or {}).get('dataset'),
-                         reader_of(cfg))
+    images = open_trained(cfg)
     if len(values) != len(images):
         raise ValueError(f'{checkpoint} has {len(values)} class weights, and the training data '
                          f'set {len(images)} images: give the config and the data of its '

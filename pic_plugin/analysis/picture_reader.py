@@ -32,7 +32,7 @@ class PictureReader(NamedTuple):
     extensions: tuple[str, ...] | None = None
 
     def read(self, info: dict) -> np.ndarray:
-        """Read the file of a data info.
+        """Read the picture of a data info: its ``img`` or, without one, its file.
 
         Returns:
             np.ndarray: (H, W, C), BGR if C is 3; see :meth:`fit`.
@@ -40,6 +40,9 @@ class PictureReader(NamedTuple):
         Raises:
             ValueError: If it cannot be read.
         """
+        if 'img' in info:
+            pixels = np.asarray(info['img'])
+            return self.fit(pixels if pixels.ndim == 3 else pixels[..., None])
         try:
             content = read_bytes(info)
         except OSError as error:
@@ -72,14 +75,15 @@ class PictureReader(NamedTuple):
         return pixels
 
     def shown(self, pictures: np.ndarray) -> np.ndarray:
-        """(..., C) as :meth:`fit` gives them -> (..., 3) uint8, BGR, for people.
-
-        Of pictures with neither one nor three channels the first three are shown.
-        """
+        """(..., C) as :meth:`fit` gives them -> (..., 3) uint8, BGR, for people."""
         if self.own_depth and self.value_range is not None:
             pictures = to_uint8(pictures, self.value_range)
-        channels = pictures.shape[-1]
-        return pictures[..., :3] if channels > 2 else pictures[..., [0, 0, 0]]
+        return in_three_channels(pictures)
+
+
+def in_three_channels(pictures: np.ndarray) -> np.ndarray:
+    """(..., C) -> (..., 3): the first three of more, or the first of one or two as grey."""
+    return pictures[..., :3] if pictures.shape[-1] > 2 else pictures[..., [0, 0, 0]]
 
 
 def reader_of(cfg: Mapping[str, Any]) -> PictureReader:

@@ -2,6 +2,7 @@
 """The sections of a page about a run: health, saliency, neighbours, class weights, a map."""
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
@@ -49,7 +50,8 @@ QUERIES, NEIGHBOURS = 6, 7
 DUPLICATE_SIMILARITY, MOST_DUPLICATES = 0.98, 20
 SHOWN = 12  # saliency maps
 SERIES = 5  # checkpoints
-# mmengine raises ImportError for custom_imports and KeyError for a type that nobody registered.
+# Errors whose message says what is missing: mmengine raises ImportError for custom_imports, and
+# KeyError for a type that nobody registered.
 MISSING = (OSError, ImportError, KeyError, ValueError, BankFileError, torch.cuda.OutOfMemoryError)
 
 Parts = Sequence[dict]
@@ -89,7 +91,8 @@ def write_report(options: Options, say: Say = lambda line: None) -> tuple[Path, 
 
     Args:
         options (Options): Of the command line.
-        say (Callable): Takes a line before each section is drawn. Defaults to nothing.
+        say (Callable): Takes a line before each section is drawn, and the traceback of an error
+            that its message does not explain. Defaults to nothing.
 
     Returns:
         tuple[Path, list[str]]: The page, and a line about each section that is missing and each
@@ -108,8 +111,8 @@ def write_report(options: Options, say: Say = lambda line: None) -> tuple[Path, 
     say('features of the pictures ...')
     try:
         run, fault = _open(options), ''
-    except MISSING as error:
-        run, fault = None, str(error)
+    except Exception as error:
+        run, fault = None, report.reason(error)
     for name, title, make in (('saliency', 'Where the network looks', report.saliency),
                               ('neighbours', 'Nearest pictures', report.neighbours),
                               ('class_weights', 'Nearest class weights', report.class_weights),
@@ -128,8 +131,10 @@ def write_report(options: Options, say: Say = lambda line: None) -> tuple[Path, 
                 ['picture', 'reason'], run.images.skipped,
                 f'left out: {len(run.images.skipped)}')]))
     file = report.out / 'report.html'
-    write_atomically(file, build_page(f'PIC run {work_dir.resolve().name}',
-                                      'What the network learned, in pictures.', report.sections))
+    note = f' {run.images.note}' if run is not None and run.images.note else ''
+    write_atomically(file, build_page(
+        f'PIC run {work_dir.resolve().name}', f'What the network learned, in pictures.{note}',
+        report.sections))
     return file, report.notes
 
 
@@ -164,14 +169,22 @@ class _Report:
         self.notes: list[str] = []
 
     def add(self, name: str, title: str, make: Callable[[], Parts]) -> None:
-        """Add a section or, if what it needs is missing, the reason."""
+        """Add a section or, if it cannot be made, the reason: the others are worth having."""
         self.say(f'{title.lower()} ...')
         try:
             parts = make()
-        except MISSING as error:
-            self.notes.append(f'no {title.lower()}: {error}')
-            parts = [missing(str(error))]
+        except Exception as error:
+            reason = self.reason(error)
+            self.notes.append(f'no {title.lower()}: {reason}')
+            parts = [missing(reason)]
         self.sections.append(Section(name, title, parts))
+
+    def reason(self, error: Exception) -> str:
+        """What the page says of an error that was just caught."""
+        if isinstance(error, MISSING):
+            return str(error)
+        self.say(traceback.format_exc())
+        return f'{type(error).__name__}: {error}'
 
     def figure(self, name: str, draw: Callable[[], Figure], description: str,
                caption: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
@@ -19,6 +19,8 @@ _COMMON = {
     'svg.hashsalt': 'pic_plugin',
     # Text stays text in an SVG: it can be searched and read aloud.
     'svg.fonttype': 'none',
+    # Names of classes and files are no formulas, whatever dollars are in them.
+    'text.parse_math': False,
 }
 # The first eight differ for colour-blind readers too (Okabe and Ito), on white and on black.
 COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#B8A800', '#888888',
@@ -62,6 +64,14 @@ def subplots(width: float, height: float, *shape: int, **options: Any) -> tuple[
     from matplotlib.figure import Figure
     figure = Figure(figsize=(width, height), layout='constrained')
     return figure, figure.subplots(*shape, **options)
+
+
+def legend(owner: Any, handles: Sequence[Any], names: Sequence[str], **options: Any) -> Any:
+    """A legend of a figure or its axes with any names: matplotlib drops those that begin with _."""
+    made = owner.legend(handles, [str(place) for place in range(len(names))], **options)
+    for text, name in zip(made.get_texts(), names):
+        text.set_text(name)
+    return made
 
 
 def hide_axes(axes: Any) -> None:

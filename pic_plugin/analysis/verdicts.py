@@ -30,6 +30,8 @@ LOADER_SHARE = 0.5
 KNN_STEP = 3.0
 # Dimensions in which features differ, below which they lie on a line.
 COLLAPSED = 2.0
+# Lists that have a line for each picture, and no others.
+LISTS = ('.txt', '.jsonl')
 # What two runs never have in common, whatever they were started with.
 OF_ONE_RUN = {'work_dir', 'experiment_name'}
 
@@ -75,11 +77,12 @@ def context_of(cfg: Any) -> Context:
 
 
 def _num_queries(cfg: Any) -> int | None:
-    """Lines of the lists whose pictures are classified, where there are lists."""
+    """Pictures that are classified, by the lines of their lists; None where those do not tell."""
     dataset = (cfg.get('val_dataloader') or {}).get('dataset') or {}
     lists = [part.get('ann_file') for part in dataset.get('datasets', ())
              if all(step.get('type') != 'MarkReference' for step in part.get('pipeline', ()))]
-    if not lists or not all(name and os.path.isfile(name) for name in lists):
+    if not lists or not all(isinstance(name, str) and name.endswith(LISTS) and os.path.isfile(name)
+                            for name in lists):
         return None
     return sum(len(Path(name).read_bytes().splitlines()) for name in lists)
 

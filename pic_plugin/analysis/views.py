@@ -12,6 +12,9 @@ from mmengine.runner import Runner
 from mmpretrain.utils import get_ori_model
 from torch import Tensor
 
+from pic_plugin.analysis.picture_reader import PictureReader, in_three_channels, reader_of
+from pic_plugin.datasets.decode_random_crop import to_uint8
+from pic_plugin.datasets.file_names import printable
 from pic_plugin.engine.runner_private import gives_rgb
 
 
@@ -19,9 +22,9 @@ class Row(NamedTuple):
     """An image and what augmentation makes of it.
 
     Attributes:
-        original (np.ndarray | None): (H, W, C) uint8, RGB or grey, before augmentation; None where
-            the pipeline does not load it from a file or a data info.
-        draws (list[list[np.ndarray]]): For each draw its views, (h, w, C) uint8, RGB or grey.
+        original (np.ndarray | None): (H, W, 3) uint8, RGB, the whole image; None where it cannot be
+            read.
+        draws (list[list[np.ndarray]]): For each draw its views, (h, w, 3) uint8, RGB.
         name (str): File, or number in the data set.
     """
 
@@ -47,6 +50,7 @@ def draw_views(runner: Runner, num_images: int, num_draws: int) -> list[Row]:
     loader = runner.build_dataloader(runner.cfg.train_dataloader, seed=runner.seed)
     dataset, model = loader.dataset, get_ori_model(runner.model)
     count = min(num_images, len(dataset))
+    reader = reader_of(runner.cfg)
     rows = []
     for place in (number * len(dataset) // count for number in range(count)):
         samples = [dataset[place] for _ in range(num_draws)]
@@ -55,16 +59,16 @@ def draw_views(runner: Runner, num_images: int, num_draws: int) -> list[Row]:
             # In training mode, as what is augmented on the device is not in evaluation.
             batch = model.data_preprocessor(collate(samples), True)
         views = batch['inputs'] if isinstance(batch['inputs'], (list, tuple)) else [batch['inputs']]
-        pixels = [_to_pixels(view, model.data_preprocessor) for view in views]  # (B, h, w, C) each
+        pixels = [_to_pixels(view, model.data_preprocessor) for view in views]  # (B, h, w, 3) each
         info = dataset.get_data_info(place) if hasattr(dataset, 'get_data_info') else {}
-        rows.append(Row(_original(dataset, info), [[view[i] for view in pixels]
-                                                   for i in range(num_draws)],
-                        str(info.get('img_path', place))))
+        rows.append(Row(_original(reader, info), [[view[i] for view in pixels]
+                                                  for i in range(num_draws)],
+                        printable(str(info.get('img_path', place)))))
     return rows
 
 
 def _to_pixels(view: Any, preprocessor: Any) -> np.ndarray:
-    """(B, C, h, w) normalised -> (B, h, w, C) uint8, clipped to what pixels can be."""
+    """(B, C, h, w) normalised -> (B, h, w, 3) uint8, from black to white of the pixels' range."""
     if not isinstance(view, Tensor) or view.dim() != 4:
         seen = tuple(view.shape) if isinstance(view, Tensor) else type(view).__name__
         raise ValueError(f'a view is {seen} after the data preprocessor, not (B, C, h, w).')
@@ -72,21 +76,18 @@ def _to_pixels(view: Any, preprocessor: Any) -> np.ndarray:
     if getattr(preprocessor, 'mean', None) is not None:
         pixels = (pixels * preprocessor.std.view(1, -1, 1, 1).cpu()
                   + preprocessor.mean.view(1, -1, 1, 1).cpu())
-    if not gives_rgb(preprocessor) and pixels.shape[1] == 3:
+    if gives_rgb(preprocessor) and pixels.shape[1] == 3:
         pixels = pixels.flip(1)
-    return pixels.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    value_range = getattr(preprocessor, 'value_range', None) or (0, 255)
+    in_bgr = in_three_channels(to_uint8(pixels.permute(0, 2, 3, 1).numpy(), value_range))
+    return in_bgr[..., ::-1]
 
 
-def _original(dataset: Any, info: dict) -> np.ndarray | None:
-    image = info.get('img')
-    if image is None:
-        transforms = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
-        loaded = transforms[0](dict(info)) if transforms and 'img_path' in info else None
-        image = loaded.get('img') if isinstance(loaded, dict) else None
-    if not isinstance(image, np.ndarray) or image.ndim not in (2, 3) or image.dtype != np.uint8:
+def _original(reader: PictureReader, info: dict) -> np.ndarray | None:
+    try:
+        return reader.shown(reader.read(info))[..., ::-1]
+    except (KeyError, ValueError):  # no picture in the info, or none that can be read
         return None
-    image = image if image.ndim == 3 else image[..., None]
-    return image[..., ::-1] if image.shape[-1] == 3 else image  # mmcv loads BGR
 
 
 def views_figure(rows: list[Row]) -> Figure:
@@ -99,9 +100,7 @@ def views_figure(rows: list[Row]) -> Figure:
         pictures = [row.original] * first + [view for draw in row.draws for view in draw]
         for axis, picture in zip(line, pictures):
             if picture is not None:
-                grey = picture.shape[-1] != 3
-                axis.imshow(picture[..., 0] if grey else picture, cmap='gray' if grey else None,
-                            vmin=0, vmax=255)
+                axis.imshow(picture)
         for axis in line:
             axis.axis('off')
         line[0].set_title(row.name.rsplit('/', 1)[-1][:20], fontsize=7)

@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from pic_plugin.analysis.style import styled
 from pic_plugin.analysis.views import draw_views, views_figure
 from pic_plugin.command_line import add_runner_arguments, explained_errors, read_runner_config
 from pic_plugin.engine.config_file import build_runner, complete_dataloaders
@@ -43,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.train_dataloader.num_workers = 0
         cfg.train_dataloader.persistent_workers = False
         rows = draw_views(build_runner(cfg), args.num_images, args.num_draws)
-        figure = views_figure(rows)
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(args.out, dpi=100)
+        with styled():
+            views_figure(rows).savefig(args.out, dpi=100)
     sizes = ', '.join(f'{view.shape[1]}x{view.shape[0]}' for view in rows[0].draws[0])
     print(f'{args.out}: {counted(len(rows), "image")}, {counted(args.num_draws, "draw")} each; '
           f'views of {sizes} pixels')

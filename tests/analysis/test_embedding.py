@@ -7,7 +7,7 @@ pytest.importorskip('sklearn', reason="scikit-learn is not installed: pip instal
 
 from pic_plugin.analysis.embedding import cluster, draw_embedding, embed, group_styles  # noqa: E402
 from pic_plugin.analysis.page import THUMB, picture_map  # noqa: E402
-from pic_plugin.analysis.style import styled  # noqa: E402
+from pic_plugin.analysis.style import styled, write_figure  # noqa: E402
 
 
 def planted(count=20):
@@ -41,6 +41,16 @@ def test_unknown_method():
         embed(planted()[0], 'isomap')
 
 
+@pytest.mark.parametrize('method', ['tsne', 'pca'])
+@pytest.mark.parametrize('value', [0, 1, 0.3])
+def test_features_that_are_all_the_same_have_no_map(value, method):
+    """scikit-learn's t-SNE would divide by their spread and end the process."""
+    features = np.full((50, 16), value, np.float32)
+    features += 1e-8 * (np.arange(50) % 2)[:, None].astype(np.float32)
+    with pytest.raises(ValueError, match='all 50 pictures are the same.* learning rate'):
+        embed(features if value else 0 * features, method)
+
+
 def test_clusters_are_the_planted_groups():
     features, group = planted()
     features /= np.linalg.norm(features, axis=1, keepdims=True)
@@ -57,6 +67,13 @@ def test_groups_look_different():
     with styled():
         figure = draw_embedding(np.random.default_rng(0).random((3, 2)), ['a', 'b', 'a'])
         assert [text.get_text() for text in figure.legends[0].get_texts()] == ['a', 'b']
+
+
+def test_names_of_groups_are_shown_as_they_are(tmp_path):
+    names = ['$x_{ b$', '50$ and 20$ {', '_background']
+    write_figure(lambda: draw_embedding(np.zeros((3, 2)), names), tmp_path / 'map')
+    svg = (tmp_path / 'map.svg').read_text()
+    assert all(f'>{name}<' in svg for name in names)
 
 
 def test_a_map_of_more_pictures_than_a_jpeg_is_high():

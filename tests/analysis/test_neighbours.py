@@ -8,7 +8,9 @@ import torch
 
 from pic_plugin.analysis import neighbours
 from pic_plugin.analysis.images import Images
+from pic_plugin.analysis.neighbour_figure import Cell, draw_neighbours
 from pic_plugin.analysis.neighbours import duplicates, find_queries, nearest
+from pic_plugin.analysis.style import write_figure
 
 
 class Pictures(Images):
@@ -53,6 +55,14 @@ def test_planted_duplicates_are_found(monkeypatch, block_bytes, channels):
     assert len(duplicates(values, range(12), Pictures(pictures), 1.0, most=9)) == 1
     with pytest.raises(ValueError, match='at most 1, not 2'):
         duplicates(values, range(12), Pictures(pictures), 2, most=9)
+
+
+def test_titles_are_no_formulas(tmp_path):
+    rows = [[Cell(np.zeros((8, 8, 3), np.uint8), 'at $x_{ 0.98', None)] * 2,
+            [Cell(np.zeros((8, 8, 3), np.uint8), '50$ to 60$ {', True)] * 2]
+    write_figure(lambda: draw_neighbours(rows), tmp_path / 'neighbours')
+    svg = (tmp_path / 'neighbours.svg').read_text()
+    assert svg.count('>at $x_{ 0.98<') == 2 == svg.count('>50$ to 60$ {<')
 
 
 def test_all_pairs_of_many_pictures_take_long_and_are_counted(monkeypatch):

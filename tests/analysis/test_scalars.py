@@ -8,6 +8,7 @@ import pytest
 
 from pic_plugin.analysis.health_figure import CHARTS, charts_of, curves_of, draw_health
 from pic_plugin.analysis.scalars import Run, read_run
+from pic_plugin.analysis.style import write_figure
 from pic_plugin.tools.training_health import main
 
 
@@ -82,6 +83,20 @@ def test_charts_take_what_belongs_to_them():
     run = Run('a', {'knn/top1_k20': [], 'knn/top1_k200': [], 'loss': [], 'other': []}, 0)
     assert [sorted(curves_of(run, chart)) for chart in CHARTS] == [
         ['loss'], [], ['knn/top1_k20', 'knn/top1_k200'], [], [], []]
+
+
+def test_learning_rates_of_several_optimizers_are_one_chart():
+    run = Run('a', {name: [(16, 0.1)] for name in (
+        'network.lr', 'class_weights.lr', 'network.momentum', 'base_lr')}, 0)
+    chart = next(chart for chart in CHARTS if chart.title == 'learning rate')
+    assert sorted(curves_of(run, chart)) == ['class_weights.lr', 'network.lr']
+
+
+def test_names_of_runs_are_shown_as_they_are(tmp_path):
+    runs = [Run(name, {'loss': [(16, 3.0)]}, 0) for name in ('_old', 'at $5$')]
+    write_figure(lambda: draw_health(runs), tmp_path / 'health')
+    svg = (tmp_path / 'health.svg').read_text()
+    assert '>_old<' in svg and '>at $5$<' in svg
 
 
 def test_online_measures_are_drawn_where_they_are_logged(tmp_path):

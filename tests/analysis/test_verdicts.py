@@ -127,6 +127,15 @@ def test_pictures_that_are_classified_are_counted(tmp_path):
     assert context_of(cfg).num_queries is None
 
 
+@pytest.mark.parametrize('name', ['queries.json', 'queries.csv', ['queries.txt', 'more.txt']])
+def test_lines_that_are_not_one_for_each_picture_are_not_counted(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for file in [name] if isinstance(name, str) else name:
+        (tmp_path / file).write_text('{"data_list": [{}, {}, {}]}\n')
+    cfg = dict(val_dataloader=dict(dataset=dict(datasets=[dict(ann_file=name, pipeline=[])])))
+    assert context_of(cfg).num_queries is None
+
+
 def test_a_network_that_was_trained_before_is_compared_with_itself():
     for model in (dict(pretrained='resnet50.pth'),
                   dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='a.pth')))):

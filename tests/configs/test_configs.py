@@ -189,12 +189,13 @@ def test_mixed_precision_arguments_exist():
     assert set(given) - {'type'} <= known
 
 
-def test_folder_is_read_flat_and_nested(tmp_path):
+@pytest.mark.parametrize('loader', ['train_dataloader', 'test_dataloader'])
+def test_folder_is_read_flat_and_nested(tmp_path, loader):
     files = ['a.jpg', 'b.JPEG', 'cat/c.PNG', 'cat/old/d.webp']
     for file in [*files, 'cat/notes.txt']:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
-    cfg = load('pic_folder').train_dataloader.dataset
+    cfg = load('pic_folder')[loader].dataset
     cfg.update(data_root=str(tmp_path), pipeline=[])
     dataset = DATASETS.build(cfg)
     found = {str(Path(dataset.get_data_info(i)['img_path']).relative_to(tmp_path))

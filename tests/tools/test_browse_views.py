@@ -2,13 +2,15 @@
 """The picture of augmented views shows what the network gets."""
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 from PIL import Image
 
-from pic_plugin.analysis.views import draw_views
+from pic_plugin.analysis.picture_reader import reader_of
+from pic_plugin.analysis.views import _original, draw_views
 from pic_plugin.datasets import ImageGrid
 from pic_plugin.tools import browse_views
 
@@ -46,6 +48,39 @@ def test_views_of_several_sizes(work_dir):
         assert [[view.shape for view in draw] for draw in row.draws] == [
             [(24, 24, 3), (16, 16, 3), (16, 16, 3)]] * 2
         assert not np.array_equal(row.draws[0][0], row.draws[1][0])
+
+
+def test_the_first_column_is_the_whole_file_in_its_own_units(work_dir, tmp_path):
+    """A ramp of 16 bits, whose black is 20,000 and whose white is 50,000."""
+    ramp = np.linspace(10000, 60000, 90 * 40).round().astype(np.uint16).reshape(40, 90)
+    cv2.imwrite(str(tmp_path / '$1$.png'), ramp)
+    crop = dict(type='DecodeRandomCrop', size=24, channels=1, depth='own', scale=(1.0, 1.0))
+    cfg = Config.fromfile(TINY)
+    cfg.work_dir = str(work_dir)
+    cfg.train_dataloader.dataset = dict(
+        type='ImageFiles', data_root=str(tmp_path), pipeline=[crop, PACK])
+    cfg.train_dataloader.collate_fn = dict(type='default_collate')
+    cfg.model.data_preprocessor = dict(
+        type='AugmentPreprocessor', mean=[30000.], std=[9000.], value_range=(20000, 50000),
+        views=dict(jitter=None, grey=0, blur=None, flip=0))
+    (row, ) = draw_views(Runner.from_cfg(cfg), 1, 2)
+    black_to_white = np.rint(((ramp.astype(float) - 20000) / 30000).clip(0, 1) * 255)
+    assert row.original.shape == (40, 90, 3)
+    assert (np.abs(row.original - black_to_white[..., None]) <= 1).all()
+    for (view, ) in row.draws:
+        assert view.shape == (24, 24, 3)
+        assert (view == 255).mean() < 0.4 and (view == 0).any() and len(np.unique(view)) > 30
+    cfg.dump(tmp_path / 'config.py')
+    browse_views.main([str(tmp_path / 'config.py'), '--out', str(tmp_path / 'views.svg'),
+                       '--num-draws', '1'])
+    assert '>$1$.png<' in (tmp_path / 'views.svg').read_text()
+
+
+def test_a_file_that_cannot_be_read_has_no_first_column(work_dir):
+    cfg = dict(train_dataloader=dict(dataset=dict(pipeline=[])))
+    reader = reader_of(cfg)
+    assert _original(reader, {}) is None
+    assert _original(reader, dict(img_path=str(work_dir / 'gone.png'))) is None
 
 
 def test_the_command_writes_a_picture(tmp_path, capsys):

@@ -116,6 +116,15 @@ def test_a_run_of_code_that_is_not_at_hand_has_its_curves(tmp_path, lines, reaso
     assert page.count('Not drawn') == 4 and reason in page and 'loss from 8 to 7' in page
 
 
+def test_where_the_evaluated_pictures_are_gone_the_page_says_whose_it_shows(tmp_path):
+    run = write_run(tmp_path / 'run')
+    with open(run / '20250101_000000' / 'vis_data' / 'config.py', 'a') as stream:
+        stream.write("\ntest_dataloader = dict(dataset=dict(type='CustomDataset', "
+                     "data_root='gone'))\n")
+    page = make(run, '--num-images', '6')
+    assert 'these are those of its training' in page and page.count('<circle ') == 6
+
+
 def test_a_config_by_name_tells_the_verdicts_what_it_knows(tmp_path):
     run = write_run(tmp_path / 'run', checkpoint=False)
     file = run / '20250101_000000' / 'vis_data' / 'scalars.json'
@@ -133,6 +142,31 @@ def test_a_full_gpu_leaves_the_curves(tmp_path, monkeypatch):
     monkeypatch.setattr('pic_plugin.analysis.report.extract', full)
     page = make(write_run(tmp_path / 'run'))
     assert page.count('CUDA out of memory') == 4 and 'loss from 8 to 7' in page
+
+
+def test_a_network_that_says_the_same_of_all_pictures(tmp_path, capsys):
+    run = write_run(tmp_path / 'run')
+    content = torch.load(run / 'epoch_10.pth')
+    content['state_dict'] = {name: torch.zeros_like(value)
+                             for name, value in content['state_dict'].items()}
+    torch.save(content, run / 'epoch_10.pth')
+    page = make(run, '--num-images', '12')
+    assert 'the features of all 12 pictures are the same' in page
+    assert page.count('Not drawn') == 2 and 'Overlap in each picture' in page
+    with pytest.raises(SystemExit, match='embedding: the features of all 12 pictures'):
+        embedding.main(['pic_demo.py', str(run / 'epoch_10.pth'), '--num-images', '12',
+                        '--device', 'cpu', '--out', str(tmp_path / 'map')])
+
+
+@pytest.mark.parametrize('name, missing', [('extract', 4), ('draw_health', 2)])
+def test_an_unexpected_error_leaves_the_rest(tmp_path, monkeypatch, capsys, name, missing):
+    def fails(*arguments):
+        raise RuntimeError('of all things')
+
+    monkeypatch.setattr(f'pic_plugin.analysis.report.{name}', fails)
+    page = make(write_run(tmp_path / 'run'), '--num-images', '12')
+    assert page.count('Not drawn') == missing and 'RuntimeError: of all things' in page
+    assert 'in fails' in capsys.readouterr().err
 
 
 def test_earlier_checkpoints_are_by_number(tmp_path):
