@@ -61,6 +61,8 @@ class Environment:
         # Lines of a .pth file only lengthen the path: the .pth files in there, and with them an
         # editable pic_plugin, have no effect.
         others = [path for path in sys.path if path.endswith('site-packages')]
+        if sys.version_info >= (3, 12):  # mmengine wants distutils, which setuptools' .pth brings
+            others.append('import _distutils_hack; _distutils_hack.add_shim()')
         (self.site / 'others.pth').write_text('\n'.join(others) + '\n')
 
     def install(self, wheel):
