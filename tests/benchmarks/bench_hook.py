@@ -22,6 +22,7 @@ from pic_plugin.engine import InstanceBankHook
 from toys.training import make_config, train
 
 METHODS = ((InstanceBankHook, 'before_train_iter'), (InstanceBankHook, 'after_train_iter'),
+           (SampledClassWeights, 'sample'),  # which the loss calls for the hook
            (SampledClassWeights, '_before_step'), (SampledClassWeights, '_after_step'))
 
 
