@@ -5,6 +5,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from toys.processes import run_ranks, train_rank
 from toys.training import assert_equal, make_config, snapshot
 
 
@@ -53,3 +54,39 @@ def test_compiled_steps_find_rows_in_place(tmp_path, monkeypatch, compiled):
     monkeypatch.setattr(Runner, '_maybe_compile', lambda self, target: None)
     steps, _ = train(tmp_path, Order(), compile=compiled)
     assert steps == {'sample backbone loss'}
+
+
+def test_one_of_several_processes_may_look(tmp_path):
+    """The others, which it would bring the classes in with, are not there."""
+    options = dict(seed=0, batch_size=4, max_epochs=1,
+                   head=dict(num_instances=50, num_negatives=16))
+    looks = dict(options, custom_hooks=[dict(type='InstanceBankHook'), dict(type='RecordLoss'),
+                                        dict(type='LookInOne')])
+    found = [run_ranks(train_rank, 2, str(tmp_path / name), kwargs, seconds=120)
+             for name, kwargs in (('plain', options), ('looks', looks))]
+    for plain, looked in zip(*found):
+        assert plain[0] == looked[0], looked
+        assert_equal(looked[1], plain[1])
+
+
+def test_a_batch_without_a_loss_brings_no_classes_in(tmp_path, monkeypatch):
+    class Skip(Hook):
+        """Leaves a step out, as is done with a last batch of one image."""
+
+        priority = 'LOWEST'
+
+        def before_train(self, runner):
+            step = runner.model.train_step
+            runner.model.train_step = lambda *args, **kwargs: (
+                dict(loss=0) if runner.iter == 5 else step(*args, **kwargs))
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            if runner.iter in (4, 5):
+                states.append(runner.model.head.active_ids.tolist())
+
+    states = []
+    runner = Runner.from_cfg(Config(make_config(
+        tmp_path, max_epochs=1, seed=0, custom_hooks=[dict(type='InstanceBankHook')])))
+    runner.register_hook(Skip())
+    runner.train()
+    assert len(states) == 2 and states[0] == states[1]

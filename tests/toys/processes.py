@@ -15,6 +15,8 @@ import traceback
 from pathlib import Path
 
 import torch
+from mmengine.hooks import Hook
+from mmpretrain.registry import HOOKS
 
 from pic_plugin.bank import RowStore
 from toys.training import snapshot, train
@@ -279,6 +281,16 @@ def hold_store(path, ready):
     Path(ready).touch()
     time.sleep(60)
     store.close()
+
+
+@HOOKS.register_module()
+class LookInOne(Hook):
+    """Looks at the classes before the loss, in one of several processes."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if os.environ['RANK'] == '0':
+            head = runner.model.module.head
+            assert len(head.active_ids) <= 16 and head.bank.step == runner.iter
 
 
 def train_rank(work_dir, kwargs):
