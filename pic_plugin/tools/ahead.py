@@ -3,9 +3,9 @@
 
     python -m pic_plugin.tools.ahead pack DATA --cifar10 FOLDER --clothing FOLDER
     python -m pic_plugin.tools.ahead run DATA OUT --seconds 500
-    python -m pic_plugin.tools.ahead report OUT --out docs/results/ahead
+    python -m pic_plugin.tools.ahead report OUT --out docs/results/ahead --pages page.md
     python -m pic_plugin.tools.ahead list DATA trainings.jsonl OUT
-    python -m pic_plugin.tools.ahead tables OUT --csv trainings.csv --page page.md
+    python -m pic_plugin.tools.ahead tables OUT --csv trainings.csv --pages page.md
     python -m pic_plugin.tools.ahead memory
 
 ``pack`` makes JPEG sheets of the images. ``run`` searches, trains and measures within the time
@@ -57,6 +57,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     report = commands.add_parser('report', help='make tables and figures')
     report.add_argument('results', type=Path, nargs='+', help='folders that `run` wrote')
     report.add_argument('--out', type=Path, default=Path('.'), help='folder to write')
+    report.add_argument('--pages', type=Path, nargs='+', default=[], help='pages whose tables are '
+                        'filled; default: a new page, OUT.md')
     listed = commands.add_parser('list', help='run the trainings of a list')
     listed.add_argument('data', type=Path, help='folder that `pack` wrote')
     listed.add_argument('list', type=Path, help='JSON lines: stage, name, setting')
@@ -70,7 +72,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     tables = commands.add_parser('tables', help='make tables of what `list` ran')
     tables.add_argument('results', type=Path, nargs='+', help='folders OUT/LANE')
     tables.add_argument('--csv', type=Path, required=True, help='file to write')
-    tables.add_argument('--page', type=Path, required=True, help='page whose tables are filled')
+    tables.add_argument('--pages', type=Path, nargs='+', required=True,
+                        help='pages whose tables are filled')
     memory = commands.add_parser('memory', help='print what a step keeps in memory')
     memory.add_argument('--passes', type=int, default=256, help='forward passes of a step; '
                         'default: %(default)s')
@@ -143,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_list(args)
     elif args.command == 'tables':
         from pic_plugin.studies.ahead.listed import write_tables
-        write_tables(args.results, args.csv, args.page)
+        write_tables(args.results, args.csv, args.pages)
     elif args.command == 'memory':
         from pic_plugin.studies.ahead.memory import memory_table
         print(memory_table(args.passes, args.width, args.classes, args.size))
@@ -155,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             pack_clothing(args.clothing, args.data / 'clothing')
     else:
         from pic_plugin.studies.ahead.report import write_report
-        write_report(args.results, args.out)
+        write_report(args.results, args.out, args.pages)
 
 
 if __name__ == '__main__':

@@ -18,10 +18,13 @@ from typing import Any
 from .execute import Executor, Labelled
 from .report import HEADS, differences_table, fill, read_results, results_table, table, to_csv
 from .setting import Setting
-from .spread import values_of
+from .spread import OURS, difference, difference_text, group_runs, values_of
 
 VALIDATION = dict(validation_knn200='kNN, k = 200', validation_knn20='kNN, k = 20',
                   validation_linear='linear')
+_RIVALS = ('SimCLR', 'MoCo v2')
+_DATA = {'cifar10': 'CIFAR-10', 'clothing': 'photos of clothes',
+         'cifar10-all': 'CIFAR-10, ResNet-18 of full width'}
 _NO_CHANGE = ('method', 'data', 'images', 'passes', 'seed')
 
 
@@ -89,33 +92,39 @@ def _mark(stage: str, name: str, setting: Setting, out: Path) -> Path:
 def tries_table(records: Sequence[dict[str, Any]]) -> str:
     """Settings of a search with their means over seeds, the best of each method first.
 
-    What all of them have in common stands above the table.
+    What all tries of a method have in common stands above the table.
 
-    What decides is kNN (k = 20), where there is a linear accuracy the mean of both. A training
+    What decides is kNN (k = 20), where all have a linear accuracy the mean of both. A training
     that diverged has no accuracy.
     """
     metrics = [metric for metric in VALIDATION if any(metric in record for record in records)]
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    changes = [_in_words(record['setting']) for record in records]
-    common = [words for words in changes[0] if all(words in others for others in changes)]
-    for record, words in zip(records, changes):
-        text = ', '.join(one for one in words if one not in common)
-        groups.setdefault((record['name'], text), []).append(record)
+    decide = [metric for metric in metrics if metric != 'validation_knn200' and all(
+        metric in record for record in records if 'validation_knn20' in record)]
+    above, rows = [], []
+    for name in sorted({record['name'] for record in records}):
+        tries = [(record, _in_words(record['setting'])) for record in records
+                 if record['name'] == name]
+        common = [one for one in tries[0][1] if len(tries) > 1
+                  and all(one in words for _, words in tries)]
+        if common:
+            above.append(f'All tries of {name}: {", ".join(common)}.')
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for record, words in tries:
+            text = ', '.join(one for one in words if one not in common)
+            groups.setdefault(text, []).append(record)
+        means = {text: {metric: _mean(values_of(part, metric)) for metric in metrics}
+                 for text, part in groups.items()}
+        for text in sorted(groups, key=lambda one: -sum(means[one][metric] for metric in decide)):
+            rows.append((name, text, *('–' if math.isinf(mean) else f'{mean:.1f}'
+                                       for mean in means[text].values()), len(groups[text])))
+    head = '\n'.join(above) + '\n\n' if above else ''
+    return head + table(
+        ['method', 'setting (else the defaults)', *(VALIDATION[metric] for metric in metrics),
+         'seeds'], rows)
 
-    def mean(key: tuple[str, str], metric: str) -> float:
-        values = values_of(groups[key], metric)
-        return sum(values) / len(values) if values else -math.inf
 
-    decide = [metric for metric in metrics if metric != 'validation_knn200']
-    order = sorted(groups, key=lambda key: (key[0], -sum(mean(key, one) for one in decide)))
-    rows = []
-    for key in order:
-        means = [mean(key, metric) for metric in metrics]
-        rows.append((*key, *('–' if math.isinf(one) else f'{one:.1f}' for one in means),
-                     len(groups[key])))
-    above = f'All tries: {", ".join(common)}.\n\n' if common else ''
-    return above + table(['method', 'setting (else the defaults)',
-                          *(VALIDATION[metric] for metric in metrics), 'seeds'], rows)
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else -math.inf
 
 
 def _in_words(setting: Setting) -> list[str]:
@@ -123,9 +132,32 @@ def _in_words(setting: Setting) -> list[str]:
             if key not in _NO_CHANGE]
 
 
-def stage_tables(records: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    """Names and texts of tables: a stage's trainings, and for results the differences of methods.
+def lead_table(records: Sequence[dict[str, Any]]) -> str:
+    """PIC with refresh minus SimCLR and MoCo v2, a line for each scale.
+
+    In bold type: at least 1.5 points, the goal of the study, and two standard errors.
     """
+    groups = group_runs(records, ('results', 'results_full'))
+    rows = []
+    for scale in sorted({key[:3] for key in groups}):
+        cells, runs = [], [len(groups.get((*scale, OURS), ()))]
+        for rival in _RIVALS:
+            key = (*scale, rival)
+            runs.append(len(groups.get(key, ())))
+            for metric in ('test_knn200', 'test_linear'):
+                mean, error = difference(groups, key, metric)
+                text = difference_text(mean, error)
+                cells.append(f'**{text}**' if mean >= max(1.5, 2 * error) else text)
+        rows.append((_DATA.get(scale[0], scale[0]), f'{scale[1]:,}', f'{scale[2]:,}', *cells,
+                     ', '.join(map(str, runs))))
+    heads = [head for rival in _RIVALS for head in (f'minus {rival}: kNN, k = 200', 'linear')]
+    return table(['data', 'images', 'forward passes', *heads, 'runs: PIC, others'], rows)
+
+
+def stage_tables(records: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Names and texts of tables: the leads at a glance, then of each stage its trainings, and of
+    results the differences of methods."""
+    yield 'leads', lead_table(records)
     for stage in dict.fromkeys(record['stage'] for record in records):
         part = [record for record in records if record['stage'] == stage]
         if stage.startswith('search'):
@@ -135,13 +167,15 @@ def stage_tables(records: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str]]
             yield f'differences_{stage}', differences_table(part, (stage, ))
 
 
-def write_tables(folders: Sequence[Path], csv_file: Path, page: Path) -> None:
-    """Write every training as a line of a CSV file, and fill the tables of a page.
+def write_tables(folders: Sequence[Path], csv_file: Path, pages: Sequence[Path]) -> None:
+    """Write every training as a line of a CSV file, and fill the tables of pages.
 
     Raises:
-        FileNotFoundError: If a folder has no results, or there is no page.
+        FileNotFoundError: If a folder has no results, or there is no such page.
     """
     records = read_results(folders)
-    text = page.read_text(encoding='utf-8')
+    texts = [page.read_text(encoding='utf-8') for page in pages]
     csv_file.write_text(to_csv(records))
-    page.write_text(fill(text, dict(stage_tables(records))), encoding='utf-8')
+    tables = dict(stage_tables(records))
+    for page, text in zip(pages, texts):
+        page.write_text(fill(text, tables), encoding='utf-8')

@@ -187,13 +187,13 @@ def _small_stages(records: list[dict[str, Any]]) -> tuple[str, ...]:
     return (*stages, 'results_large_tuned')
 
 
-def write_report(folders: Sequence[Path], out: Path) -> None:
-    """Write trainings.csv, measures.json and figures, and fill tables into page ``out``.md.
+def write_report(folders: Sequence[Path], out: Path, pages: Sequence[Path] = ()) -> None:
+    """Write trainings.csv, measures.json and figures, and fill the tables of pages.
 
-    Without a page one is made of the tables alone.
+    Without pages one is made of the tables alone, ``out``.md.
 
     Raises:
-        FileNotFoundError: If a folder has no results.
+        FileNotFoundError: If a folder has no results, or there is no such page.
     """
     from .figures import draw_all
     records = read_results(folders)
@@ -212,10 +212,12 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     measures = {one['name']: one['measures'] for one in records if one.get('measures')}
     (out / 'measures.json').write_text(json.dumps(measures, indent=1))
     draw_all(records, out, (*small, *clothing))
-    page = out.parent / f'{out.name}.md'
-    text = page.read_text(encoding='utf-8') if page.is_file() else '\n\n'.join(
-        f'<!-- table: {name} -->\n<!-- end of table -->' for name in tables) + '\n'
-    page.write_text(fill(text, tables), encoding='utf-8')
+    if not pages:
+        pages = [out.parent / f'{out.name}.md']
+        pages[0].write_text('\n\n'.join(f'<!-- table: {name} -->\n<!-- end of table -->'
+                                        for name in tables) + '\n')
+    for page in pages:
+        page.write_text(fill(page.read_text(encoding='utf-8'), tables), encoding='utf-8')
 
 
 def fill(page: str, tables: dict[str, str]) -> str:

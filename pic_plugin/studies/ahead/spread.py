@@ -19,7 +19,7 @@ Group = tuple[str, int, int, str]
 OURS = 'PIC, refresh'
 
 
-def group_runs(records: list[dict[str, Any]], stages: Sequence[str]) -> \
+def group_runs(records: Sequence[dict[str, Any]], stages: Sequence[str]) -> \
         dict[Group, list[dict[str, Any]]]:
     """Runs of the same data, length and method.
 
@@ -78,27 +78,27 @@ def runs_text(part: list[dict[str, Any]]) -> str:
     return f'{len(part)}' if seeds == len(part) else f'{len(part)} (seeds: {seeds})'
 
 
+def difference(groups: dict[Group, list[dict[str, Any]]], rival: Group, metric: str) -> \
+        tuple[float, float]:
+    """PIC with refresh minus another method, and the standard error of that; nan: unknown.
+
+    It takes the two means as independent: seeds share the order of images at most.
+    """
+    mine, theirs = (values_of(groups.get(key, []), metric) for key in ((*rival[:3], OURS), rival))
+    if not mine or not theirs:
+        return math.nan, math.nan
+    error = pooled_deviation(groups, rival[0], metric) * math.sqrt(1 / len(mine) + 1 / len(theirs))
+    return float(np.mean(mine) - np.mean(theirs)), error
+
+
+def difference_text(mean: float, error: float) -> str:
+    """Text of a difference."""
+    return '–' if math.isnan(mean) else with_error(mean, error, sign=True)
+
+
 def difference_rows(groups: dict[Group, list[dict[str, Any]]], metrics: Sequence[str]) -> \
         list[list[str]]:
-    """PIC with refresh minus each other method: rows of data, images, passes, method, metrics.
-
-    A difference's standard error takes the two means as independent: seeds share the order of
-    images at most.
-    """
-    rows = []
-    for data, images, passes, name in sorted(groups):
-        ours = (data, images, passes, OURS)
-        if name == OURS or ours not in groups:
-            continue
-        cells = []
-        for metric in metrics:
-            mine, theirs = values_of(groups[ours], metric), values_of(
-                groups[data, images, passes, name], metric)
-            if not mine or not theirs:
-                cells.append('–')
-                continue
-            error = pooled_deviation(groups, data, metric) * math.sqrt(
-                1 / len(mine) + 1 / len(theirs))
-            cells.append(with_error(float(np.mean(mine) - np.mean(theirs)), error, sign=True))
-        rows.append([data, f'{images:,}', f'{passes:,}', name, *cells])
-    return rows
+    """PIC with refresh minus each other method: rows of data, images, passes, method, metrics."""
+    return [[key[0], f'{key[1]:,}', f'{key[2]:,}', key[3],
+             *(difference_text(*difference(groups, key, metric)) for metric in metrics)]
+            for key in sorted(groups) if key[3] != OURS and (*key[:3], OURS) in groups]

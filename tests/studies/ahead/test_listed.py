@@ -58,7 +58,7 @@ def test_processes_share_a_list_and_its_results_are_tables(trainings, tmp_path):
     page = tmp_path / 'page.md'
     page.write_text(''.join(f'<!-- table: {name} -->\n<!-- end of table -->\n' for name in (
         'search_more', 'results_more', 'differences_results_more')))
-    write_tables([out / 'a', out / 'b'], tmp_path / 'all.csv', page)
+    write_tables([out / 'a', out / 'b'], tmp_path / 'all.csv', [page])
     text = page.read_text()
     # The best first, repeats of one setting together.
     assert (text.index('| SimCLR | batch 256 | 41.0 | 145.0 | 43.0 | 1 |')
@@ -80,7 +80,7 @@ def test_a_training_that_diverged_is_in_the_table(tmp_path):
     results.write(stage='search', name='PIC', setting=dict(method='pic', lr=9.0), seconds=1)
     page = tmp_path / 'page.md'
     page.write_text('<!-- table: search -->\n<!-- end of table -->\n')
-    write_tables([tmp_path], tmp_path / 'all.csv', page)
+    write_tables([tmp_path], tmp_path / 'all.csv', [page])
     assert '| PIC |  | 31.0 | 30.0 | 2 |\n| PIC | lr 9.0 | – | – | 1 |' in page.read_text()
 
 

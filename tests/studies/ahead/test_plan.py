@@ -74,7 +74,7 @@ def test_each_method_has_as_many_tries_and_repeats(folder):
 def test_the_page_gets_means_and_their_standard_errors(folder, tmp_path):
     page = tmp_path / 'ahead.md'
     page.write_text('Before\n<!-- table: results -->\nold\n<!-- end of table -->\nAfter\n')
-    write_report([folder.path], tmp_path / 'ahead')
+    write_report([folder.path], tmp_path / 'ahead', [page])
     text = page.read_text()
     assert 'old' not in text and text.startswith('Before') and text.endswith('After\n')
     assert '| 128 | 1,024 | SimCLR | 42.0 ± 0.5 | 40.0 ± 0.0 | 45.0 ± 0.0 | 3 |' in text
