@@ -89,3 +89,19 @@ def test_a_line_that_is_no_training(trainings):
         file.write('{"stage": "x", "name": "y", "setting": {"methd": "pic"}}\n')
     with pytest.raises(ValueError, match='line 9 of .*methd'):
         read_list(trainings)
+
+
+def test_leads_are_bold_where_they_are_clear(tmp_path):
+    results = Results(tmp_path / 'results.jsonl')
+    runs = {('PIC, refresh', 'pic'): (44.0, 46.0), ('SimCLR', 'simclr'): (42.0, 44.0),
+            ('MoCo v2', 'mocov2'): (40.0, )}
+    for (name, method), accuracies in runs.items():
+        for seed, accuracy in enumerate(accuracies):
+            results.write(stage='results', name=name, setting=dict(method=method, seed=seed),
+                          seconds=1.0, test_knn200=accuracy, test_linear=50.0 + (method == 'pic'))
+    page = tmp_path / 'page.md'
+    page.write_text('<!-- table: leads -->\n<!-- end of table -->\n')
+    write_tables([tmp_path], tmp_path / 'all.csv', [page])
+    # Runs of one setting lie sqrt(2) apart: 2.0 +- 1.4 is not clear, nor is 1.0 without an error.
+    assert ('| CIFAR-10 | 5,000 | 120,000 | +2.0 ± 1.4 | +1.0 ± 0.0 | **+5.0 ± 1.7** | +1.0 ± 0.0 '
+            '| 2, 2, 1 |') in page.read_text()
