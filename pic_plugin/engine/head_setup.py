@@ -6,7 +6,6 @@ from pathlib import Path
 
 import mmengine.dist as dist
 from mmengine.runner import Runner
-from mmpretrain.utils import get_ori_model
 from torch import nn
 from torch.optim import Optimizer
 
@@ -15,13 +14,6 @@ from pic_plugin.datasets.sliding_window_sampler import SlidingWindowSampler
 from pic_plugin.engine.ranks import images_of_a_step
 from pic_plugin.engine.runner_private import accumulative_counts, find_wrapper
 from pic_plugin.models.pic_head import PICHead
-
-
-def finish_loss_check(model: nn.Module) -> None:
-    """Let a loss that is not finite, which a GPU may not have told yet, stop the training now."""
-    loss_check = getattr(get_ori_model(model), 'loss_check', None)
-    if loss_check is not None:
-        loss_check.finish()
 
 
 def find_head(model: nn.Module, user: str = 'InstanceBankHook') -> PICHead:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.logging import MessageHub
@@ -23,8 +23,8 @@ class _Look(NamedTuple):
 class LossCheck:
     """Raises if a loss is not finite: at once on a CPU, in the next step on a GPU.
 
-    To ask a GPU at once would make the host wait for it in every step. The answer is there before a
-    checkpoint is saved, so that nothing of such a step is.
+    To ask a GPU at once would make the host wait for it in every step. :func:`refuse_to_save` waits
+    for the answer, so that no checkpoint has anything of such a step.
 
     Args:
         model (nn.Module): Whose parameters the message names.
@@ -34,6 +34,10 @@ class LossCheck:
         # Not as an attribute: a module would become a part of itself.
         self._parameters = model.named_parameters
         self._last: _Look | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has taken no step; an answer that a GPU owes can be neither copied nor saved.
+        return dict(self.__dict__, _last=None)
 
     def look(self, loss: Tensor, tensors: Mapping[str, Tensor], optimizer_step: int) -> None:
         """Look at the loss of a step, and at what led to it.
@@ -72,11 +76,38 @@ class LossCheck:
         if is_finite:
             return
         parts = [name for name, finite in zip(last.names, tensors) if not finite]
-        parts += [f'parameter {name}' for name, parameter in self._parameters()
-                  if not torch.isfinite(parameter).all()]
+        parts += [f'parameter {name}' for name in _not_finite(dict(self._parameters()))]
         raise FloatingPointError(
             f'the loss is not finite at {last.step}. Not finite: '
             f'{", ".join(parts) or "only the loss itself"}. {consequence} If parameters are '
             'listed, a step broke them: resume from the last checkpoint with a lower learning rate '
             'or clip_grad; if only features are, half precision overflowed in the backbone: use '
             'bfloat16 or float32.')
+
+
+def refuse_to_save(model: nn.Module) -> None:
+    """Let no checkpoint be made of a model that a step has broken.
+
+    Args:
+        model (nn.Module): Without its distributed wrapper.
+
+    Raises:
+        FloatingPointError: If the last loss was not finite, or a parameter is not: so a step leaves
+            it whose loss was finite and whose gradients were not.
+    """
+    loss_check = getattr(model, 'loss_check', None)
+    if loss_check is not None:
+        loss_check.finish()
+    broken = _not_finite(dict(model.named_parameters()))
+    if broken:
+        raise FloatingPointError(
+            f'parameters are not finite: {", ".join(broken)}. Gradients of the last step were not, '
+            'though its loss was. Nothing was saved: resume from the last checkpoint with a lower '
+            'learning rate or clip_grad.')
+
+
+def _not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of tensors with an element that is not finite; waits for a GPU once."""
+    finite = [torch.isfinite(tensor.detach()).all() for tensor in tensors.values()]
+    return [name for name, is_finite in zip(tensors, torch.stack(finite).tolist())
+            if not is_finite] if finite else []

@@ -2,11 +2,15 @@
 """mmengine's EMAHook swaps trained weights and averages in its files: who takes which."""
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
+from mmpretrain.registry import HOOKS
 
 from pic_plugin.analysis.class_weights import read_class_weights
+from pic_plugin.bank import initial_rows
 from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     backbone_of,
     read_checkpoint,
@@ -14,8 +18,8 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
 )
 from toys.training import assert_equal, bank_paths, snapshot, train
 
-HOOKS = [dict(type='InstanceBankHook'), dict(type='RecordLoss')]
-EMA = [*HOOKS, dict(type='EMAHook', momentum=0.1)]
+PLAIN = [dict(type='InstanceBankHook'), dict(type='RecordLoss')]
+EMA = [*PLAIN, dict(type='EMAHook', momentum=0.1)]
 
 
 @pytest.fixture(scope='module')
@@ -23,7 +27,7 @@ def runs(tmp_path_factory):
     """A training with averages and one without, which trains the same weights."""
     folder = tmp_path_factory.mktemp('averages')
     averaged = train(folder / 'ema', seed=3, max_epochs=4, custom_hooks=EMA)
-    plain = train(folder / 'plain', seed=3, max_epochs=4, custom_hooks=HOOKS)
+    plain = train(folder / 'plain', seed=3, max_epochs=4, custom_hooks=PLAIN)
     assert averaged.losses == plain.losses
     return folder, averaged, plain
 
@@ -73,7 +77,7 @@ def test_resume_goes_on_with_both(runs, tmp_path):
 def test_the_run_says_what_is_averaged(tmp_path, monkeypatch):
     texts = []
     monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *args: texts.append(str(text)))
-    for hooks, said in ((EMA, 1), (HOOKS, 0)):
+    for hooks, said in ((EMA, 1), (PLAIN, 0)):
         texts.clear()
         train(tmp_path / str(said), max_epochs=1, custom_hooks=hooks)
         assert len([text for text in texts if 'Class weights have no averages' in text]) == said
@@ -93,3 +97,28 @@ def test_evaluation_is_of_the_averaged_network(tmp_path, monkeypatch):
     averaged = ema_model.module.backbone.linear.weight
     assert seen and all(torch.equal(weight, averaged) for weight in seen)
     assert not torch.equal(runner.model.backbone.linear.weight, averaged)  # swapped back
+
+
+@HOOKS.register_module()
+class RowsAtStart(Hook):
+    """Class weights before the first step, when every hook has done its part."""
+
+    priority = 'VERY_LOW'
+
+    def before_train(self, runner):
+        self.rows = runner.model.head.class_weights(range(50)).clone()
+
+
+@pytest.mark.parametrize('ema', ['EMAHook', 'mmengine.EMAHook'])
+@pytest.mark.parametrize('saved, num_negatives', [(None, None), (16, 24), (24, 16), (16, None)])
+def test_a_training_that_starts_from_averages_takes_no_class_weights(tmp_path, ema, saved,
+                                                                     num_negatives):
+    hooks = [dict(type='InstanceBankHook'), dict(type=ema, momentum=0.1)]
+    train(tmp_path / 'saved', max_epochs=1, seed=1, custom_hooks=hooks,
+          head=dict(num_negatives=saved))
+    runner = train(tmp_path / 'next', max_epochs=1, seed=2,
+                   custom_hooks=[*hooks, dict(type='RowsAtStart')],
+                   head=dict(num_negatives=num_negatives),
+                   load_from=str(tmp_path / 'saved/epoch_1.pth'))
+    rows = next(hook.rows for hook in runner.hooks if isinstance(hook, RowsAtStart))
+    assert torch.equal(rows, torch.from_numpy(initial_rows(np.arange(50), 8, 2)))

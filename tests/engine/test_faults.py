@@ -7,6 +7,7 @@ import time
 import pytest
 from mmengine.logging import MMLogger
 
+import toys.overflows  # noqa: F401  registers a hook
 from toys.processes import (
     hold_store,
     limited_training,
@@ -200,3 +201,17 @@ def test_epochs_of_another_length_are_noticed(tmp_path, monkeypatch, num_images,
     found = [text for text in messages if 'An epoch had' in text]
     assert len(found) == (batches != 7)
     assert all(f'An epoch had 7 iterations and has {batches} now' in text for text in found)
+
+
+def test_a_step_that_breaks_the_network_is_not_saved(tmp_path, monkeypatch):
+    # The last of the 7 iterations of epoch 2: its loss is finite, its gradients are not.
+    monkeypatch.setattr('toys.overflows.OVERFLOWS', (13, ))
+    hooks = [dict(type='InstanceBankHook'), dict(type='RecordLoss')]
+    breaking = [*hooks, dict(type='BreakGradients', of='backbone')]
+    with pytest.raises(FloatingPointError, match='not finite: backbone.linear.weight[.] .*Nothing'):
+        train(tmp_path, max_epochs=3, custom_hooks=breaking, **OPTIONS)
+    assert {path.name for path in tmp_path.glob('*.pth')} == {'epoch_1.pth'}
+    assert (tmp_path / 'last_checkpoint').read_text().endswith('epoch_1.pth')
+    again = train(tmp_path, max_epochs=3, custom_hooks=hooks, resume=True, **OPTIONS)
+    whole = train(tmp_path / 'whole', max_epochs=3, custom_hooks=hooks, **OPTIONS)
+    assert_equal(snapshot(again), snapshot(whole))

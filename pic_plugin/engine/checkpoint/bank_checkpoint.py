@@ -16,6 +16,7 @@ from torch import nn
 from pic_plugin.bank import SampledClassWeights
 from pic_plugin.engine.ranks import agree, on_all_ranks
 from pic_plugin.engine.runner_private import reseed_loader, resume_on_host, wrap_method
+from pic_plugin.models.loss_check import refuse_to_save
 
 from .bank_files import bank_path, bank_paths, restore_bank, write_bank_file
 from .bank_state import KEY, BankState, check_same_run
@@ -52,6 +53,7 @@ class BankCheckpoint:
         self.optimizer = type(class_weights.optimizer).__name__
         if hasattr(runner.optim_wrapper, 'items'):
             self.optimizer += " beside the network's optimizer"
+        self.model = model
         self.head_rows = HeadRows(model, class_weights)
         self.keys = keys
         self._new_ids: np.ndarray | None = None  # of saved ids, where they have changed
@@ -81,6 +83,7 @@ class BankCheckpoint:
         if final.suffix != '.pth':
             raise ValueError(f'the checkpoint {filename} does not end in .pth, by which its bank '
                              'is known to be in use: choose filename_tmpl="..._{}.pth".')
+        on_all_ranks(lambda: refuse_to_save(self.model))
         self._token = agree(os.urandom(6).hex())
         # Without the optimizer's state (best checkpoints) no run can be continued exactly.
         if save_optimizer and (self.head_rows.are_in_bank_files or not self.bank.is_full):
@@ -137,12 +140,16 @@ class BankCheckpoint:
             last_visits=None if visits is None else visits.steps).to_dict()
 
     def check_state(self, checkpoint: dict) -> None:
-        """While resuming: refuse a checkpoint that this run cannot continue.
+        """Before loading: refuse to resume what this run cannot continue.
+
+        A training that starts from the checkpoint takes no class weights from it.
 
         Raises:
             ValueError: If it has no bank or one of another shape. Nothing has been loaded then.
         """
         if self._resumed_from is None:
+            if not self.runner.iter:
+                self.head_rows.start_anew(checkpoint)
             return
         entry = checkpoint.get(KEY)
         if not isinstance(entry, dict) or not entry.get('complete'):

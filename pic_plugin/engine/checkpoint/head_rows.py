@@ -106,6 +106,19 @@ class HeadRows:
             # DistributedDataParallel fixed their number before that of the images was known.
             self._move(checkpoint, np.arange(min(saved_rows, len(fresh))), fresh)
 
+    def start_anew(self, checkpoint: dict) -> None:
+        """Give a checkpoint that a new training starts from the rows of that training's start.
+
+        Those of other images, or of another number of classes, would find their way into the head
+        or stop the run where hooks load them too, as EMAHook does.
+        """
+        rows = torch.zeros_like(self.weight.detach())
+        if self.bank.is_full:
+            fill_with_initial_rows(rows, self.bank.slots.held(self.bank.num_instances),
+                                   self.bank.stored.seed)
+        for state_dict, name in self._state_dicts(checkpoint):
+            state_dict[name] = rows
+
     def _fill(self, checkpoint: dict, state: BankState, paths: Iterable[Path],
               new_ids: np.ndarray | None) -> None:
         """Rows by their slots, from bank files or from the whole head."""
@@ -168,13 +181,17 @@ class HeadRows:
             moved = torch.zeros_like(fresh, dtype=own[name].dtype)
             moved[index] = own[name][:len(places)].to(moved.device)
             own[name] = moved
-        # mmengine's EMAHook keeps averages of all parameters, under the names of its wrapper.
-        for state_dict, name in ((checkpoint['state_dict'], self.name),
-                                 (checkpoint.get('ema_state_dict', {}), f'module.{self.name}')):
+        for state_dict, name in self._state_dicts(checkpoint):
             if name in state_dict:
                 moved = fresh.clone()
                 moved[index] = state_dict[name][:len(places)].to(moved)
                 state_dict[name] = moved
+
+    def _state_dicts(self, checkpoint: dict) -> list[tuple[dict[str, Tensor], str]]:
+        """Where the class weights are in a checkpoint, and their names there."""
+        # mmengine's EMAHook keeps averages of all parameters, under the names of its wrapper.
+        return [(checkpoint.get('state_dict', checkpoint), self.name),
+                (checkpoint.get('ema_state_dict', {}), f'module.{self.name}')]
 
     def _all_states(self, checkpoint: dict) -> dict[int, dict[str, Any]]:
         """What the optimizer of the head keeps, by the places of parameters; {} if not saved."""

@@ -18,7 +18,6 @@ from pic_plugin.engine.evaluation_checks import check_evaluation
 from pic_plugin.engine.head_setup import (
     absence,
     find_head,
-    finish_loss_check,
     resize_head,
     sample_class_weights,
 )
@@ -184,7 +183,6 @@ class InstanceBankHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Plain containers only, and with them what belongs to the bank."""
-        finish_loss_check(runner.model)
         to_plain_message_hub(checkpoint)
         self.stream.save(checkpoint)
         self.checkpoint.add_state(checkpoint)
