@@ -93,7 +93,8 @@ class ActiveSet:
                 f'{entering.sum()} classes of this batch find only {room} slots that hold no '
                 'gradient waiting for the optimizer: set PICHead(pending_rows=...) to at least '
                 '(accumulative_counts - 1) * global batch size. In a loop of your own: call '
-                'optimizer.zero_grad() before sample(), or give the parameter as many more rows.')
+                'optimizer.zero_grad(), which sets gradients to None unless told otherwise, before '
+                'sample(), or give the parameter as many more rows.')
 
         for i in distinct[returning].tolist():
             del self._waiting[i]

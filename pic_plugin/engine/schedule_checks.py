@@ -40,7 +40,9 @@ def scheduled_rates(runner: Runner) -> Rates | None:
     """
     if hasattr(runner.optim_wrapper, 'items'):
         return None  # two optimizers, each with rates of its own
-    base = runner.optim_wrapper.param_groups[0]
+    wrapper = runner.optim_wrapper
+    # Groups may have rates of their own (paramwise_cfg); the log's base_lr is this one.
+    base = getattr(wrapper, 'base_param_settings', None) or wrapper.param_groups[0]
     cfg = runner.cfg.get('param_scheduler')
     rate = float(base.get('initial_lr', base['lr']))
     cfgs = [cfg] if isinstance(cfg, dict) and 'type' in cfg else cfg

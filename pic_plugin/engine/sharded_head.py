@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pic_plugin.communication import communicator
+from pic_plugin.engine.two_optimizers import PICOptimWrapper
 from pic_plugin.models.pic_head import PICHead
 
 #: Optimizers whose update of an element depends on that element alone.
@@ -38,6 +39,8 @@ def prepare_sharded_head(runner: Runner, head: PICHead, wrapper: Any) -> None:
         raise ValueError('EMAHook saves averages of a sharded head, of which each process has '
                          'a part only: leave it out, or set PICHead(sharded=False).')
     check_elementwise(wrapper.optimizer)
+    if isinstance(runner.optim_wrapper, PICOptimWrapper):
+        runner.optim_wrapper.is_sharded = True
     if getattr(wrapper, 'clip_func', None) is torch.nn.utils.clip_grad_norm_:
         wrapper.clip_func = clip_grad_norm_over_shards(head.weight)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,16 +27,22 @@ class PICOptimWrapper(OptimWrapperDict):
     ``network.lr`` and ``class_weights.lr``. Gradient accumulation is common to both. ``clip_grad``
     clips the gradients of each on their own. With mixed precision there is one loss scale; as
     always in torch, an optimizer whose gradients overflow skips the step and the other does not.
+    With a sharded head the class weights skip wherever the network does: the loss brings an
+    overflow in one process's shard into the network's gradients, which all processes share.
 
     Args:
         network (OptimWrapper): Wrapper of the network's optimizer.
         class_weights (OptimWrapper): Wrapper of the class weights' optimizer.
+
+    Attributes:
+        is_sharded (bool): Whether the head is. Set before training.
     """
 
     def __init__(self, network: OptimWrapper, class_weights: OptimWrapper) -> None:
         super().__init__(network=network, class_weights=class_weights)
         if isinstance(network, AmpOptimWrapper):
             class_weights.loss_scaler = network.loss_scaler
+        self.is_sharded = False
 
     def update_params(self,
                       loss: torch.Tensor,
@@ -57,6 +64,12 @@ class PICOptimWrapper(OptimWrapperDict):
             for wrapper in self.values():
                 wrapper.step(**kwargs)
             return
+        if self.is_sharded:
+            # Clips nothing: it gives the largest gradient, without a wait for a GPU.
+            largest = torch.nn.utils.clip_grad_norm_(_parameters(network), math.inf, math.inf)
+            for weight in _parameters(self[CLASS_WEIGHTS]):
+                if weight.grad is not None:
+                    weight.grad.masked_fill_(~largest.isfinite(), torch.nan)
         # AmpOptimWrapper.step would update the common scale twice.
         for wrapper in self.values():
             if wrapper.clip_grad_kwargs:
@@ -93,6 +106,10 @@ class PICOptimWrapper(OptimWrapperDict):
                 'and this run has two: leave class_weights_optimizer out of optim_wrapper as that '
                 'training did, or start a new one from its network with load_from.')
         super().load_state_dict(state_dict)
+
+
+def _parameters(wrapper: OptimWrapper) -> list[nn.Parameter]:
+    return [parameter for group in wrapper.optimizer.param_groups for parameter in group['params']]
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

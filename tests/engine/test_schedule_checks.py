@@ -58,6 +58,15 @@ def test_rates_are_those_of_the_optimizer(work_dir, monkeypatch, schedulers, kwa
     assert found.peak == pytest.approx(max(expected), rel=1e-9)
 
 
+def test_groups_with_rates_of_their_own(work_dir):
+    options = dict(paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.01)}))
+    runner = prepare(work_dir, None)
+    wrapper = dict(make_config(work_dir)['optim_wrapper'], **options)
+    runner.optim_wrapper = runner.build_optim_wrapper(wrapper)
+    assert runner.optim_wrapper.param_groups[0]['lr'] == pytest.approx(0.001)
+    assert scheduled_rates(runner).peak == pytest.approx(0.1)
+
+
 def test_long_epochs_are_shortened(work_dir, monkeypatch):
     schedulers = [WARMUP, dict(COSINE, begin=2, end=8)]
     exact = scheduled_rates(prepare(work_dir, schedulers))

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from pic_plugin.bank import initial_rows
 from pic_plugin.engine import PICOptimWrapper, PICOptimWrapperConstructor
 from pic_plugin.models import PICHead
-from toys.overflows import BreakGradients, allow_amp_on_cpu, no_autocast
+from toys.overflows import BreakGradients, allow_amp_on_cpu, no_autocast, steps_with_a_scaler
+from toys.processes import run_ranks
 from toys.training import FEAT_DIM, make_config, train
 
 SGD = dict(type='SGD', lr=0.5, momentum=0.9, weight_decay=1e-2)
@@ -156,6 +157,20 @@ def test_gradients_that_overflow(work_dir, of, steps, monkeypatch):
     assert scales == {2.0**16 / 8}
     for parameter in runner.model.parameters():
         assert torch.isfinite(parameter).all()
+
+
+def test_processes_with_shards_skip_together(work_dir, monkeypatch):
+    """Gradients of a shard alone overflow, those of the class weights being the largest."""
+    allow_amp_on_cpu(monkeypatch)  # or skip, which another process cannot
+    wrapper = two_optimizers(
+        class_weights=dict(SGD, lr=0.01), type='AmpOptimWrapper', dtype='bfloat16',
+        loss_scale=dict(init_scale=2.0**120, growth_interval=1))
+    options = dict(
+        seed=1, batch_size=5, max_epochs=4, augment=False, head=dict(sharded=True),
+        param_scheduler=None, optim_wrapper=wrapper,
+        custom_hooks=[dict(type='InstanceBankHook'), dict(type='LargeNetwork')])
+    steps = run_ranks(steps_with_a_scaler, 2, str(work_dir), options)
+    assert steps[0] == steps[1] and 0 < steps[0] < 20
 
 
 def test_resume_is_exact(work_dir):

@@ -9,6 +9,8 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import HOOKS, OPTIM_WRAPPERS
 
+from toys.processes import train_as_rank
+
 OVERFLOWS = (3, 4, 11)  # iterations
 
 
@@ -59,3 +61,21 @@ class SkipOverflows(OptimWrapper):
         if self.num_calls not in OVERFLOWS:
             super().step(**kwargs)
         self.num_calls += 1
+
+
+@HOOKS.register_module()
+class LargeNetwork(Hook):
+    """A network whose gradients are small beside those of the class weights."""
+
+    def before_train(self, runner):
+        model = runner.model.module
+        with torch.no_grad():
+            for parameter in [*model.backbone.parameters(), *model.neck.parameters()]:
+                parameter.mul_(100)
+
+
+def steps_with_a_scaler(work_dir, kwargs):
+    """In one of several processes: train with a gradient scaler; steps of the class weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        allow_amp_on_cpu(patch)
+        return train_as_rank(work_dir, **kwargs).model.module.head.bank.step

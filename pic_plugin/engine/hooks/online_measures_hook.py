@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pic_plugin.engine.head_setup import find_head
 from pic_plugin.engine.row_statistics import is_time_to_log
+from pic_plugin.engine.runner_private import resumes
 from pic_plugin.models.feature_measures import alignment, effective_rank, uniformity
 from pic_plugin.models.pic_head import instance_ids
 from pic_plugin.models.pooling import pooled
@@ -139,8 +140,9 @@ class OnlineMeasuresHook(Hook):
             checkpoint[KEY] = self.probe.state_dict()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Go on with the saved probe."""
-        self._saved_probe = checkpoint.get(KEY)
+        """Go on with the saved probe, if the training goes on."""
+        if resumes(runner):
+            self._saved_probe = checkpoint.get(KEY)
 
 
 class OnlineProbe:

@@ -73,6 +73,14 @@ def test_probe_is_resumed(tmp_path):
     assert torch.equal(whole['norm']['running_mean'], resumed['norm']['running_mean'])
 
 
+def test_probe_of_another_training_is_not_taken(tmp_path):
+    options = dict(seed=0, pipeline=LABELLED, max_epochs=1)
+    train(tmp_path / 'saved', custom_hooks=[*HOOKS, PROBE], **options)
+    new = train(tmp_path / 'next', custom_hooks=[*HOOKS, dict(PROBE, num_classes=5)],
+                load_from=str(tmp_path / 'saved/epoch_1.pth'), **options)
+    assert len(history(new, 'probe_acc')) == 7
+
+
 @pytest.mark.parametrize('options, message', [
     (dict(num_classes=2), 'labels 0 to 2 do not fit'), (dict(num_classes=0), 'at least 1'),
 ])
