@@ -74,16 +74,16 @@ class WorkFolder:
         state = self.read_state()
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f'--out {self.path} is a file: name a folder.')
-        if not state:
-            if resume:
+        if resume:
+            if not (state and self.config.is_file()):
                 raise ValueError(f'{self.path} holds no run of pretrain to go on with: leave '
                                  '--resume out, or give the --out of that run.')
+            return
+        if not state:
             ours = {*PREPARED, *(f'{name}.partial' for name in (*PREPARED, CONFIG, STATE))}
             if self.path.is_dir() and any(file.name not in ours for file in self.path.iterdir()):
                 raise ValueError(f'{self.path} is not empty and holds no run of pretrain: choose '
                                  'another --out.')
-            return
-        if resume:
             return
         if sorted(state.get('folders', [])) != sorted(folders):
             raise ValueError(f'{self.path} is the work folder of {", ".join(state["folders"])}, '
@@ -92,20 +92,19 @@ class WorkFolder:
         if self.has_training:
             raise ValueError(f'{self.path} holds a training of these pictures: add --resume to go '
                              'on with it, or choose another --out.')
-        if self.config.is_file() and state.get('digest', self._digest()) != self._digest():
+        if self.config.is_file() and (
+                state.get('digest') not in (None, _digest(self.config.read_bytes()))):
             raise ValueError(
                 f'{self.config} was changed by hand, and this would write over it: train it with '
                 f'`python -m pic_plugin.tools.train {quote(str(self.config))} --work-dir '
                 f'{quote(str(self.path))}`, or remove it.')
 
     def write(self, config: str, state: dict[str, Any]) -> None:
-        """Write config and state, each whole or not at all."""
-        write_atomically(self.config, config)
-        write_json(self.state, {**state, 'digest': self._digest()})
-
-    def _digest(self) -> str:
-        """Of the config, by which one is told that was changed by hand."""
-        return hashlib.sha256(self.config.read_bytes()).hexdigest()
+        """Write state and config, each whole or not at all."""
+        content = config.encode('utf-8', 'surrogateescape')
+        # The state first: a config without one would be taken for somebody else's.
+        write_json(self.state, {**state, 'digest': _digest(content)})
+        write_atomically(self.config, content)
 
     def read_list(self, name: str) -> list[str]:
         """Lines that :meth:`write_list` wrote."""
@@ -165,6 +164,11 @@ class WorkFolder:
         file = self.path / name
         write_atomically(file, ''.join(f'{line}\n' for line in lines))
         return file
+
+
+def _digest(config: bytes) -> str:
+    """Of a config, by which one is told that was changed by hand."""
+    return hashlib.sha256(config).hexdigest()
 
 
 def _moved(path: str, before: str, root: str) -> str:

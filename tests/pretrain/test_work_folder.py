@@ -34,6 +34,12 @@ def test_what_is_left_of_a_run_that_was_killed_while_it_prepared(tmp_path):
     for name in (*PREPARED, f'{QUERIES}.partial', 'pretrain.py.partial', 'pretrain.json.partial'):
         work.write_list(name, ['x'])
     work.check(['/a'], resume=False)
+    work.write('x = 1\n', dict(folders=['/a']))
+    work.config.unlink()  # the last that is written
+    work.check(['/a'], resume=False)
+    with pytest.raises(ValueError, match='holds no run of pretrain to go on with'):
+        work.check(['/a'], resume=True)
+    work.state.unlink()
     work.write_list('pictures_of_mine.txt', ['x'])
     with pytest.raises(ValueError, match='is not empty and holds no run'):
         work.check(['/a'], resume=False)
