@@ -311,6 +311,12 @@ def train_as_rank(work_dir, **kwargs):
         **kwargs)
 
 
+def train_on_own_images(changes, work_dir, kwargs):
+    """In one of several processes: train on a data set of which arguments are this process's."""
+    kwargs['train_dataloader']['dataset'].update(changes[int(os.environ['RANK'])])
+    return train_rank(work_dir, kwargs)
+
+
 def train_rank_and_die(rank, stage, count, work_dir, kwargs):
     """In one of several processes: train, and be killed if this is the one."""
     if os.environ['RANK'] == str(rank):
