@@ -254,7 +254,13 @@ class CannotMount(Exception):
 
 
 def train_in_a_mount(size, read_only, work_dir, kwargs):
-    """Train where /mnt is a small file system of its own, which takes no root."""
+    """Train where /mnt is a small file system of its own."""
+    mount_small(size, read_only)
+    train(work_dir, **kwargs)
+
+
+def mount_small(size, read_only=False):
+    """Make /mnt a small file system of this process alone, which takes no root."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def mount(target, kind=None, flags=0, options=None):
@@ -272,7 +278,6 @@ def train_in_a_mount(size, read_only, work_dir, kwargs):
     Path('/mnt/work').mkdir()
     if read_only:
         mount(b'/mnt', flags=MS_REMOUNT | MS_RDONLY)
-    train(work_dir, **kwargs)
 
 
 def hold_store(path, ready):
