@@ -129,7 +129,10 @@ def test_an_image_that_is_listed_again_is_one_class(tmp_path, images):
     dataset = ImageFiles(ann_file=str(tmp_path / 'x.txt'))
     assert names_of(dataset, tmp_path) == ['2.png', '1.png']
     assert '1 entries list an image again' in str(dataset.report)
+    assert 'copies' not in str(dataset.report) and 'copy' not in str(dataset.report)
+    shutil.copy(tmp_path / '1.png', tmp_path / '3.png')
     dataset = ImageFiles(ann_file=[str(tmp_path / f'{name}.txt') for name in 'xy'])
+    assert '1 exact copy of other images (such as 3.png = 1.png): each' in str(dataset.report)
     assert names_of(dataset, tmp_path) == ['2.png', '1.png', '3.png']
 
 
@@ -479,6 +482,21 @@ def test_duplicates_that_neighbours_found(tmp_path, images):
     file.write_text('first,second\nx,y\n')
     with pytest.raises(ValueError, match='none of the names .*such as x'):
         ImageFiles(str(tmp_path), instance_key=dict(duplicates=str(file)))
+
+
+def test_a_name_of_two_pictures_joins_neither(tmp_path, images):
+    a, b = (images(tmp_path / name, ['0.png', '1.png', f'{name}.png']) for name in 'ab')
+    file = tmp_path / 'duplicates.csv'
+
+    def names(pairs):
+        file.write_text('first,second,similarity\n' + pairs)
+        return names_of(ImageFiles([str(a), str(b)], instance_key=dict(
+            duplicates=str(file), similarity=0.98)), tmp_path)
+
+    with pytest.raises(ValueError, match='names 1.png, which is .*/a/1.png and .*/b/1.png: .*'
+                                         'whole paths, such as .*/b/1.png'):
+        names('b.png,1.png,0.99\n')
+    assert 'b/b.png' not in names(f'b.png,{b}/1.png,0.99\n0.png,1.png,0.9\n')
 
 
 def test_registered_name():
