@@ -77,12 +77,22 @@ def test_several_folders_and_names_for_them(tmp_path, images):
     assert not set(alone.tolist()) & set(named.tolist())
 
 
-@pytest.mark.parametrize('roots', [['a', 'a'], ['a', 'a/b'], ['a', 'link']])
+@pytest.mark.parametrize('roots', [
+    ['a', 'a'], ['a', 'a/b'], ['a', 'link'], ['a/0.tar', 'a', 'a/b'], ['a/0.tar', 'a/0.tar']])
 def test_a_folder_in_another_one(tmp_path, images, roots):
-    images(tmp_path / 'a', ['b/1.png'])
+    pack_tars(images(tmp_path / 'a', ['b/1.png']), tmp_path / 'a', 1)
     os.symlink('a', tmp_path / 'link')
     with pytest.raises(ValueError, match='is it or lies in it.*leave one'):
         ImageFiles([str(tmp_path / root) for root in roots])
+
+
+def test_an_archive_in_a_folder_has_images_of_its_own(tmp_path, images):
+    """As the report of the folder says: name it in data_root."""
+    folder = images(tmp_path, ['b/1.png', 'b/2.png'])
+    pack_tars(folder, folder, 1)
+    assert '1 .tar file, not read: archives: name them in data_root' in str(
+        ImageFiles(str(folder)).report)
+    assert len(ImageFiles([str(folder), f'{folder}/0.tar'])) == 4
 
 
 def test_labels_are_folders(tmp_path, images):
