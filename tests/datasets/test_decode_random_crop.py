@@ -142,7 +142,8 @@ def test_no_format_loads_sixteen_bits_black(tmp_path, kind):
         LoadImageOrSkip()(dict(img_path=str(file)))
 
 
-@pytest.mark.parametrize('ending', ['.bmp', '.jpg', '.pbm', '.pgm', '.png', '.ppm', '.tif', '.webp'])
+@pytest.mark.parametrize('ending', [
+    '.bmp', '.jpg', '.pbm', '.pgm', '.png', '.ppm', '.tif', '.webp'])
 def test_every_format_of_eight_bits_loads(tmp_path, ending):
     file = tmp_path / 'picture'
     pixels = np.full((6, 8) if ending in ('.pbm', '.pgm') else (6, 8, 3), 200, np.uint8)
