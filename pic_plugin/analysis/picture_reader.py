@@ -9,6 +9,7 @@ import numpy as np
 
 from pic_plugin.datasets.decode_random_crop import to_uint8
 from pic_plugin.datasets.decoding import decode
+from pic_plugin.datasets.endings import as_endings
 from pic_plugin.datasets.members import read_bytes
 
 
@@ -100,7 +101,7 @@ def reader_of(cfg: Mapping[str, Any]) -> PictureReader:
     value_range = source.get('value_range')
     return PictureReader(int(transform.get('channels', 3)),
                          None if value_range is None else (value_range[0], value_range[1]),
-                         own_depth, None if extensions is None else tuple(extensions))
+                         own_depth, None if extensions is None else as_endings(extensions))
 
 
 def dicts_in(node: Any) -> Iterator[dict]:

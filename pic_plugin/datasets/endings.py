@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 
 # What every build of OpenCV decodes.
 PLAIN = ('.bmp', '.dib', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm',
@@ -50,6 +51,12 @@ def has_avif() -> bool:
 def readable_endings() -> tuple[str, ...]:
     """Endings of files that are read here and now, in lower case, each with its point."""
     return (*PLAIN, *(AVIF if has_avif() else ()), *(HEIF if has_heif() else ()))
+
+
+def as_endings(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Endings as people write them ('npy', '.NPY'), in lower case, each with its point."""
+    return tuple(f'.{ending.lower().lstrip(".")}'
+                 for ending in ([given] if isinstance(given, str) else given))
 
 
 def why_not_read(ending: str) -> str | None:

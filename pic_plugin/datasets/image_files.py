@@ -12,7 +12,7 @@ import numpy as np
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 
-from pic_plugin.datasets.endings import readable_endings
+from pic_plugin.datasets.endings import as_endings, readable_endings
 from pic_plugin.datasets.file_index import IndexStore
 from pic_plugin.datasets.file_report import FileReport
 from pic_plugin.datasets.image_table import ImageTable
@@ -106,10 +106,8 @@ class ImageFiles(BaseDataset):
         self.instance_key = InstanceKey.of(instance_key)
         self.duplicates = duplicates
         self.backend_args = None if backend_args is None else dict(backend_args)
-        endings = tuple(
-            f'.{ending.lower().lstrip(".")}' for ending in extensions or readable_endings())
         self._options = ReadOptions(
-            endings, with_label, path_column, label_column,
+            as_endings(extensions or readable_endings()), with_label, path_column, label_column,
             self.instance_key.column if self.instance_key else None, self.backend_args)
         self._store = IndexStore(cache_dir)
         self.report = FileReport()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,8 +137,14 @@ class Pairs(NamedTuple):
     unknown: list[str]
 
 
-def read_pairs(file: str | Path, similarity: float, places: Mapping[bytes, int]) -> Pairs:
+def read_pairs(file: str | Path, similarity: float,
+               find: Callable[[bytes], int | None]) -> Pairs:
     """Pairs of images that ``neighbours`` found.
+
+    Args:
+        file (str | Path): CSV of names in the columns ``first`` and ``second``.
+        similarity (float): Least one of pairs that count.
+        find (Callable): The image of a name; None if the data set does not have it.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -160,7 +166,7 @@ def read_pairs(file: str | Path, similarity: float, places: Mapping[bytes, int])
             except ValueError as error:
                 raise ValueError(f'{printable(file)}: pair {number} has the similarity '
                                  f'{row["similarity"]!r}, which is no number.') from error
-            found = [places.get(os.fsencode(row[name])) for name in ('first', 'second')]
+            found = [find(os.fsencode(row[name])) for name in ('first', 'second')]
             pairs.unknown.extend(row[name] for name, place in zip(('first', 'second'), found)
                                  if place is None)
             if found[0] is not None and found[1] is not None:

@@ -79,7 +79,7 @@ def group_images(table: ImageTable, key: InstanceKey | None, duplicates: str | N
     same = identities
     if key is not None and key.duplicates is not None:
         same, grouped = _join_pairs(table, same, key, notes), True
-    copies = _copies(table, duplicates, store, notes)
+    copies = _copies(table, same, duplicates, store, notes)
     if copies is not None and duplicates == 'merge':
         copied = np.flatnonzero(copies != np.arange(len(copies)))
         same = join(same, copied.tolist(), copies[copied].tolist())
@@ -115,11 +115,23 @@ def _join_pairs(table: ImageTable, same: np.ndarray, key: InstanceKey,
                 notes: list[str]) -> np.ndarray:
     assert key.duplicates is not None, 'checked by the caller'
     places: dict[bytes, int] = {}
+    others: dict[bytes, int] = {}
     for image, (name, path) in enumerate(table.names()):
         # Tools name files of a folder by the path below it, those of a config by all of it.
-        places.setdefault(name, image)
-        places.setdefault(os.fsencode(path), image)
-    pairs = read_pairs(os.path.expanduser(key.duplicates), key.similarity, places)
+        for known_as in (name, os.fsencode(path)):
+            first = places.setdefault(known_as, image)
+            if first != image and same[first] != same[image]:
+                others[known_as] = image
+
+    def find(name: bytes) -> int | None:
+        if name in others:
+            one, other = (printable(table.path(images[name])) for images in (places, others))
+            raise ValueError(
+                f'instance_key: {key.duplicates} names {printable(name)}, which is {one} and '
+                f'{other}: write whole paths, such as {other}, in its columns first and second.')
+        return places.get(name)
+
+    pairs = read_pairs(os.path.expanduser(key.duplicates), key.similarity, find)
     if pairs.unknown and not pairs.first:
         raise ValueError(f'instance_key: none of the names in {key.duplicates}, such as '
                          f'{printable(pairs.unknown[0])}, is one of the {table.num_images} '
@@ -130,7 +142,7 @@ def _join_pairs(table: ImageTable, same: np.ndarray, key: InstanceKey,
     return join(same, pairs.first, pairs.second)
 
 
-def _copies(table: ImageTable, wanted: str | None, store: IndexStore,
+def _copies(table: ImageTable, same: np.ndarray, wanted: str | None, store: IndexStore,
             notes: list[str]) -> np.ndarray | None:
     """(N,) first image with the same bytes; None if they were not looked for."""
     kinds = {part.kind for part in table.parts}
@@ -149,7 +161,7 @@ def _copies(table: ImageTable, wanted: str | None, store: IndexStore,
     if wanted != 'merge' and not is_main_process():
         return None  # who alone prints the report
     copies = find_copies(table, store)
-    copied = np.flatnonzero(copies != np.arange(len(copies)))
+    copied = np.flatnonzero(same[copies] != same)
     if len(copied):
         notes.append(
             f'{counted(len(copied), "exact copy", "exact copies")} of other images (such as '

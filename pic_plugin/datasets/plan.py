@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmpretrain.datasets import CustomDataset
 
+from pic_plugin.datasets.endings import as_endings
 from pic_plugin.datasets.file_names import printable
 from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.datasets.walk import walk
@@ -45,7 +46,7 @@ def _describe_folder(dataset: CustomDataset) -> list[str]:
     if not os.path.isdir(folder):
         return []  # of a storage back-end
     name = type(dataset).__name__
-    found = walk(folder, dataset.extensions)
+    found = walk(folder, as_endings(dataset.extensions))
     lines = [f'{name} of {printable(folder)}:', str(found.report)]
     more = len(dataset) - len(found.names)
     if more > 0:

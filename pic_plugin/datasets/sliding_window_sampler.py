@@ -136,11 +136,9 @@ class SlidingWindowSampler(Sampler[int]):
         self.endless = endless
         self.epoch = 0
         self.offset = 0
-        self.window_size, self.stride = self._resolve(self._given_window, self._given_stride)
+        self._set_window(self._given_window, self._given_stride)
         if 2 * self.window_size > self.num_images and self._given_window is not None:
             _warn_of_large_window(self.num_images, self._given_window, self.stride)
-        for cache in caches_of(dataset):
-            cache.follow(self.window_size, -(-self.window_size // self.stride), self.world_size)
         # What is no data set of mmengine's has no pipeline that would draw random numbers.
         self.seeds_samples = (endless or hasattr(dataset, 'get_data_info')) and (
             seed_by_index(dataset))
@@ -199,8 +197,7 @@ class SlidingWindowSampler(Sampler[int]):
         Args:
             num_images (int): Of all processes together, without gradient accumulation.
         """
-        self.window_size, self.stride = self._resolve(self._given_window, self._given_stride,
-                                                      num_images)
+        self._set_window(self._given_window, self._given_stride, num_images)
 
     def state_dict(self) -> dict[str, int]:
         """What the stream depends on, to save with a checkpoint.
@@ -228,7 +225,7 @@ class SlidingWindowSampler(Sampler[int]):
             window_size = state.get('window_size', OLD_WINDOW_SIZE)
         if stride is None:
             stride = min(state.get('stride', OLD_STRIDE), window_size)
-        self.window_size, self.stride = self._resolve(window_size, stride)
+        self._set_window(window_size, stride)
         saved = state.get('window_size', self.window_size), state.get('stride', self.stride)
         if saved != (self.window_size, self.stride):
             print_log(
@@ -255,14 +252,17 @@ class SlidingWindowSampler(Sampler[int]):
         positions = np.arange(start, stop, dtype=np.uint64)
         return self._images_at(_to_integer('seed', self.seed), positions).astype(np.int64)
 
-    def _resolve(self, window_size: int | None, stride: int | None,
-                 global_batch: int = 1) -> tuple[int, int]:
+    def _set_window(self, window_size: int | None, stride: int | None,
+                    global_batch: int = 1) -> None:
         if window_size is None:
             window_size = default_window(self.num_images, global_batch)
         if stride is None:
             stride = default_stride(min(window_size, self.num_images))
         _check_window(window_size, stride)
-        return min(window_size, self.num_images), min(stride, self.num_images)
+        self.window_size = min(window_size, self.num_images)
+        self.stride = min(stride, self.num_images)
+        for cache in caches_of(self.dataset):
+            cache.follow(self.window_size, -(-self.window_size // self.stride), self.world_size)
 
     def _positions(self, offset: int) -> range:
         """Positions in the window stream that this rank visits in this epoch from an offset on."""

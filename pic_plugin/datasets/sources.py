@@ -215,10 +215,14 @@ def _list_remote(root: str, options: ReadOptions) -> FileIndex:
 
 
 def nested(roots: Sequence[str]) -> tuple[str, str] | None:
-    """A folder of several, and one that is it or lies in it; None if there is no such pair."""
+    """A place of several, and one that is it or is read with it; None if there is no such pair."""
     real = sorted((os.path.join(os.path.realpath(root), ''), root) for root in roots)
-    return next(((one[1], other[1]) for one, other in zip(real, real[1:])
-                 if other[0].startswith(one[0])), None)
+    # A walk does not look into archives and stores, which may lie in its folder.
+    walked = [one for one in real
+              if os.path.isdir(one[0]) and not is_lmdb(one[1]) and not is_rows(one[1])]
+    pairs = [pair for pair in zip(real, real[1:]) if pair[0][0] == pair[1][0]]
+    pairs += [pair for pair in zip(walked, walked[1:]) if pair[1][0].startswith(pair[0][0])]
+    return (pairs[0][0][1], pairs[0][1][1]) if pairs else None
 
 
 Roots = Union[str, Sequence[str], dict[str, str]]

@@ -26,6 +26,9 @@ _SLOTS = 256
 # Places for files that a warning has named.
 _NAMES = 2**16
 
+# How JPEG, BMP, WebP and GIF files begin, which have 8 bits.
+_EIGHT_BITS = (b'\xff\xd8', b'BM', b'RIFF', b'GIF8')
+
 _DECODERS = ('cv2', 'pillow', 'tifffile')
 
 
@@ -73,14 +76,16 @@ def check_eight_bits(path: Any, content: bytes, color_type: str) -> None:
     """Stop at an image that has been cut down to 8 bits by taking 65,535, or 1.0, for white.
 
     Raises:
-        ValueError: If a PNG or TIFF file has pixels of more than 8 bits.
+        ValueError: If its file has pixels of more than 8 bits.
     """
-    is_deep_png = content[:8] == b'\x89PNG\r\n\x1a\n' and content[24:25] == b'\x10'
-    is_tiff = content[:4] in (b'II*\0', b'MM\0*')
-    if color_type == 'unchanged' or not (is_deep_png or is_tiff):
+    is_shallow_png = content[:8] == b'\x89PNG\r\n\x1a\n' and content[24:25] != b'\x10'
+    if color_type == 'unchanged' or is_shallow_png or content.startswith(_EIGHT_BITS):
         return
     flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
-    deep = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    try:
+        deep = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error:
+        return  # a broken one
     if deep is not None and deep.dtype != np.uint8:
         raise ValueError(
             f'{path} has pixels of type {deep.dtype}, here from {deep.min():g} to {deep.max():g}, '
@@ -101,8 +106,8 @@ class LoadImageOrSkip(LoadImageFromFile):
     file is tried, and counted, again whenever the sampler asks for it. A data set with
     ``test_mode=True`` stops with mmengine's error instead.
 
-    A PNG or TIFF file of more than 8 bits stops the run, since nothing says which of its values are
-    black and white: see :class:`DecodeRandomCrop`.
+    A file of more than 8 bits (PNG, TIFF, PGM, PPM) stops the run, since nothing says which of its
+    values are black and white: see :class:`DecodeRandomCrop`.
 
     A file that is cut off is broken. What the decoder accepts is used: most formats have no
     checksum, so bytes that were changed inside of a JPEG, for instance, decode to wrong pixels.

@@ -2,6 +2,7 @@
 """Cache of decoded images for as long as the sampler's window shows them."""
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -9,7 +10,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -23,13 +24,15 @@ except ImportError:  # Windows
 WAYS = 8  # places in the index that one image may take
 FREE, WRITING = -1, -2
 PASSES = 8  # the authors' window by their stride
+PREFIX = 'pic_window_cache_'  # of names of folders
 
 _ENTRY = np.dtype([
     ('key', np.int64), ('offset', np.int64), ('num_bytes', np.int64), ('born', np.int64),
     ('uses', np.int32), ('height', np.int32), ('width', np.int32), ('channels', np.int32),
     ('full_height', np.int32), ('full_width', np.int32), ('type', 'S8')])
 _STATE = np.dtype([('clock', np.int64), ('head', np.int64), ('tail', np.int64),
-                   ('first', np.int64), ('count', np.int64), ('hits', np.int64)])
+                   ('first', np.int64), ('count', np.int64), ('hits', np.int64),
+                   ('window_size', np.int64), ('passes', np.int64), ('num_processes', np.int64)])
 
 
 class WindowCache:
@@ -42,7 +45,7 @@ class WindowCache:
     room for another, and a cache that is too small holds a part of the window.
 
     Args:
-        max_bytes (int): Of pixels; the index takes 0.3 % more. The files are sparse.
+        max_bytes (int): Of pixels, which are taken at once; the index takes 0.3 % more.
         window_size (int, optional): Images in the sampler's window. Defaults to None, that of
             the SlidingWindowSampler.
         passes (int, optional): Times that the window shows an image, its size by its stride.
@@ -50,8 +53,9 @@ class WindowCache:
         image_bytes (int): Size of an image, of which the index has room for as many as fit into
             the cache; a smaller mean than this is not used to the full. Defaults to 32768, 128x85
             pixels.
-        folder (str | Path, optional): For the files, removed when the process ends; one in memory
-            (``/dev/shm``) or on a fast disk. Defaults to None, the system's for scratch files.
+        folder (str | Path, optional): For the files; one in memory (``/dev/shm``) or on a fast
+            disk. They are removed when the process ends; if it is killed, by the next cache there.
+            Defaults to None, the system's for scratch files.
 
     Raises:
         ValueError: If a number is not positive, the folder has no room, or the system cannot lock
@@ -68,43 +72,39 @@ class WindowCache:
         if fcntl is None:
             raise ValueError('the cache of decoded images needs a POSIX system: leave cache out.')
         place = folder or tempfile.gettempdir()
-        free = shutil.disk_usage(place).free
-        if max_bytes > free:
-            # Writing to a mapped file on a full disk kills the process without a word.
-            raise ValueError(f'a cache of {max_bytes / 2**30:.1f} GiB, and {place} has '
-                             f'{free / 2**30:.1f} GiB free: choose another folder, or fewer '
-                             'max_bytes.')
+        _remove_left_behind(place)
         self.max_bytes = int(max_bytes)
-        self.window_size, self.passes = window_size, passes
-        self.num_processes = 1
+        self.given = dict(window_size=window_size, passes=passes)
         self.num_entries = max(1, -(-self.max_bytes // image_bytes // WAYS)) * WAYS
-        self.folder = Path(tempfile.mkdtemp(prefix='pic_window_cache_', dir=folder))
+        self.folder, self._owner_lock = _make_folder(place)
         weakref.finalize(self, _remove, self.folder, os.getpid())
-        self._open('w+')
+        self._take_space(place)
+        self._open()
         self._entries['key'] = FREE
-        self._state[...] = 0
+        self.follow(0, 0)
 
     def __getstate__(self) -> dict:
         return {name: value for name, value in self.__dict__.items() if name[:1] != '_'}
 
     def __setstate__(self, state: dict) -> None:  # in a worker that was spawned
         self.__dict__.update(state)
-        self._open('r+')
+        self._open()
 
     def __deepcopy__(self, memo: dict) -> WindowCache:
         return self  # mmengine's subsets copy their pipeline
 
     def follow(self, window_size: int, passes: int, num_processes: int = 1) -> None:
-        """Learn from the sampler what was not given; before workers have a copy.
+        """Learn from the sampler what was not given; workers learn it too.
 
         Args:
             window_size (int): Images in the sampler's window.
             passes (int): Times that the window shows an image.
             num_processes (int): That share the stream, each with a cache of its own.
         """
-        self.window_size = self.window_size or window_size
-        self.passes = self.passes or passes
-        self.num_processes = num_processes
+        # In the file: workers may have started before the size of the window was settled.
+        self._state['window_size'] = self.given['window_size'] or window_size
+        self._state['passes'] = self.given['passes'] or passes
+        self._state['num_processes'] = num_processes
 
     def get(self, key: int) -> Decoded | None:
         """The image with an id, or None. The pixels are a copy."""
@@ -135,7 +135,7 @@ class WindowCache:
         Raises:
             ValueError: If the size of the window is not known.
         """
-        if self.window_size is None:
+        if not self._state['window_size']:
             raise ValueError('cache needs window_size where no SlidingWindowSampler says it.')
         pixels = np.ascontiguousarray(image.pixels)
         if pixels.nbytes == 0 or pixels.nbytes > self.max_bytes:
@@ -203,12 +203,11 @@ class WindowCache:
         state = self._state
         if state['count'] == 0:
             return False
-        assert self.window_size is not None, 'put has made sure'
-        passes = self.passes or PASSES
+        passes = state['passes'] or PASSES
         slot = self._order[state['first']]
         entry = self._entries[slot]
         # Of the requests meanwhile the other processes get their share.
-        max_age = self.window_size * passes // self.num_processes
+        max_age = state['window_size'] * passes // state['num_processes']
         if entry['uses'] < passes and state['clock'] - entry['born'] <= max_age:
             return False
         entry['key'] = FREE
@@ -222,14 +221,39 @@ class WindowCache:
         first = key % (self.num_entries // WAYS) * WAYS
         return range(first, first + WAYS)
 
-    def _open(self, mode: Any) -> None:
-        def file(name: str, dtype: Any, shape: Any) -> np.memmap:
-            return np.memmap(self.folder / name, dtype, mode, shape=shape)
+    def _files(self) -> dict[str, tuple[Any, int]]:
+        """Type and number of what each file holds."""
+        return dict(pixels=(np.dtype(np.uint8), self.max_bytes),
+                    entries=(_ENTRY, self.num_entries), state=(_STATE, 1),
+                    order=(np.dtype(np.int64), self.num_entries))
 
-        self._pixels = file('pixels', np.uint8, (self.max_bytes, ))
-        self._entries = file('entries', _ENTRY, (self.num_entries, ))
-        self._order = file('order', np.int64, (self.num_entries, ))
-        self._state = file('state', _STATE, (1, ))[0:1].reshape(())
+    def _take_space(self, place: Any) -> None:
+        """Take the room for all that will be written, in ``/dev/shm`` too, where it is memory.
+
+        Writing to a mapped file on a full disk kills the process without a word, and what is free
+        now may go to another cache, or to anything else, before this one is full.
+        """
+        free = shutil.disk_usage(place).free
+        try:
+            if self.max_bytes > free:
+                raise OSError(errno.ENOSPC, '')
+            for name, (dtype, count) in self._files().items():
+                with open(self.folder / name, 'wb') as file:
+                    file.truncate(dtype.itemsize * count)
+                    _allocate(file, dtype.itemsize * count)
+        except OSError as error:
+            _remove(self.folder, os.getpid())
+            if error.errno != errno.ENOSPC:
+                raise
+            raise ValueError(f'a cache of {self.max_bytes / 2**30:.1f} GiB, and {place} has '
+                             f'{free / 2**30:.1f} GiB free: choose another folder, or fewer '
+                             'max_bytes. Each process has a cache of its own.') from None
+
+    def _open(self) -> None:
+        self._pixels, self._entries, state, self._order = (
+            np.memmap(self.folder / name, dtype, 'r+', shape=(count, ))
+            for name, (dtype, count) in self._files().items())
+        self._state = state[0:1].reshape(())
         self._lock_file = open(self.folder / 'state', 'r+b')
 
     @contextmanager
@@ -250,6 +274,40 @@ def caches_of(dataset: Any) -> Iterator[WindowCache]:
     for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
         if isinstance(getattr(transform, 'cache', None), WindowCache):
             yield transform.cache
+
+
+def _make_folder(place: Any) -> tuple[Path, IO]:
+    """A new folder, and the file whose lock says that it is in use.
+
+    A lock by ``flock`` belongs to an open file, and so to forked workers too: of a process that was
+    killed, they keep the folder until they have ended themselves.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f'new_{PREFIX}', dir=place))
+    lock = open(folder / 'owner', 'wb')
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    # Under its name only now: nobody is to find a folder that has no lock yet.
+    return folder.rename(folder.with_name(folder.name[len('new_'):])), lock
+
+
+def _remove_left_behind(place: Any) -> None:
+    """Remove folders of processes that were killed."""
+    for path in Path(place).glob(f'{PREFIX}*/owner'):
+        try:
+            with open(path, 'r+b') as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path.parent, ignore_errors=True)
+        except OSError:
+            continue  # in use, of another user, or just removed
+
+
+def _allocate(file: IO, num_bytes: int) -> None:
+    try:
+        os.posix_fallocate(file.fileno(), 0, num_bytes)
+    except AttributeError:  # macOS
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
 
 
 def _remove(folder: Path, owner: int) -> None:

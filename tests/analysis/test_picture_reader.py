@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate
-from mmpretrain.registry import MODELS, TRANSFORMS
+from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
 
 import pic_plugin
 from pic_plugin.analysis.images import FolderImages
@@ -95,6 +95,14 @@ def test_what_people_are_shown(tmp_path, kind):
     assert pictures.min() == 0 and pictures.max() == 255 and not images.skipped
     # 238 values of the files are 238 shades.
     assert len(np.unique(pictures)) > 200
+
+
+@pytest.mark.parametrize('given', [['npy'], ('.NPY', ), 'npy'])
+def test_the_files_that_the_training_reads(tmp_path, given):
+    write(tmp_path / 'data', '.npy', 2)
+    dataset = dict(type='ImageFiles', data_root=str(tmp_path / 'data'), extensions=given)
+    reader = reader_of(Config(dict(train_dataloader=dict(dataset=dataset))))
+    assert len(FolderImages(tmp_path / 'data', reader)) == len(DATASETS.build(dataset)) == 3
 
 
 def test_without_a_config_pictures_have_eight_bits():

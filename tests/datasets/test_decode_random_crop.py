@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """DecodeImage and DecodeRandomCrop in data sets, on ordinary, odd and broken files."""
+import struct
+
 import cv2
 import numpy as np
 import pytest
@@ -114,6 +116,44 @@ def test_sixteen_bits_without_a_range_stop_the_run(scan):
     for transform in (DecodeRandomCrop(size=16), DecodeImage(), DecodeImage(channels=1)):
         with pytest.raises(ValueError, match='uint16, here from 1003 to 1241.*value_range'):
             transform(dict(img_path=str(scan)))
+
+
+def big_tiff(pixels):
+    """A BigTIFF, which not all versions of Pillow write, of (H, W) uint16."""
+    (height, width), start = pixels.shape, 212
+    tags = {256: width, 257: height, 258: 16, 259: 1, 262: 1, 273: start, 277: 1, 278: height,
+            279: pixels.nbytes}
+    entries = b''.join(struct.pack('<HHQQ', tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack('<4sHHQQ', b'II+', 8, 0, 16, 9) + entries + bytes(8) + pixels.tobytes()
+
+
+@pytest.mark.parametrize('kind', ['.pgm', '.ppm', '.tif', 'ascii', 'big'])
+def test_no_format_loads_sixteen_bits_black(tmp_path, kind):
+    values = np.linspace(3, 4095, 12, dtype=np.uint16).reshape(3, 4)
+    file = tmp_path / 'scan'
+    if kind == 'big':
+        file.write_bytes(big_tiff(values))
+    elif kind == 'ascii':
+        file.write_text('P2 4 3\n4095\n' + ' '.join(map(str, values.ravel())) + '\n')
+    else:
+        pixels = np.dstack([values] * 3) if kind == '.ppm' else values
+        file.write_bytes(cv2.imencode(kind, pixels)[1].tobytes())
+    with pytest.raises(ValueError, match='type uint16, here from 3 to 4095, .*DecodeRandomCrop'):
+        LoadImageOrSkip()(dict(img_path=str(file)))
+
+
+@pytest.mark.parametrize('ending', [
+    '.bmp', '.jpg', '.pbm', '.pgm', '.png', '.ppm', '.tif', '.webp'])
+def test_every_format_of_eight_bits_loads(tmp_path, ending):
+    file = tmp_path / 'picture'
+    pixels = np.full((6, 8) if ending in ('.pbm', '.pgm') else (6, 8, 3), 200, np.uint8)
+    file.write_bytes(cv2.imencode(ending, pixels)[1].tobytes())
+    assert LoadImageOrSkip()(dict(img_path=str(file)))['img'].max() in range(198, 256)
+
+
+def test_a_picture_of_too_many_pixels_is_skipped(tmp_path):
+    (tmp_path / 'huge').write_bytes(b'P5\n200000 200000\n255\n')
+    assert LoadImageOrSkip()(dict(img_path=str(tmp_path / 'huge'))) is None
 
 
 def test_sixteen_bits_are_not_loaded_black_either(scan, tmp_path):

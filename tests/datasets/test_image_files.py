@@ -77,12 +77,22 @@ def test_several_folders_and_names_for_them(tmp_path, images):
     assert not set(alone.tolist()) & set(named.tolist())
 
 
-@pytest.mark.parametrize('roots', [['a', 'a'], ['a', 'a/b'], ['a', 'link']])
+@pytest.mark.parametrize('roots', [
+    ['a', 'a'], ['a', 'a/b'], ['a', 'link'], ['a/0.tar', 'a', 'a/b'], ['a/0.tar', 'a/0.tar']])
 def test_a_folder_in_another_one(tmp_path, images, roots):
-    images(tmp_path / 'a', ['b/1.png'])
+    pack_tars(images(tmp_path / 'a', ['b/1.png']), tmp_path / 'a', 1)
     os.symlink('a', tmp_path / 'link')
     with pytest.raises(ValueError, match='is it or lies in it.*leave one'):
         ImageFiles([str(tmp_path / root) for root in roots])
+
+
+def test_an_archive_in_a_folder_has_images_of_its_own(tmp_path, images):
+    """As the report of the folder says: name it in data_root."""
+    folder = images(tmp_path, ['b/1.png', 'b/2.png'])
+    pack_tars(folder, folder, 1)
+    assert '1 .tar file, not read: archives: name them in data_root' in str(
+        ImageFiles(str(folder)).report)
+    assert len(ImageFiles([str(folder), f'{folder}/0.tar'])) == 4
 
 
 def test_labels_are_folders(tmp_path, images):
@@ -129,7 +139,10 @@ def test_an_image_that_is_listed_again_is_one_class(tmp_path, images):
     dataset = ImageFiles(ann_file=str(tmp_path / 'x.txt'))
     assert names_of(dataset, tmp_path) == ['2.png', '1.png']
     assert '1 entries list an image again' in str(dataset.report)
+    assert 'copies' not in str(dataset.report) and 'copy' not in str(dataset.report)
+    shutil.copy(tmp_path / '1.png', tmp_path / '3.png')
     dataset = ImageFiles(ann_file=[str(tmp_path / f'{name}.txt') for name in 'xy'])
+    assert '1 exact copy of other images (such as 3.png = 1.png): each' in str(dataset.report)
     assert names_of(dataset, tmp_path) == ['2.png', '1.png', '3.png']
 
 
@@ -479,6 +492,21 @@ def test_duplicates_that_neighbours_found(tmp_path, images):
     file.write_text('first,second\nx,y\n')
     with pytest.raises(ValueError, match='none of the names .*such as x'):
         ImageFiles(str(tmp_path), instance_key=dict(duplicates=str(file)))
+
+
+def test_a_name_of_two_pictures_joins_neither(tmp_path, images):
+    a, b = (images(tmp_path / name, ['0.png', '1.png', f'{name}.png']) for name in 'ab')
+    file = tmp_path / 'duplicates.csv'
+
+    def names(pairs):
+        file.write_text('first,second,similarity\n' + pairs)
+        return names_of(ImageFiles([str(a), str(b)], instance_key=dict(
+            duplicates=str(file), similarity=0.98)), tmp_path)
+
+    with pytest.raises(ValueError, match='names 1.png, which is .*/a/1.png and .*/b/1.png: .*'
+                                         'whole paths, such as .*/b/1.png'):
+        names('b.png,1.png,0.99\n')
+    assert 'b/b.png' not in names(f'b.png,{b}/1.png,0.99\n0.png,1.png,0.9\n')
 
 
 def test_registered_name():

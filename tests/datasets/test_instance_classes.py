@@ -79,13 +79,13 @@ def test_pairs(tmp_path):
                      b'caf\xe9.png,b.png,identical,1.000000,0\nb.png,c.png,similar,0.981,3\n'
                      b'b.png,d.png,similar,0.95,3\n')
     places = {b'caf\xe9.png': 0, b'b.png': 1, b'd.png': 3}
-    assert read_pairs(file, 0.98, places) == ([0], [1], ['c.png'])
-    assert read_pairs(file, 0.0, places) == ([0, 1], [1, 3], ['c.png'])
+    assert read_pairs(file, 0.98, places.get) == ([0], [1], ['c.png'])
+    assert read_pairs(file, 0.0, places.get) == ([0, 1], [1, 3], ['c.png'])
     file.write_text('a,b\n')
     with pytest.raises(ValueError, match='columns first and second'):
-        read_pairs(file, 0, {})
+        read_pairs(file, 0, {}.get)
     with pytest.raises(FileNotFoundError, match='neighbours'):
-        read_pairs(tmp_path / 'no.csv', 0, {})
+        read_pairs(tmp_path / 'no.csv', 0, {}.get)
 
 
 @pytest.mark.parametrize('value', [

@@ -37,6 +37,13 @@ def test_a_data_set_of_mmpretrain_leaves_nothing_out_in_silence(tmp_path, images
     assert 'CustomDataset trains on 1 of those left out all the same' in text
 
 
+def test_endings_as_people_write_them(tmp_path, images):
+    images(tmp_path, ['1.png', '2.jpg'])
+    dataset = CustomDataset(data_root=str(tmp_path), with_label=False, pipeline=[],
+                            extensions=['png'])
+    assert 'Pictures: 1 (1 .png).' in '\n'.join(describe_data(dataset))
+
+
 def test_copies_are_said(tmp_path, images):
     images(tmp_path, ['1.png', '2.png'])
     text = '\n'.join(describe_data(RepeatDataset(ImageFiles(str(tmp_path)), times=3)))

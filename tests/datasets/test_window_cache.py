@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cache of decoded images: what it returns, holds and drops, in one process and in several."""
 import copy
+import errno
 import multiprocessing
+import os
 import pickle
+import signal
+import time
 from argparse import Namespace
 from collections import OrderedDict
 
@@ -12,7 +16,8 @@ import pytest
 from pic_plugin.datasets import DecodeRandomCrop, SlidingWindowSampler
 from pic_plugin.datasets.decoding import Decoded
 from pic_plugin.datasets.window_cache import WindowCache
-from toys.cached_images import image, same, visit
+from toys.cached_images import die_with_a_cache, fill_two_caches, image, same, visit
+from toys.processes import run_alone, start_process
 
 
 def test_what_comes_out_is_what_went_in(tmp_path):
@@ -77,9 +82,31 @@ def test_the_sampler_says_how_long(tmp_path, num_processes, monkeypatch):
         hits += found is not None
         if found is None:
             crop.cache.put(key, image(key, size))
-    assert crop.cache.passes == 16
+    assert crop.cache._state['passes'] == 16
     # Room for two windows is enough, with several processes too.
     assert hits > 0.9 * (len(keys) - len(set(keys)))
+
+
+def test_it_follows_a_window_that_is_settled_later(tmp_path):
+    """Of workers that have begun, each holds a copy of what the transform was then."""
+    crop = DecodeRandomCrop(8, cache=dict(short_edge=8, max_bytes=1000, folder=tmp_path,
+                                          image_bytes=96))
+    given = DecodeRandomCrop(8, cache=dict(short_edge=8, max_bytes=1000, folder=tmp_path,
+                                           image_bytes=96, window_size=7, passes=3))
+
+    class Images(list):
+        pipeline = Namespace(transforms=[crop, given])
+
+    def window(cache):
+        return int(cache._state['window_size']), int(cache._state['passes'])
+
+    sampler = SlidingWindowSampler(Images(range(4000)), seed=0)
+    worker = pickle.loads(pickle.dumps(crop.cache))
+    assert window(worker) == (400, 8)
+    sampler.set_global_batch(256)
+    assert window(worker) == (1024, 8)
+    sampler.load_state_dict(dict(seed=0, window_size=500, stride=50))
+    assert window(worker) == (500, 10) and window(given.cache) == (7, 3)
 
 
 def test_an_image_is_dropped_when_its_time_is_over(tmp_path):
@@ -198,3 +225,48 @@ def test_settings_are_checked(tmp_path):
     with pytest.raises(ValueError, match='cache of .* GiB, and .* has .* GiB free: choose'):
         WindowCache(2**60, 5, folder=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_two_that_do_not_fit_beside_each_other(tmp_path):
+    """Writing to a mapped file on a full disk would kill the process."""
+    result = run_alone(fill_two_caches)
+    if 'CannotMount' in result:
+        pytest.skip('this system lets no user mount: the full disk cannot be made')
+    assert 'a cache of 0.0 GiB, and /mnt has 0.0 GiB free: choose another folder' in result
+
+
+def test_its_space_is_taken_at_once(tmp_path, monkeypatch):
+    cache = WindowCache(3_000_000, 5, folder=tmp_path)
+    assert os.stat(cache.folder / 'pixels').st_blocks * 512 >= 3_000_000
+    del cache
+
+    def refuse(number):
+        def posix_fallocate(*args):
+            raise OSError(number, os.strerror(number))
+        monkeypatch.setattr(os, 'posix_fallocate', posix_fallocate)
+
+    refuse(errno.EOPNOTSUPP)  # by file systems that only grow by writing
+    assert WindowCache(1000, 5, folder=tmp_path, image_bytes=16).put(1, image(1, (5, 5)))
+    refuse(errno.ENOSPC)
+    with pytest.raises(ValueError, match='free: choose another folder, or fewer max_bytes'):
+        WindowCache(1000, 5, folder=tmp_path, image_bytes=16)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('outlived', [False, True])
+def test_a_folder_that_was_left_behind_is_removed(tmp_path, outlived):
+    living = WindowCache(1000, 5, folder=tmp_path, image_bytes=16)
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = start_process(die_with_a_cache, tmp_path, theirs, outlived)
+    left, worker = ours.recv()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and left.exists()
+    if outlived:
+        WindowCache(1000, 5, folder=tmp_path, image_bytes=16)
+        assert left.exists(), 'a worker still has it'
+        os.kill(worker, signal.SIGKILL)
+        while os.path.exists(f'/proc/{worker}') and left.exists():
+            WindowCache(1000, 5, folder=tmp_path, image_bytes=16)
+            time.sleep(0.05)
+    WindowCache(1000, 5, folder=tmp_path, image_bytes=16)
+    assert [living.folder] == list(tmp_path.iterdir())

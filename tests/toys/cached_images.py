@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that follow from their ids, and a process that looks for them in a cache."""
+"""Images that follow from their ids, and processes that have a cache of them."""
+import os
+import signal
+import time
+
 import numpy as np
 
 from pic_plugin.datasets.decoding import Decoded
+from pic_plugin.datasets.window_cache import WindowCache
+from toys.processes import mount_small
 
 
 def image(key, size=None):
@@ -29,3 +35,26 @@ def visit(cache, seed, failures):
             cache.put(key, image(key))
         elif not same(found, key):
             failures.put(key)
+
+
+def fill_two_caches():
+    """Where each fits, and not both: what the second one said, or how many images both hold."""
+    mount_small('size=8m')
+    caches, size = [], (100, 100)
+    for _ in range(2):
+        try:
+            caches.append(WindowCache(6_000_000, 400, folder='/mnt', image_bytes=30_000))
+        except ValueError as error:
+            return str(error)
+    return [sum(cache.put(key, image(key, size)) for key in range(190)) for cache in caches]
+
+
+def die_with_a_cache(folder, pipe, outlived):
+    """Leave a cache's folder behind and, perhaps, a forked worker."""
+    cache = WindowCache(1000, 5, folder=folder, image_bytes=16)
+    worker = os.fork() if outlived else 0
+    if outlived and not worker:
+        time.sleep(60)
+        os._exit(0)
+    pipe.send((cache.folder, worker))
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -254,7 +254,13 @@ class CannotMount(Exception):
 
 
 def train_in_a_mount(size, read_only, work_dir, kwargs):
-    """Train where /mnt is a small file system of its own, which takes no root."""
+    """Train where /mnt is a small file system of its own."""
+    mount_small(size, read_only)
+    train(work_dir, **kwargs)
+
+
+def mount_small(size, read_only=False):
+    """Make /mnt a small file system of this process alone, which takes no root."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def mount(target, kind=None, flags=0, options=None):
@@ -272,7 +278,6 @@ def train_in_a_mount(size, read_only, work_dir, kwargs):
     Path('/mnt/work').mkdir()
     if read_only:
         mount(b'/mnt', flags=MS_REMOUNT | MS_RDONLY)
-    train(work_dir, **kwargs)
 
 
 def hold_store(path, ready):
@@ -309,6 +314,12 @@ def train_as_rank(work_dir, **kwargs):
         env_cfg=dict(dist_cfg=dict(backend='gloo')),
         model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None),
         **kwargs)
+
+
+def train_on_own_images(changes, work_dir, kwargs):
+    """In one of several processes: train on a data set of which arguments are this process's."""
+    kwargs['train_dataloader']['dataset'].update(changes[int(os.environ['RANK'])])
+    return train_rank(work_dir, kwargs)
 
 
 def train_rank_and_die(rank, stage, count, work_dir, kwargs):

@@ -40,6 +40,7 @@ from pic_plugin.engine.runner_private import (
     is_training,
     restart_workers,
 )
+from pic_plugin.engine.same_images import check_same_images
 from pic_plugin.engine.schedule_checks import schedule_length_notices
 from pic_plugin.engine.sharded_head import prepare_sharded_head
 from pic_plugin.engine.single_images import leave_out_single_images
@@ -70,8 +71,9 @@ class InstanceBankHook(Hook):
             data set's folder. None, or a data set without it: images are known by their place.
 
     Raises:
-        ValueError: At the start of training, if the data set's ids may collide, the head's sizes
-            do not fit, or the optimizer is none whose effect on absent rows is known.
+        ValueError: At the start of training, if the data set's ids may collide, processes see
+            different images, the head's sizes do not fit, or the optimizer is none whose effect on
+            absent rows is known.
     """
 
     # Before hooks of NORMAL priority, so that these see the classes of the step.
@@ -95,6 +97,9 @@ class InstanceBankHook(Hook):
             return  # testing: the head is only looked at
         self.head = find_head(runner.model)
         loader = runner.train_dataloader
+        keys = instance_keys(loader.dataset, self.id_key)
+        # Before anything that would fail in one process alone, for which the others would wait.
+        check_same_images(loader.dataset, keys, self.id_key)
         num_instances = check_dataset_ids(loader.dataset, self.head.num_instances)
         if number_instances(loader.dataset).renumbered:
             restart_workers(runner)
@@ -107,7 +112,7 @@ class InstanceBankHook(Hook):
         self.head.attach(self.class_weights)
         self.statistics = RowStatistics(self.class_weights)
         self.checkpoint = BankCheckpoint(runner, self.class_weights, get_ori_model(runner.model),
-                                         instance_keys(loader.dataset, self.id_key))
+                                         keys)
         self.stream = StreamPosition(runner)
         check_evaluation(runner, runner.val_loop)
         self.checkpoint.take_over()
