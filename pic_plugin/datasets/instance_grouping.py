@@ -65,7 +65,8 @@ def group_images(table: ImageTable, key: InstanceKey | None, duplicates: str | N
         repeats = table.num_images - len(np.unique(identities))
         grouped = repeats > 0
         if grouped and key is None:
-            notes.append(f'{repeats:,} entries list an image again: it is one class.')
+            notes.append(f'{counted(repeats, "entry lists", "entries list")} an image again: it is '
+                         'one class.')
     if key is not None and key.column is not None:
         column = table.column('key')
         if column is None:

@@ -138,7 +138,7 @@ def test_an_image_that_is_listed_again_is_one_class(tmp_path, images):
     (tmp_path / 'y.txt').write_text('3.png\n1.png\n')
     dataset = ImageFiles(ann_file=str(tmp_path / 'x.txt'))
     assert names_of(dataset, tmp_path) == ['2.png', '1.png']
-    assert '1 entries list an image again' in str(dataset.report)
+    assert '1 entry lists an image again' in str(dataset.report)
     assert 'copies' not in str(dataset.report) and 'copy' not in str(dataset.report)
     shutil.copy(tmp_path / '1.png', tmp_path / '3.png')
     dataset = ImageFiles(ann_file=[str(tmp_path / f'{name}.txt') for name in 'xy'])
