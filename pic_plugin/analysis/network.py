@@ -31,6 +31,8 @@ from pic_plugin.transfer.export import (
     CLASSIFIER,
     backbone_config,
     build_backbone,
+    exported_weights,
+    read_training,
     take_every_weight,
 )
 
@@ -132,8 +134,8 @@ def open_network(checkpoint: str | Path,
     """Build the backbone that a checkpoint holds.
 
     Args:
-        checkpoint (str | Path): File, of PIC, of a classifier of mmpretrain, or the bare weights of
-            a ResNet; or RANDOM for a network that was not trained.
+        checkpoint (str | Path): File, of PIC, of a classifier of mmpretrain, what extract_backbone
+            wrote, or the bare weights of a ResNet; or RANDOM for a network that was not trained.
         config (Config, optional): Of its training. Defaults to None: what the checkpoint says of
             it; if it says nothing, ``like`` where the weights fit, else a ResNet by its weights.
         like (Settings, optional): Of another network of which this may be a twin.
@@ -153,11 +155,15 @@ def open_network(checkpoint: str | Path,
     state = weights_of(content, checkpoint)
     say_which(content, checkpoint, averaged=False,
               advice='; those of a file that extract_backbone --ema made are the averages')
-    weights = _bare_resnet(state) or backbone_of(state, checkpoint)
+    weights = (exported_weights(content) or _bare_resnet(state)
+               or backbone_of(state, checkpoint))
+    own = Settings.of(
+        dicts_of_training(content, 'model', 'data_preprocessor', 'train_dataloader'))
     if config is None:
-        settings = _settings_in(content, weights, like)
+        settings = own if own.backbone is not None else _settings_without(
+            own, read_training(content), weights, like)
     else:
-        own, settings = _settings_in(content, weights, None), Settings.of(config)
+        settings = Settings.of(config)
         if own.backbone not in (None, settings.backbone):
             print_log(f'{checkpoint} was trained with another network than {config.filename} '
                       'says: its own is taken.', logger='current', level=logging.WARNING)
@@ -176,16 +182,15 @@ def _image_channels(backbone: nn.Module, cfg: dict[str, Any] | None) -> int:
     return 1 if first is not None and first.in_channels == 1 else 3
 
 
-def _settings_in(content: dict, weights: StateDict, like: Settings | None) -> Settings:
-    own = Settings.of(
-        dicts_of_training(content, 'model', 'data_preprocessor', 'train_dataloader'))
-    if own.backbone is not None:
-        return own
+def _settings_without(own: Settings, saved: dict, weights: StateDict,
+                      like: Settings | None) -> Settings:
+    """Without a network in the config: those of a twin, or what extract_backbone wrote down."""
     if like is not None and like.backbone is not None:
         twin = build_backbone(backbone_config(dict(backbone=like.backbone), weights))
         if not differing(twin.state_dict(), weights):
             return like
-    return own._replace(preprocessor=IMAGENET)
+    return own._replace(backbone=saved['backbone'],
+                        preprocessor=saved['data_preprocessor'] or IMAGENET)
 
 
 def _bare_resnet(state: StateDict) -> StateDict | None:

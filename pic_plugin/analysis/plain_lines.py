@@ -33,9 +33,10 @@ def torchvision_lines(file: Path, code: Sequence[str], content: dict) -> list[st
                 f'{"RGB" if to_rgb else "BGR"}, mean = {list(mean)} and std = {list(std)}.']
     side = training_side(settings.training) or DEFAULT_SIDE
     scaled = [[round(float(value) / 255, 4) for value in values] for values in (mean, std)]
-    return [*lines, 'from PIL import Image', 'from torchvision import transforms',
+    return [*lines, 'from PIL import Image, ImageOps', 'from torchvision import transforms',
             'prepare = transforms.Compose([',
             f'    transforms.Resize({side}), transforms.CenterCrop({side}), '
             'transforms.ToTensor(),',
             f'    transforms.Normalize({scaled[0]}, {scaled[1]})])',
-            "features = network(prepare(Image.open('PICTURE').convert('RGB'))[None])  # (1, C)"]
+            "picture = ImageOps.exif_transpose(Image.open('PICTURE')).convert('RGB')",
+            'features = network(prepare(picture)[None])  # (1, C)']

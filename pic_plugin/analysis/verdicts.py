@@ -59,11 +59,14 @@ class Context(NamedTuple):
         num_workers (int | None): Of the loader.
         goes_on (bool): Whether the network was trained before. Defaults to False.
         num_queries (int | None): Pictures that kNN classifies; None if the config does not tell.
+        refresh (float): Share by which returning rows are turned to the present feature. Defaults
+            to 0.
     """
 
     num_workers: int | None = None
     goes_on: bool = False
     num_queries: int | None = None
+    refresh: float = 0.0
 
 
 def context_of(cfg: Any) -> Context:
@@ -73,7 +76,8 @@ def context_of(cfg: Any) -> Context:
     init = (model.get('backbone') or {}).get('init_cfg')
     goes_on = bool(cfg.get('load_from') or model.get('pretrained')) or (
         isinstance(init, dict) and init.get('type') == 'Pretrained')
-    return Context(loader.get('num_workers'), goes_on, _num_queries(cfg))
+    return Context(loader.get('num_workers'), goes_on, _num_queries(cfg),
+                   (model.get('head') or {}).get('refresh_returning', 0.0))
 
 
 def _num_queries(cfg: Any) -> int | None:
@@ -109,14 +113,18 @@ def verdicts_of(run: Run, context: Context | None = None,
             Defaults to None.
     """
     context = context or Context()
-    found = [loss_at_chance(run), not_finite(run), collapsed(run), loader_bound(run, context),
-             knn_falls(run), *not_above_start(run, context, untrained or {}),
-             returns_as_nothing(run)]
+    found = [loss_at_chance(run, context), not_finite(run), collapsed(run),
+             loader_bound(run, context), knn_falls(run),
+             *not_above_start(run, context, untrained or {}), returns_as_nothing(run)]
     return [one for one in found if one is not None]
 
 
-def loss_at_chance(run: Run) -> Verdict | None:
-    """Whether the loss is still what a network that knows nothing has: ln A."""
+def loss_at_chance(run: Run, context: Context) -> Verdict | None:
+    """Whether the loss is still what a network that knows nothing has: ln A.
+
+    With refresh such a network begins near 0, each image's row being its feature, and rises to ln A
+    as more of them compete. There only a loss that has fallen again says that something is learned.
+    """
     loss, active = run.curves.get('loss', []), run.curves.get('active_classes', [])
     num_active = active[-1][1] if active else None
     if len(loss) < LEAST_POINTS or not num_active or num_active < 2:
@@ -134,6 +142,13 @@ def loss_at_chance(run: Run) -> Verdict | None:
                                  if early else 'After so many passes it should be lower: look')
             + ' at the learning rate (too low, or so high that it diverged) and at whether each '
             'picture has an id of its own.', 'verdicts.md#the-loss-is-at-chance')
+    if context.refresh and not _has_fallen(loss):
+        return Verdict(
+            'loss does not tell yet', NOTICE, f'The loss is {now:.2f}, below chance, '
+            f'ln({num_active:,.0f}) = {chance:.2f}, and has not fallen yet. Rows begin as features '
+            '(refresh_returning), so that it begins low and rises, whether anything is learned or '
+            'not. The accuracy of nearest neighbours tells.',
+            'verdicts.md#the-loss-does-not-tell-yet')
     return Verdict('loss', GOOD, f'The loss has come down from chance, ln({num_active:,.0f}) = '
                    f'{chance:.2f}, to {now:.2f}.', 'verdicts.md#the-loss-has-come-down')
 
@@ -186,7 +201,7 @@ def knn_falls(run: Run) -> Verdict | None:
         last_seen, last = curve[-1]
         before = [value for seen, value in loss if seen <= best_seen]
         # A loss that only wavers about chance is not one that falls.
-        falls = before and _tail(loss) < min(before[-1], loss[0][1] - LEARNED)
+        falls = before and _tail(loss) < before[-1] and _has_fallen(loss)
         if last < best - KNN_STEP and falls:
             return Verdict(
                 'kNN falls while the loss falls', BAD, f'{_called(name)} was {best:.1f} % after '
@@ -251,10 +266,17 @@ def returns_as_nothing(run: Run) -> Verdict | None:
                    'verdicts.md#rows-return-as-nothing')
 
 
-def _tail(curve: Curve) -> float:
-    """Mean of the last fifth."""
-    values = [value for _, value in curve[-max(1, int(TAIL * len(curve))):]]
+def _tail(curve: Curve, size: int | None = None) -> float:
+    """Mean of the last points, by default of a fifth of them."""
+    values = [value for _, value in curve[-(size or max(1, int(TAIL * len(curve)))):]]
     return sum(values) / len(values)
+
+
+def _has_fallen(loss: Curve) -> bool:
+    """Whether a loss is lower than it was, by more than its noise: by the means of its fifths."""
+    size = max(1, int(TAIL * len(loss)))
+    means = [_tail(loss[:end], size) for end in range(len(loss), 0, -size)]
+    return means[0] < max(means) - LEARNED
 
 
 def config_differences(configs: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -41,6 +41,12 @@ def describe(survey: Survey, machine: Machine, listed: str) -> str:
         lines.append(f'Near copies: {len(survey.near):,} of {survey.num_sampled:,} opened with the '
                      f'looks of another one ({_pairs(survey.near)}). Look at them before you '
                      'remove any: other things before the same background look alike too.')
+    if survey.transparent:
+        lines.append(f'Transparent: {len(survey.transparent):,} of {survey.num_sampled:,} opened '
+                     f'have transparent pixels ({_pairs(survey.transparent, ": ")}). Training sees '
+                     'the colours that are stored beneath, often plain black: if the transparency '
+                     'is the picture, put it on one colour first (docs/your_data.md, Transparent '
+                     'pictures, has the lines).')
     if survey.findings:
         lines.append(f'All of these are listed in {listed}.')
     if survey.pixels is not None:

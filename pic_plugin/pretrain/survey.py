@@ -44,6 +44,7 @@ class Survey(NamedTuple):
         copies (dict[str, str]): Pictures that have the bytes of another one, with its name.
         near (dict[str, str]): Of the sample, pictures that look like another one but have other
             bytes, with its name.
+        transparent (dict[str, str]): Sampled pictures that have transparent pixels, with how many.
         notices (tuple[str, ...]): What should be said about the input.
         pixels (Measured | None): Values of pictures of more than 8 bits; None if all have 8.
     """
@@ -60,14 +61,16 @@ class Survey(NamedTuple):
     broken: dict[str, str]
     copies: dict[str, str]
     near: dict[str, str]
+    transparent: dict[str, str]
     notices: tuple[str, ...]
     pixels: Measured | None = None
 
     @property
     def findings(self) -> list[str]:
-        """A line for each broken picture, copy and file left out, with tabs between its parts."""
+        """A line for each picture that something is said of, with tabs between its parts."""
         lines = [f'{kind}\t{name}\t{what}' for kind, names in (
-            ('broken', self.broken), ('copy of', self.copies), ('looks like', self.near))
+            ('broken', self.broken), ('copy of', self.copies), ('looks like', self.near),
+            ('transparent', self.transparent))
             for name, what in names.items()]
         for reason, count in self.left_out.left_out.most_common():
             names = self.left_out.examples.get(reason, [])
@@ -102,7 +105,7 @@ def survey_folders(folders: Sequence[str | Path]) -> Survey:
     num_found = len(found.files)
     found, pixels = of_one_depth(found)
     chosen = choose(len(found.files), NUM_SAMPLED)
-    sides, broken, thumbnails = _open_sample(found, chosen)
+    sides, broken, transparent, thumbnails = _open_sample(found, chosen)
     opened = [found.files[index] for index in chosen if found.files[index] not in broken]
     if not sides:
         first = next(iter(broken.items()))
@@ -112,15 +115,16 @@ def survey_folders(folders: Sequence[str | Path]) -> Survey:
         found.folders, found.root, found.files, num_found, sum(found.sizes),
         dict(Counter(os.path.splitext(name)[1].lower() for name in found.files).most_common()),
         found.left_out, (min(sides), int(np.median(sides)), max(sides)), len(chosen), broken,
-        _copies(found), _near_copies(opened, thumbnails), found.notices,
-        pixels)
+        _copies(found), _near_copies(opened, thumbnails), transparent,
+        found.notices, pixels)
 
 
 def _open_sample(found: Found, chosen: Iterable[int]
-                 ) -> tuple[list[int], dict[str, str], list[np.ndarray]]:
-    """Shorter sides, reasons of broken ones by name, and (8, 9) grey thumbnails."""
+                 ) -> tuple[list[int], dict[str, str], dict[str, str], list[np.ndarray]]:
+    """Shorter sides, broken and transparent ones by name, and (8, 9) grey thumbnails."""
     sides: list[int] = []
     broken: dict[str, str] = {}
+    transparent: dict[str, str] = {}
     thumbnails: list[np.ndarray] = []
     for index in chosen:
         name = found.files[index]
@@ -132,13 +136,23 @@ def _open_sample(found: Found, chosen: Iterable[int]
                 sides.append(min(picture.size))
                 picture.draft('L', (64, 64))  # JPEG: decode at a fraction of the size
                 grey = picture.convert('L').resize((9, 8), Image.Resampling.BOX)
+                share = _transparent_share(picture)
         # Decoders meet arbitrary bytes with arbitrary exceptions.
         except Exception as error:
             broken[name] = (str(error) or type(error).__name__).splitlines()[0]
             continue
         thumbnails.append(np.asarray(grey, dtype=np.int16))
+        if share:
+            transparent[name] = f'{100 * share:.0f} %'
     # A truncated file has a header: its size was counted before decoding failed.
-    return (sides if thumbnails else []), broken, thumbnails
+    return (sides if thumbnails else []), broken, transparent, thumbnails
+
+
+def _transparent_share(picture: Image.Image) -> float:
+    """Share of the pixels, 0 to 1, that are transparent or partly so."""
+    if not picture.mode.endswith('A') and 'transparency' not in picture.info:
+        return 0.0
+    return float((np.asarray(picture.convert('RGBA').getchannel('A')) < 255).mean())
 
 
 def _copies(found: Found) -> dict[str, str]:

@@ -12,12 +12,16 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from pic_plugin.engine.checkpoint.foreign_checkpoint import StateDict, resnet_depth
+from pic_plugin.engine.checkpoint.foreign_checkpoint import (
+    StateDict,
+    resnet_depth,
+    state_dict_of,
+)
 from pic_plugin.files import write_atomically
 from pic_plugin.models.pooling import pooled
 from pic_plugin.transfer import convnext, resnet, swin, vit
 from pic_plugin.transfer.config_text import dicts_of_training
-from pic_plugin.transfer.foreign_network import Family
+from pic_plugin.transfer.foreign_network import Family, taken_back
 from pic_plugin.version import __version__
 
 FORMATS = ('openmmlab', 'torchvision', 'timm')
@@ -69,8 +73,11 @@ def read_training(content: dict) -> dict[str, Any]:
     known = {key: meta[key] for key in ('cfg', 'epoch', 'iter', 'seed', 'experiment_name', 'time',
                                         'mmengine_version', 'converted_from')
              if isinstance(meta.get(key), (str, int, float))}
-    return dict(backbone=model.get('backbone'), data_preprocessor=model.get('data_preprocessor'),
-                **known)
+    # In a file that file_content made they may stand in the place of the config.
+    parts = {key: part if isinstance(part, dict) else None
+             for key in ('backbone', 'data_preprocessor')
+             for part in [model.get(key, meta.get(key))]}
+    return dict(**parts, **known)
 
 
 def backbone_config(training: dict, weights: StateDict) -> dict[str, Any]:
@@ -233,6 +240,25 @@ def write_with_hash(content: dict, out: str | Path) -> Path:
     file = out.with_name(f'{name}-{digits}.pth')
     write_atomically(file, buffer.getvalue())
     return file
+
+
+def exported_weights(content: dict) -> StateDict | None:
+    """Weights out of a file for torchvision or timm, under mmpretrain's names, without prefix.
+
+    Returns:
+        dict[str, Tensor]: All that are in it; None if it is no such file.
+
+    Raises:
+        ValueError: If the network cannot be built.
+    """
+    meta = content.get('meta')
+    meta = meta if isinstance(meta, dict) else {}
+    form, cfg = meta.get('format'), meta.get('backbone')
+    if form not in FORMATS or form == 'openmmlab' or not isinstance(cfg, dict):
+        return None
+    family = FAMILIES.get(cfg.get('type', ''))
+    return None if family is None else taken_back(
+        state_dict_of(content, 'the file'), build_backbone(cfg).state_dict(), family.rename, form)
 
 
 def file_content(export: Export, training: dict, cfg: dict[str, Any], source: Path,

@@ -75,6 +75,39 @@ def renamed(weights: StateDict, patterns: Patterns) -> StateDict:
     return result
 
 
+def taken_back(weights: StateDict, own: StateDict,
+               rename: Callable[[StateDict, str], StateDict], form: str) -> StateDict:
+    """The inverse of a family's ``rename``, which gives each weight a name and an order of values.
+
+    Each weight of the network is sent through it with the places of its values in the place of the
+    values: what comes out says under which name and in which order they are in the file.
+
+    Args:
+        weights (dict[str, Tensor]): Under the other library's names.
+        own (dict[str, Tensor]): Of mmpretrain's network. What the renaming leaves out, which is no
+            weight, is taken from it.
+        rename (Callable): Of the :class:`Family`.
+        form (str): 'torchvision' or 'timm'.
+
+    Returns:
+        dict[str, Tensor]: Under mmpretrain's names; a weight of another size as it is, and one that
+        no weight of the network becomes under its own name.
+    """
+    back, left = OrderedDict(), OrderedDict(weights)
+    for name, value in own.items():
+        places = rename({name: torch.arange(value.numel()).view(value.shape)}, form)
+        if not places:
+            back[name] = value
+        for foreign, order in places.items():
+            found = left.pop(foreign, None)
+            if found is not None and found.shape == order.shape:
+                found = torch.empty_like(found).flatten().scatter(
+                    0, order.flatten(), found.flatten()).view(value.shape)
+            if found is not None:
+                back[name] = found
+    return {**back, **left}
+
+
 def check_form(kind: str, requirements: Sequence[tuple[bool, str]]) -> None:
     """Refuse a network of which torchvision has none like it.
 

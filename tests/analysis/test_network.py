@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks out of checkpoints of several origins."""
+from operator import itemgetter
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from mmpretrain.registry import MODELS
 from torchvision.models import get_model
 
 from pic_plugin.analysis.network import RANDOM, Settings, open_network, pooled
+from pic_plugin.tools import extract_backbone
+from pic_plugin.transfer.export import FORMATS
 from toys.networks import CONVNET, MEAN, SIDE, STD, TOKENS, TRANSFORMER
 
 PREPROCESSOR = dict(type='SelfSupDataPreprocessor', mean=MEAN, std=STD, to_rgb=True)
@@ -70,6 +74,35 @@ def test_bare_weights_of_torchvision(tmp_path, pictures, counters):
     images = network.normalise(pictures)
     torch.testing.assert_close(network.features(images), model(images).detach(),
                                rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('form', FORMATS)
+@pytest.mark.parametrize('backbone', [
+    dict(type='ResNet', depth=18),
+    dict(type='VisionTransformer', img_size=32, patch_size=8, arch=dict(
+        embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=48)),
+    dict(type='ConvNeXt', arch=dict(depths=[1, 1, 1, 1], channels=[8, 16, 24, 32])),
+    dict(type='SwinTransformer', img_size=64, pad_small_map=True, arch=dict(
+        embed_dims=12, depths=[1, 1, 1, 1], num_heads=[1, 2, 3, 4]))], ids=itemgetter('type'))
+def test_what_extract_backbone_wrote(tmp_path, backbone, form):
+    """In whatever names; with the config in the checkpoint, or given beside it."""
+    network = MODELS.build(backbone)
+    network.init_weights()
+    state = {f'backbone.{name}': value for name, value in network.state_dict().items()}
+    cfg = Config(dict(model=dict(backbone=backbone, data_preprocessor=PREPROCESSOR)))
+    cfg.dump(tmp_path / 'config.py')
+    images = torch.randn(2, 3, *[backbone.get('img_size', SIDE)] * 2)
+    network.eval()
+    expected = pooled(network(images)).detach()
+    for name, meta, options in (('a', dict(cfg=cfg.pretty_text), []),
+                                ('b', {}, ['--config', str(tmp_path / 'config.py')])):
+        torch.save(dict(state_dict=state, meta=meta), tmp_path / 'epoch_1.pth')
+        extract_backbone.main([str(tmp_path / 'epoch_1.pth'), str(tmp_path / name), '--format',
+                               form, *options])
+        file, = tmp_path.glob(f'{name}-*.pth')
+        found = open_network(file)
+        assert found.settings.normalisation == (MEAN, STD, True)
+        assert torch.equal(found.features(images), expected)
 
 
 def test_a_twin_that_does_not_say_what_it_is(tmp_path):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import ExifTags, Image
 
 import pic_plugin
 from pic_plugin.tools import extract_backbone
@@ -24,8 +25,9 @@ def features_by_lines(lines, file):
     return scope['features'].detach()[0].numpy()
 
 
-@pytest.mark.parametrize('name', BACKBONES)
-def test_they_give_the_features_of_embed(tmp_path, capsys, name):
+@pytest.mark.parametrize('name, orientation', [*((name, 1) for name in BACKBONES), ('usual', 6)])
+def test_they_give_the_features_of_embed(tmp_path, capsys, name, orientation):
+    """Of a photo that a phone took upright and stored lying, too."""
     backbone, channels = BACKBONES[name]
     content = pic_content(backbone, channels)
     cfg = Config(dict(
@@ -34,8 +36,11 @@ def test_they_give_the_features_of_embed(tmp_path, capsys, name):
         train_dataloader=dict(dataset=dict(pipeline=[dict(type='DecodeRandomCrop', size=64)]))))
     content['meta'] = dict(cfg=cfg.pretty_text, epoch=1)
     torch.save(content, tmp_path / 'epoch_1.pth')
-    file = tmp_path / 'some picture.png'
-    cv2.imwrite(str(file), cv2.resize(picture(3), (100, 80), interpolation=cv2.INTER_CUBIC))
+    file = tmp_path / 'some picture.jpg'
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(cv2.resize(picture(3), (100, 80), interpolation=cv2.INTER_CUBIC)).save(
+        file, quality=95, exif=exif)
 
     extract_backbone.main([str(tmp_path / 'epoch_1.pth'), str(tmp_path / 'out'), '--format',
                            'torchvision'])

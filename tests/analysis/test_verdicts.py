@@ -55,6 +55,27 @@ def test_loss_at_chance(loss, expected):
                                        'active_classes': curve(300.0)})) is True
 
 
+REFRESHED = Context(refresh=1.0)
+
+
+@pytest.mark.parametrize('values, says', [
+    # A learning rate of zero: rows begin as features, and more and more of them compete.
+    ([0.3, 1.9, 2.9, 4.0, 5.0, 5.05, 5.0, 5.1, 5.0, 5.2, 5.2, 5.3, 5.3, 5.2, 5.4, 5.5, 5.4, 5.5,
+      5.4, 5.45], False),
+    ([0.3, *[5.4, 5.5] * 20], False),
+    ([0.3, 1.9, 2.9, *[5.6] * 10, *[5.0] * 10], True)])
+def test_with_refresh_a_low_loss_may_be_nothing(values, says):
+    """Below chance, which is ln(400) = 5.99; without refresh it always says something."""
+    run = Run('run', {'loss': curve(*values), 'active_classes': curve(400.0)}, 0)
+    assert verdicts_of(run, CONTEXT)[0].level == GOOD
+    found = verdicts_of(run, REFRESHED)[0]
+    assert (found.name, found.level) == (
+        ('loss', GOOD) if says else ('loss does not tell yet', NOTICE))
+    # At chance it is as without.
+    run = run._replace(curves={**run.curves, 'loss': falling(0.3, 7.0, 40)})
+    assert verdicts_of(run, REFRESHED) == verdicts_of(run, CONTEXT)
+
+
 def test_a_short_training_is_not_blamed():
     points = falling(8.0, 7.95)
     seen = points[-1][0]
@@ -88,6 +109,10 @@ def test_knn_falls_while_the_loss_falls():
     assert name not in names({'knn/top1_k20': curve(30.0, 45.0, 38.0), 'loss': falling(4.0, 8.0)})
     assert name not in names({'knn/top1_k20': curve(30.0, 45.0, 38.0),
                               'loss': falling(8.01, 7.9)})
+    # With recent negatives or refresh it rises before it falls.
+    assert name in names({'knn/top1_k20': curve(30.0, 45.0, 38.0),
+                          'loss': [*curve(0.3), *[(100.0 + seen, value)
+                                                  for seen, value in falling(6.0, 4.0)]]})
 
 
 def test_not_above_random_weights():
@@ -174,6 +199,7 @@ def test_each_has_a_section_on_its_page():
                                     {'knn/top1_k20': 38.0})]
     found += verdicts_of(Run('run', GOOD_RUN, 0), Context(goes_on=True), {'knn/top1_k20': 38.0})
     found += verdicts_of(Run('run', GOOD_RUN, 0), CONTEXT, {'knn/top1_k20': 25.0})
+    found += verdicts_of(Run('run', {**GOOD_RUN, 'loss': falling(4.0, 4.0)}, 0), REFRESHED)
     pages = {one.page for one in found}
     assert pages == {f'verdicts.md#{anchor}' for anchor in anchors}
     # The package has a copy, for where no site is at hand.
@@ -189,6 +215,7 @@ def test_each_has_a_section_on_its_page():
 def test_context_of_a_config():
     assert context_of(dict(train_dataloader=dict(num_workers=3))) == Context(3)
     assert context_of({}) == Context()
+    assert context_of(dict(model=dict(head=dict(refresh_returning=0.5)))) == Context(refresh=0.5)
 
 
 def test_differences_of_configs():

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torchvision.models import get_model
 
+from pic_plugin.pretrain.finish import export
 from pic_plugin.pretrain.start import read_start, write_start
 from pic_plugin.pretrain.work_folder import START
 from pic_plugin.tools import pretrain
@@ -55,6 +56,16 @@ def test_a_checkpoint_of_pic(tmp_path):
         assert start.cfg['depth'] == 18 and start.mean == [123.675, 116.28, 103.53] and start.to_rgb
         assert all(torch.equal(value, content['state_dict'][f'backbone.{name}'])
                    for name, value in start.weights.items())
+
+
+def test_what_was_exported_for_torchvision(tmp_path):
+    """As `pretrain --backbone convnext-atto` hands it over."""
+    cfg = dict(type='ConvNeXt', arch=dict(depths=[1, 1, 1, 1], channels=[8, 16, 24, 32]))
+    network = network_of(cfg)
+    save_backbone(network, cfg, tmp_path / 'epoch_3.pth')
+    file = export(tmp_path / 'epoch_3.pth', tmp_path, lambda line: None)
+    assert not any(name.startswith('backbone.') for name in torch.load(file)['state_dict'])
+    assert same(read_start(str(file)).weights, network)
 
 
 def test_a_classifier_with_its_own_normalisation(tmp_path):

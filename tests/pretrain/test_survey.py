@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from pic_plugin.datasets.decoding import decode
 from pic_plugin.pretrain.describe import describe
 from pic_plugin.pretrain.machine import Machine
 from pic_plugin.pretrain.survey import survey_folders
 from pic_plugin.pretrain.walk import find_pictures
+from toys.pages import block
 from toys.pictures import picture, write_pictures, write_scans
 
 
@@ -64,6 +66,44 @@ def test_many_of_two_depths_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r'9 pictures of more than 8 bits \(scans.* and 7 more\) '
                                          r'and 9 of 8 \(eight.*Train on files of one depth'):
         survey_folders([tmp_path])
+
+
+def write_icons(folder):
+    """One of each kind that has transparency, black on black; and opaque ones."""
+    folder.mkdir()
+    alpha = np.zeros((40, 40), np.uint8)
+    alpha[:30] = 255
+    icon = Image.fromarray(np.dstack([np.zeros((40, 40, 3), np.uint8), alpha]))
+    icon.save(folder / 'colour.png')
+    icon.convert('LA').save(folder / 'grey.png')
+    icon.save(folder / 'icon.webp', lossless=True)
+    Image.fromarray(alpha).convert('P').save(folder / 'palette.png', transparency=0)
+    opaque = Image.fromarray(picture(1)).convert('RGBA')
+    opaque.save(folder / 'opaque.png')
+    write_pictures(folder / 'more', 9)
+
+
+def test_transparent_pictures_are_said(tmp_path):
+    write_icons(tmp_path / 'icons')
+    found = survey_folders([tmp_path / 'icons'])
+    assert found.transparent == dict.fromkeys(
+        ['colour.png', 'grey.png', 'icon.webp', 'palette.png'], '25 %')
+    assert 'transparent\tcolour.png\t25 %' in found.findings
+    assert ('Transparent: 4 of 14 opened have transparent pixels (colour.png: 25 %, '
+            in describe(found, Machine(), 'findings.txt'))
+    write_pictures(tmp_path / 'others', 9)
+    assert 'Transparent' not in describe(survey_folders([tmp_path / 'others']), Machine(), 'f.txt')
+
+
+def test_the_lines_of_the_page_put_pictures_on_white(tmp_path, monkeypatch):
+    write_icons(tmp_path / 'FOLDER')
+    monkeypatch.chdir(tmp_path)
+    assert not decode((tmp_path / 'FOLDER' / 'colour.png').read_bytes()).pixels.any()
+    exec(block('flatten').text, {})
+    pixels = decode((tmp_path / 'FLAT' / 'colour.png').read_bytes()).pixels
+    assert not pixels[:30].any() and (pixels[30:] == 255).all()
+    found = survey_folders([tmp_path / 'FLAT'])
+    assert not found.transparent and len(found.files) == 13  # not the WebP
 
 
 def test_heic_pictures_are_opened(tmp_path, monkeypatch):

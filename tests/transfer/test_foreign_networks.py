@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transformers and ConvNeXts in other libraries' networks: the same feature for the same image."""
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
 from mmpretrain.registry import MODELS
 
 from pic_plugin.models.pooling import pooled
-from pic_plugin.transfer.export import export_backbone
+from pic_plugin.transfer.export import export_backbone, exported_weights, file_content
 from toys.checkpoints import randomise
 
 VIT = dict(
@@ -72,6 +74,35 @@ def test_torchvision_gives_the_same_features(cfg):
     for name in classifiers:
         other.get_submodule(name).register_forward_hook(lambda module, inputs, output: inputs[0])
     check(network, other, cfg)
+
+
+@pytest.mark.parametrize('name, form', [
+    *((name, 'torchvision') for name in (*NETWORKS, *NARROW_NETWORKS)),
+    *((name, 'timm') for name in NETWORKS)])
+def test_there_and_back(name, form):
+    cfg = {**NETWORKS, **NARROW_NETWORKS}[name]
+    weights = trained(cfg).state_dict()
+    export = export_backbone(weights, cfg, form)
+    back = exported_weights(file_content(export, {}, cfg, Path('epoch_1.pth'), form))
+    assert set(back) == set(weights)
+    for key, value in weights.items():
+        assert back[key].dtype == value.dtype and torch.equal(back[key], value), key
+
+
+@pytest.mark.parametrize('cfg', [VIT, CONVNEXT, SWIN], ids=['vit', 'convnext', 'swin'])
+def test_a_file_that_lacks_a_weight_or_has_one_too_many(cfg):
+    """Nothing is invented and nothing is dropped: what loads the weights then says so."""
+    weights = trained(cfg).state_dict()
+    export = export_backbone(weights, cfg, 'torchvision')
+    content = file_content(export, {}, cfg, Path('epoch_1.pth'), 'torchvision')
+    name, value = content['state_dict'].popitem()
+    content['state_dict']['another'] = value
+    back = exported_weights(content)
+    assert 'another' in back and len(set(weights) - set(back)) == 1
+    content['state_dict'][name] = content['state_dict'].pop('another')[:-1]
+    back = exported_weights(content)
+    assert set(back) == set(weights) and sum(
+        back[key].shape != weights[key].shape for key in weights) == 1
 
 
 @pytest.mark.downstream

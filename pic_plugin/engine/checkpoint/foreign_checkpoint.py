@@ -254,7 +254,7 @@ def backbone_of(state: StateDict, path: str | Path, ema: bool | None = None) -> 
     if ema:
         raise ValueError(f'{path} has no averaged weights of a backbone (names that begin with '
                          f'{" or ".join(AVERAGES)}): leave --ema out.')
-    if any(name.startswith('encoder.') for name in names):
+    if any(name.startswith('encoder.conv1.') for name in names):  # a ResNet; not torchvision's ViT
         raise ValueError(f"{path} is a checkpoint of the authors' code: convert it first with "
                          '`python -m pic_plugin.tools.convert_official IN OUT`.')
     depth = resnet_depth(names)
@@ -266,7 +266,9 @@ def backbone_of(state: StateDict, path: str | Path, ema: bool | None = None) -> 
     first_parts = list(dict.fromkeys(name.split('.')[0] for name in names))[:6]
     beginnings = ', '.join(f'{first}.*' for first in first_parts)
     raise ValueError(f'{path} has no backbone: no name begins with `backbone.` (there are '
-                     f'{beginnings}). Give a checkpoint of PIC pre-training, epoch_N.pth.')
+                     f'{beginnings}). Give a checkpoint of PIC pre-training, epoch_N.pth, or what '
+                     '`python -m pic_plugin.tools.extract_backbone CHECKPOINT OUT --format '
+                     'openmmlab` makes of it.')
 
 
 def resnet_depth(names: StateDict) -> int | None:

@@ -151,6 +151,8 @@ def test_no_backbone():
         backbone_of(bare, 'x.pth')
     with pytest.raises(ValueError, match="authors' code: convert it first"):
         backbone_of({'module.encoder.conv1.weight': torch.ones(1)}, 'x.pth')
+    with pytest.raises(ValueError, match='has no backbone: .*extract_backbone'):  # a transformer
+        backbone_of({'class_token': torch.ones(1), 'encoder.ln.weight': torch.ones(1)}, 'x.pth')
 
 
 @pytest.mark.parametrize('depth', [18, 34, 50, 101, 152])
