@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pic_plugin.datasets.decode_random_crop import to_uint8
+from pic_plugin.datasets.decode_random_crop import is_of_uint8, to_uint8
 from pic_plugin.datasets.decoding import decode
 from pic_plugin.datasets.members import read_bytes
 
@@ -63,8 +63,12 @@ class PictureReader(NamedTuple):
             np.ndarray: uint8; with ``own_depth`` float32 in the files' units, within the range.
 
         Raises:
-            ValueError: If the pixels are not uint8 and the range is not known.
+            ValueError: If the pixels are not uint8 and the range is not known, or uint8 and the
+                range is that of another depth.
         """
+        if pixels.dtype == np.uint8 and not is_of_uint8(self.value_range):
+            raise ValueError('its pixels are uint8, and the network was trained on another depth '
+                             f'(value_range={self.value_range})')
         if self.own_depth and self.value_range is not None:
             return pixels.astype(np.float32).clip(*self.value_range)
         if self.value_range is not None:

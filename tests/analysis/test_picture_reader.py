@@ -101,3 +101,17 @@ def test_without_a_config_pictures_have_eight_bits():
     assert reader_of({}) == PictureReader(3, None, False)
     with pytest.raises(ValueError, match='uint16, and the config of the network does not say'):
         PictureReader().fit(np.zeros((2, 2, 3), np.uint16))
+
+
+@pytest.mark.parametrize('value_range', [(1003., 1241.), (0., 1.)])
+@pytest.mark.parametrize('own_depth', [False, True])
+def test_eight_bits_are_left_out_where_a_training_stops_at_them(tmp_path, value_range, own_depth):
+    write(tmp_path / 'data', '.png', 3)
+    cv2.imwrite(str(tmp_path / 'data' / 'preview.jpg'), np.full((SIDE, SIDE, 3), 99, np.uint8))
+    images = FolderImages(tmp_path / 'data', PictureReader(3, value_range, own_depth))
+    (kept, _), = images.batches(range(4), SIDE, 8)
+    assert [images.names[index] for index in kept] == ['0.png', '1.png', '2.png']
+    (name, reason), = images.skipped
+    assert name == 'preview.jpg' and 'uint8, and the network was trained on' in reason
+    pixels = np.full((2, 2, 3), 99, np.uint8)
+    assert (PictureReader(3, (0, 255), own_depth).fit(pixels) == pixels).all()

@@ -181,8 +181,10 @@ def test_wrong_inputs_are_named():
         drawn(preprocessor, batch(dtype=torch.float32))
     with pytest.raises(TypeError, match='view 0 is u?int.*value_range'):
         drawn(preprocessor, batch(dtype=UINT16))
-    with pytest.raises(TypeError, match='uint8, which cannot reach the white'):
-        drawn(AugmentPreprocessor(MEAN, STD, value_range=(0, 4095)), batch())
+    for value_range in ((0, 4095), (0, 1)):
+        with pytest.raises(TypeError, match='view 0 is uint8, and value_range=.*another depth'):
+            drawn(AugmentPreprocessor(MEAN, STD, value_range=value_range), batch())
+    drawn(AugmentPreprocessor(MEAN, STD, value_range=[0, 255]), batch())
     with pytest.raises(ValueError, match='view 0 has 4 channels.*mean and std of 3'):
         drawn(preprocessor, batch((4, 8, 8)))
     with pytest.raises(ValueError, match='view 0 is list, expected a tensor.*default_collate'):
