@@ -45,15 +45,14 @@ class PictureReader(NamedTuple):
             return self.fit(pixels if pixels.ndim == 3 else pixels[..., None])
         try:
             content = read_bytes(info)
+            pixels = decode(content, self.channels).pixels
+        except MemoryError:
+            raise
         except OSError as error:
             raise ValueError(f'it cannot be read ({error.strerror or error})') from error
-        try:
-            pixels = decode(content, self.channels).pixels
-        except OSError as error:
-            raise ValueError(str(error)) from error
-        except ValueError as error:
-            raise ValueError(f'its {len(content)} bytes are not a picture that OpenCV can decode: '
-                             f'{error}') from error
+        except Exception as error:  # decoders meet arbitrary bytes with arbitrary exceptions
+            raise ValueError('it is not a picture that OpenCV can decode: '
+                             f'{str(error).strip()}') from error
         return self.fit(pixels)
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.device import get_device
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from pic_plugin.analysis.images import (
@@ -152,10 +152,8 @@ class _ListedImages(Images):
         if isinstance(image, (str, os.PathLike)):
             return self.reader.read(dict(img_path=str(Path(image).expanduser().absolute())))
         channels = self.reader.channels
-        # Palettes and the like, not what is deeper than 8 bits.
-        if isinstance(image, Image.Image) and channels in (1, 3) and image.mode[0] not in 'IF':
-            image = image.convert('RGB' if channels == 3 else 'L')
-        pixels = np.asarray(image)
+        pixels = (_pixels_of(image, channels) if isinstance(image, Image.Image) else
+                  np.asarray(image))
         if pixels.ndim == 2:
             pixels = np.repeat(pixels[:, :, None], channels, axis=2)
         if channels == 3 and pixels.ndim == 3 and pixels.shape[2] == 4:
@@ -165,6 +163,20 @@ class _ListedImages(Images):
             raise ValueError(f'image {index} is {pixels.shape} of {pixels.dtype}: give (H, W, '
                              f'{channels}) uint8{" in RGB" if channels == 3 else ""}')
         return self.reader.fit(pixels[:, :, ::-1] if channels == 3 else pixels)
+
+
+def _pixels_of(image: Image.Image, channels: int) -> np.ndarray:
+    """(H, W) or (H, W, C), upright as files are read; Pillow may read the file only now."""
+    try:
+        image = ImageOps.exif_transpose(image)
+        # Palettes and the like, not what is deeper than 8 bits.
+        if channels in (1, 3) and image.mode[0] not in 'IF':
+            image = image.convert('RGB' if channels == 3 else 'L')
+        return np.asarray(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders meet arbitrary bytes with arbitrary exceptions
+        raise ValueError(f'it cannot be read ({error})') from error
 
 
 def embed(images: str | Path | Sequence[Any] | np.ndarray,

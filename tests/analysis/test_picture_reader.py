@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of other depths and channels come to a network as its training reads them."""
+import struct
+import zlib
+from unittest.mock import Mock
+
 import cv2
 import numpy as np
 import pytest
@@ -7,11 +11,14 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmpretrain.registry import MODELS, TRANSFORMS
+from PIL import Image
 
 import pic_plugin
+from pic_plugin.analysis import picture_reader
 from pic_plugin.analysis.images import FolderImages
 from pic_plugin.analysis.picture_reader import PictureReader, reader_of
 from pic_plugin.models.pooling import pooled
+from toys.pictures import write_pictures
 
 SIDE = 32
 RANGE = [1003, 1241]
@@ -95,6 +102,33 @@ def test_what_people_are_shown(tmp_path, kind):
     assert pictures.min() == 0 and pictures.max() == 255 and not images.skipped
     # 238 values of the files are 238 shades.
     assert len(np.unique(pictures)) > 200
+
+
+def png_header(width, height):
+    """A PNG that claims so many pixels, more than OpenCV takes."""
+    def chunk(kind, body):
+        return struct.pack('>I', len(body)) + kind + body + struct.pack(
+            '>I', zlib.crc32(kind + body))
+    header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(b''))
+            + chunk(b'IEND', b''))
+
+
+def test_what_decoders_raise_leaves_a_picture_out(tmp_path, monkeypatch):
+    write_pictures(tmp_path, 2)
+    (tmp_path / 'huge.png').write_bytes(png_header(60000, 60000))
+    images = FolderImages(tmp_path)
+    (kept, _), = images.batches(range(3), SIDE, 8)
+    assert len(kept) == 2 and images.skipped[0].name == 'huge.png'
+    assert 'not a picture that OpenCV can decode: OpenCV' in images.skipped[0].reason
+    for error in (SyntaxError('broken'), EOFError('broken'), OSError('broken'),
+                  Image.DecompressionBombError('broken')):
+        monkeypatch.setattr(picture_reader, 'decode', Mock(side_effect=error))
+        with pytest.raises(ValueError, match='broken'):
+            images.read(0)
+    monkeypatch.setattr(picture_reader, 'decode', Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryError):
+        images.read(0)
 
 
 def test_without_a_config_pictures_have_eight_bits():

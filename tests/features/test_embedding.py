@@ -125,6 +125,25 @@ def test_pictures_of_any_mode_are_colours(checkpoint, mode):
     np.testing.assert_array_equal(found, wanted)
 
 
+def test_photos_in_memory_are_turned_upright_as_files_are(checkpoint, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation
+    file = tmp_path / 'turned.jpg'
+    Image.fromarray(picture(1)).save(file, exif=exif, quality=100)
+    given = [file, Image.open(file)]
+    found, wanted = pic_plugin.embed(given, checkpoint).features
+    # One decoder for a file, another in Pillow: pixels differ by a few of 256 levels.
+    assert np.abs(found - wanted).max() < 0.02 < np.abs(
+        wanted - pic_plugin.embed([picture(1)], checkpoint).features).max()
+
+
+def test_a_photo_in_memory_that_is_cut_off_is_left_out(checkpoint, tmp_path, capsys):
+    file = write_pictures(tmp_path, 1, side=200, ending='.jpg') / '0000.jpg'
+    file.write_bytes(file.read_bytes()[:2000])
+    assert pic_plugin.embed([Image.open(file), picture(1)], checkpoint).names == ['1']
+    assert 'left out 0: it cannot be read' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('ending', ['npy', 'npz', 'csv', 'parquet'])
 def test_files_hold_every_bit(checkpoint, tmp_path, ending):
     if ending == 'parquet':
