@@ -59,7 +59,8 @@ class PictureReader(NamedTuple):
         """Pixels (H, W, C) of any type, as the network's normalisation takes them.
 
         Returns:
-            np.ndarray: uint8; with ``own_depth`` float32 in the files' units, within the range.
+            np.ndarray: uint8; with ``own_depth`` float32 in the files' units, within the range. NaN is
+            black.
 
         Raises:
             ValueError: If the pixels are not uint8 and the range is not known, or uint8 and the
@@ -69,7 +70,8 @@ class PictureReader(NamedTuple):
             raise ValueError('its pixels are uint8, and the network was trained on another depth '
                              f'(value_range={self.value_range})')
         if self.own_depth and self.value_range is not None:
-            return pixels.astype(np.float32).clip(*self.value_range)
+            return np.nan_to_num(pixels.astype(np.float32), copy=False,
+                                 nan=self.value_range[0]).clip(*self.value_range)
         if self.value_range is not None:
             return to_uint8(pixels, self.value_range)
         if pixels.dtype != np.uint8:

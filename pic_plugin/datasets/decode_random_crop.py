@@ -52,9 +52,9 @@ class DecodeImage(LoadImageOrSkip):
             (before torch 2.3 uint16 becomes int32), and ``AugmentPreprocessor(value_range=...)``
             takes them. Defaults to 'uint8'.
         value_range (tuple[float, float], optional): Values that become 0 and 255 of images of
-            another depth than uint8; what lies beyond is cut off. Defaults to None: such images
-            stop the run with depth 'uint8', since 12 bits in a 16-bit file would come out black.
-            With a range, images of uint8 do.
+            another depth than uint8; what lies beyond is cut off, and NaN is black. Defaults to
+            None: such images stop the run with depth 'uint8', since 12 bits in a 16-bit file would
+            come out black. With a range, images of uint8 do.
         decoder (str): 'simplejpeg', 'cv2', or 'auto' for the first of these that is installed.
             Defaults to 'auto'.
         backend_args (dict, optional): Of mmengine's file backend. Defaults to None: by the path's
@@ -254,10 +254,10 @@ def is_of_uint8(value_range: Sequence[float] | None) -> bool:
 
 
 def to_uint8(pixels: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """Pixels of any type as uint8, with ``value_range`` (black, white) at 0 and 255."""
+    """Pixels of any type as uint8, with ``value_range`` (black, white) at 0 and 255; NaN is 0."""
     low, high = value_range
     scaled = (pixels.astype(np.float32) - low) * (255 / (high - low))
-    return np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    return np.rint(np.nan_to_num(scaled, copy=False).clip(0, 255)).astype(np.uint8)
 
 
 def as_depth(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -149,3 +149,12 @@ def test_eight_bits_are_left_out_where_a_training_stops_at_them(tmp_path, value_
     assert name == 'preview.jpg' and 'uint8, and the network was trained on' in reason
     pixels = np.full((2, 2, 3), 99, np.uint8)
     assert (PictureReader(3, (0, 255), own_depth).fit(pixels) == pixels).all()
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('own_depth', [False, True])
+def test_pixels_without_a_value_are_black(own_depth):
+    pixels = np.full((4, 4, 1), 1200, np.float32)
+    pixels[0], pixels[1] = np.nan, np.inf
+    found = PictureReader(1, (1003, 1241), own_depth).fit(pixels)[:, 0, 0]
+    assert found[:2].tolist() == ([1003, 1241] if own_depth else [0, 255])

@@ -151,6 +151,18 @@ def test_own_depth_reaches_the_device(scan):
     assert -0.98 < view.min() and view.max() < 1.42
 
 
+@pytest.mark.filterwarnings('error')
+def test_pixels_without_a_value_are_black(tmp_path):
+    values = np.full((20, 20), 1200, np.float32)
+    values[:5], values[5:10], values[10:15] = np.nan, -np.inf, np.inf
+    write(tmp_path / 'a.tiff', values)
+    info = dict(img_path=str(tmp_path / 'a.tiff'))
+    found = DecodeImage(channels=1, value_range=(1000, 1200))({**info})['img']
+    np.testing.assert_array_equal(found[:, 0, 0], np.repeat([0, 0, 255, 255], 5))
+    crop = DecodeRandomCrop(size=8, channels=1, value_range=(1000, 1200))({**info})['img']
+    assert crop.dtype == np.uint8
+
+
 @pytest.mark.parametrize('value_range', [(0, 4095), (0., 1.), [0, 200], (-3, 255)])
 def test_files_of_eight_bits_among_others_stop_the_run(folder, value_range):
     for transform in (DecodeImage(value_range=value_range),

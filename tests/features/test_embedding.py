@@ -137,6 +137,25 @@ def test_photos_in_memory_are_turned_upright_as_files_are(checkpoint, tmp_path):
         wanted - pic_plugin.embed([picture(1)], checkpoint).features).max()
 
 
+def test_pictures_without_a_usable_feature_are_left_out(checkpoint, tmp_path, capsys):
+    backbone = pic_plugin.load_backbone(checkpoint, normalise=True)
+    wanted = pic_plugin.embed([picture(number) for number in range(5)], backbone).features
+
+    def spoil(module, inputs, outputs):
+        dark = inputs[0].mean((1, 2, 3)) < -1.9
+        return (torch.where(dark[:, None, None, None], torch.nan, outputs[-1]), )
+
+    backbone.backbone.register_forward_hook(spoil)
+    given = [picture(number) for number in range(5)]
+    given[1:1] = [np.zeros_like(given[0])]
+    found = pic_plugin.embed(given, backbone, batch_size=4)
+    assert found.names == ['0', '2', '3', '4', '5']
+    np.testing.assert_allclose(found.features, wanted, atol=1e-5)
+    assert 'left out 1: its feature is not finite' in capsys.readouterr().err
+    with pytest.raises(ValueError, match='no feature is finite: .* earlier checkpoint'):
+        pic_plugin.embed(given[1:2], backbone)
+
+
 def test_a_photo_in_memory_that_is_cut_off_is_left_out(checkpoint, tmp_path, capsys):
     file = write_pictures(tmp_path, 1, side=200, ending='.jpg') / '0000.jpg'
     file.write_bytes(file.read_bytes()[:2000])

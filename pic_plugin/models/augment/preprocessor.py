@@ -48,8 +48,8 @@ class AugmentPreprocessor(BaseDataPreprocessor):
             :class:`~pic_plugin.models.augment.recipe.ViewRecipe`, in the order in which the loader
             delivers the views. Defaults to None: one recipe with its defaults for all views.
         value_range (tuple[float, float], optional): Pixel values that count as black and white,
-            for images that are not uint8; what lies beyond is cut off. Defaults to None: 0 to 255,
-            and uint8 alone is accepted. With another range than that, uint8 is not.
+            for images that are not uint8; what lies beyond is cut off, and NaN is black. Defaults
+            to None: 0 to 255, and uint8 alone is accepted. With another range, uint8 is not.
         compile (bool): Fuse the colour operations with ``torch.compile``. Pays on a GPU; where
             compiling fails a warning says so and they run as they are. Defaults to False.
         non_blocking (bool): Copy to the device without waiting. Defaults to True.
@@ -181,7 +181,7 @@ class AugmentPreprocessor(BaseDataPreprocessor):
         images = view.to(torch.float32)
         if self.value_range is None:
             return images.div_(255)  # uint8: a new tensor, and none of it out of range
-        return ((images - low) / (high - low)).clamp_(0, 1)
+        return ((images - low) / (high - low)).nan_to_num_().clamp_(0, 1)
 
     def _normalise(self, images: Tensor) -> Tensor:
         """float32 in [0, 1] (B, C, H, W) -> normalised, in the memory format that was asked for."""

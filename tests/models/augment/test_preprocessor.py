@@ -161,6 +161,21 @@ def test_other_depths_with_a_declared_range(dtype):
     assert not torch.equal(full, view)
 
 
+@pytest.mark.parametrize('training', [False, True])
+def test_pixels_without_a_value_are_black(training):
+    pixels = batch(dtype=torch.int32, high=250).float() + 1000
+    black = pixels.clone()
+    pixels[:, :, 0, 0], black[:, :, 0, 0] = torch.nan, 1000
+    pixels[:, :, 1, 1], black[:, :, 1, 1] = torch.inf, 1250
+    preprocessor = AugmentPreprocessor([1100.] * 3, [100.] * 3, value_range=(1000, 1250))
+    found, expected = (preprocessor(dict(inputs=some), training)['inputs']
+                       for some in (pixels, black))
+    if not training:
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    else:
+        assert found[0].isfinite().all()
+
+
 @pytest.mark.parametrize('channels', [1, 4])
 def test_other_channels(channels, caplog):
     preprocessor = AugmentPreprocessor([100.] * channels, [50.] * channels, to_rgb=True)
