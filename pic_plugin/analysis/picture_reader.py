@@ -10,6 +10,7 @@ import numpy as np
 from pic_plugin.datasets.decode_random_crop import is_of_uint8, to_uint8
 from pic_plugin.datasets.decoding import decode
 from pic_plugin.datasets.members import read_bytes
+from pic_plugin.engine.type_names import type_name
 
 
 class PictureReader(NamedTuple):
@@ -96,7 +97,7 @@ def reader_of(cfg: Mapping[str, Any]) -> PictureReader:
     parts = list(dicts_in(cfg.get('train_dataloader') or {}))
     extensions = next((part['extensions'] for part in parts if part.get('extensions')), None)
     transform = next((step for step in parts
-                      if str(step.get('type')) in ('DecodeRandomCrop', 'DecodeImage')), {})
+                      if type_name(step) in ('DecodeRandomCrop', 'DecodeImage')), {})
     own_depth = transform.get('depth') == 'own'
     source = transform
     if own_depth:

@@ -15,8 +15,9 @@ from PIL import Image
 
 import pic_plugin
 from pic_plugin.analysis import picture_reader
-from pic_plugin.analysis.images import FolderImages
+from pic_plugin.analysis.images import FolderImages, training_side
 from pic_plugin.analysis.picture_reader import PictureReader, reader_of
+from pic_plugin.datasets.decode_random_crop import DecodeRandomCrop
 from pic_plugin.models.pooling import pooled
 from toys.pictures import write_pictures
 
@@ -102,6 +103,15 @@ def test_what_people_are_shown(tmp_path, kind):
     assert pictures.min() == 0 and pictures.max() == 255 and not images.skipped
     # 238 values of the files are 238 shades.
     assert len(np.unique(pictures)) > 200
+
+
+@pytest.mark.parametrize('kind', [
+    'mmpretrain.DecodeRandomCrop', 'pic_plugin.datasets.decode_random_crop.DecodeRandomCrop',
+    DecodeRandomCrop])
+def test_a_class_has_several_names(kind):
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(pipeline=[
+        dict(type=kind, size=96, channels=1, value_range=RANGE)]))))
+    assert reader_of(cfg) == PictureReader(1, tuple(RANGE)) and training_side(cfg) == 96
 
 
 def png_header(width, height):
