@@ -60,8 +60,8 @@ class PictureReader(NamedTuple):
         """Pixels (H, W, C) of any type, as the network's normalisation takes them.
 
         Returns:
-            np.ndarray: uint8; with ``own_depth`` float32 in the files' units, within the range. NaN is
-            black.
+            np.ndarray: uint8; with ``own_depth`` float32 in the files' units, within the range.
+            NaN is black.
 
         Raises:
             ValueError: If the pixels are not uint8 and the range is not known, or uint8 and the

@@ -208,6 +208,7 @@ def embed(images: str | Path | Sequence[Any] | np.ndarray,
 
     Raises:
         FileNotFoundError: If a folder or the checkpoint is not there.
+        OSError: If ``out`` cannot be written.
         ValueError: If nothing can be read, no feature is finite, an argument is out of range, or
             ``out`` has another ending.
     """

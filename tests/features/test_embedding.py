@@ -208,6 +208,9 @@ def test_what_is_wrong_is_said(checkpoint, tmp_path):
     folder = write_pictures(tmp_path / 'data', 2)
     with pytest.raises(ValueError, match='must end in'):
         pic_plugin.embed(folder, checkpoint, out=tmp_path / 'features.xlsx')
+    with pytest.raises(IsADirectoryError, match='is a folder'):
+        (tmp_path / 'folder.npy').mkdir()
+        pic_plugin.embed(folder, tmp_path / 'none.pth', out=tmp_path / 'folder.npy')
     with pytest.raises(FileNotFoundError, match='no checkpoint'):
         pic_plugin.embed(folder, tmp_path / 'none.pth')
     with pytest.raises(FileNotFoundError, match='holds no epoch_N.pth'):
