@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 
@@ -32,6 +33,32 @@ def replacing(file: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def check_file(file: Path) -> None:
+    """Refuse before long work a file that could not be written after it.
+
+    Raises:
+        OSError: If it is a folder, or its folder could not be made or written to.
+    """
+    if file.is_dir():
+        raise IsADirectoryError(f'{file} is a folder: give the name of a file.')
+    check_folder(file.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Likewise for a folder of files; it is not made.
+
+    Raises:
+        OSError: If it could not be made or written to.
+    """
+    there = next(one for one in (folder, *folder.parents) if os.path.exists(one))
+    try:
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise OSError(f'{folder} cannot be written to ({there}: {error.strerror}): choose another '
+                      'place.') from error
 
 
 def write_atomically(file: Path, content: str | bytes) -> None:

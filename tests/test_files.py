@@ -3,10 +3,19 @@
 import csv
 import json
 import os
+from pathlib import Path
 
 import pytest
 
-from pic_plugin.files import csv_text, replacing, write_atomically, write_csv, write_json
+from pic_plugin.files import (
+    check_file,
+    check_folder,
+    csv_text,
+    replacing,
+    write_atomically,
+    write_csv,
+    write_json,
+)
 
 
 def test_text_and_bytes_replace_the_old_file_and_make_its_folder(tmp_path):
@@ -28,6 +37,28 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
         assert file.read_text() == 'old'
         raise error
     assert file.read_text() == 'old' and list(tmp_path.iterdir()) == [file]
+
+
+def test_what_cannot_be_written_is_known_before(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for file in (tmp_path / 'a' / 'b' / 'c.txt', Path('a/b/c.txt'), Path('c.txt')):
+        check_file(file)
+    assert not list(tmp_path.iterdir())  # nothing is left of the trial
+    (tmp_path / 'file').touch()
+    check_file(tmp_path / 'file')
+    with pytest.raises(OSError, match='file/a cannot be written to .*file: Not a directory'):
+        check_file(tmp_path / 'file' / 'a' / 'b.txt')
+    with pytest.raises(OSError, match='file cannot be written to'):
+        check_folder(tmp_path / 'file')
+    with pytest.raises(IsADirectoryError, match='is a folder: give the name of a file'):
+        check_file(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
+def test_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OSError, match='cannot be written to .*Permission denied'):
+        check_file(tmp_path / 'a.txt')
 
 
 def test_numbers(tmp_path):

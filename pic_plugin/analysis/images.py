@@ -18,6 +18,7 @@ from pic_plugin.datasets.file_names import printable
 from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.datasets.random_crop import resize
 from pic_plugin.datasets.walk import walk
+from pic_plugin.engine.type_names import type_name
 from pic_plugin.wording import counted
 
 DEFAULT_SIDE = 224  # pixels, where a checkpoint does not say with which it was trained
@@ -250,7 +251,7 @@ def training_side(cfg: Any) -> int | None:
 
 def _crops(loader: dict) -> Iterator[int]:
     for node in dicts_in(loader):
-        name = str(node.get('type', ''))
+        name = type_name(node)
         if name.endswith('RandomResizedCrop') or name == 'DecodeRandomCrop':
             for crop in node.get('crops') or [node]:
                 size: Any = crop.get('size', crop.get('scale'))

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pic_plugin.datasets.decode_random_crop import to_uint8
+from pic_plugin.datasets.decode_random_crop import is_of_uint8, to_uint8
 from pic_plugin.datasets.decoding import decode
 from pic_plugin.datasets.endings import as_endings
 from pic_plugin.datasets.members import read_bytes
+from pic_plugin.engine.type_names import type_name
 
 
 class PictureReader(NamedTuple):
@@ -46,15 +47,14 @@ class PictureReader(NamedTuple):
             return self.fit(pixels if pixels.ndim == 3 else pixels[..., None])
         try:
             content = read_bytes(info)
+            pixels = decode(content, self.channels).pixels
+        except MemoryError:
+            raise
         except OSError as error:
             raise ValueError(f'it cannot be read ({error.strerror or error})') from error
-        try:
-            pixels = decode(content, self.channels).pixels
-        except OSError as error:
-            raise ValueError(str(error)) from error
-        except ValueError as error:
-            raise ValueError(f'its {len(content)} bytes are not a picture that OpenCV can decode: '
-                             f'{error}') from error
+        except Exception as error:  # decoders meet arbitrary bytes with arbitrary exceptions
+            raise ValueError('it is not a picture that OpenCV can decode: '
+                             f'{str(error).strip()}') from error
         return self.fit(pixels)
 
     def fit(self, pixels: np.ndarray) -> np.ndarray:
@@ -62,12 +62,18 @@ class PictureReader(NamedTuple):
 
         Returns:
             np.ndarray: uint8; with ``own_depth`` float32 in the files' units, within the range.
+            NaN is black.
 
         Raises:
-            ValueError: If the pixels are not uint8 and the range is not known.
+            ValueError: If the pixels are not uint8 and the range is not known, or uint8 and the
+                range is that of another depth.
         """
+        if pixels.dtype == np.uint8 and not is_of_uint8(self.value_range):
+            raise ValueError('its pixels are uint8, and the network was trained on another depth '
+                             f'(value_range={self.value_range})')
         if self.own_depth and self.value_range is not None:
-            return pixels.astype(np.float32).clip(*self.value_range)
+            return np.nan_to_num(pixels.astype(np.float32), copy=False,
+                                 nan=self.value_range[0]).clip(*self.value_range)
         if self.value_range is not None:
             return to_uint8(pixels, self.value_range)
         if pixels.dtype != np.uint8:
@@ -92,7 +98,7 @@ def reader_of(cfg: Mapping[str, Any]) -> PictureReader:
     parts = list(dicts_in(cfg.get('train_dataloader') or {}))
     extensions = next((part['extensions'] for part in parts if part.get('extensions')), None)
     transform = next((step for step in parts
-                      if str(step.get('type')) in ('DecodeRandomCrop', 'DecodeImage')), {})
+                      if type_name(step) in ('DecodeRandomCrop', 'DecodeImage')), {})
     own_depth = transform.get('depth') == 'own'
     source = transform
     if own_depth:

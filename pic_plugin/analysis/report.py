@@ -40,7 +40,7 @@ from pic_plugin.analysis.work_folder import earlier_checkpoints, find_run_config
 from pic_plugin.bank import BankFileError
 from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint, read_checkpoint
 from pic_plugin.engine.config_file import find_config
-from pic_plugin.files import write_atomically
+from pic_plugin.files import check_folder, write_atomically
 from pic_plugin.wording import counted
 
 if TYPE_CHECKING:
@@ -101,11 +101,13 @@ def write_report(options: Options, say: Say = lambda line: None) -> tuple[Path, 
     Raises:
         FileNotFoundError: If there is no work folder.
         ModuleNotFoundError: If a library that the page itself needs is not installed.
+        OSError: If the folder of the page cannot be written to.
     """
     work_dir = options.work_dir
     if not work_dir.is_dir():
         raise FileNotFoundError(f'there is no folder {work_dir}.')
     report = _Report(options, work_dir / 'report' if options.out is None else options.out, say)
+    check_folder(report.out)
     report.add('verdicts', 'What the numbers say', report.verdicts)
     report.add('health', 'Training health', report.health)
     say('features of the pictures ...')

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from pic_plugin.analysis.scalars import Curve, Run
 from pic_plugin.bank.correction import MAX_DECAY
+from pic_plugin.engine.type_names import is_pretrained, type_name
 from pic_plugin.wording import counted
 
 GOOD, NOTICE, BAD = 'good', 'notice', 'bad'
@@ -74,8 +75,7 @@ def context_of(cfg: Any) -> Context:
     loader = cfg.get('train_dataloader') or {}
     model = cfg.get('model') or {}
     init = (model.get('backbone') or {}).get('init_cfg')
-    goes_on = bool(cfg.get('load_from') or model.get('pretrained')) or (
-        isinstance(init, dict) and init.get('type') == 'Pretrained')
+    goes_on = bool(cfg.get('load_from') or model.get('pretrained') or is_pretrained(init))
     return Context(loader.get('num_workers'), goes_on, _num_queries(cfg),
                    (model.get('head') or {}).get('refresh_returning', 0.0))
 
@@ -84,7 +84,7 @@ def _num_queries(cfg: Any) -> int | None:
     """Pictures that are classified, by the lines of their lists; None where those do not tell."""
     dataset = (cfg.get('val_dataloader') or {}).get('dataset') or {}
     lists = [part.get('ann_file') for part in dataset.get('datasets', ())
-             if all(step.get('type') != 'MarkReference' for step in part.get('pipeline', ()))]
+             if all(type_name(step) != 'MarkReference' for step in part.get('pipeline', ()))]
     if not lists or not all(isinstance(name, str) and name.endswith(LISTS) and os.path.isfile(name)
                             for name in lists):
         return None

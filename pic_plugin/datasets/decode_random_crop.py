@@ -52,15 +52,17 @@ class DecodeImage(LoadImageOrSkip):
             (before torch 2.3 uint16 becomes int32), and ``AugmentPreprocessor(value_range=...)``
             takes them. Defaults to 'uint8'.
         value_range (tuple[float, float], optional): Values that become 0 and 255 of images of
-            another depth than uint8; what lies beyond is cut off. Defaults to None: such images
-            stop the run with depth 'uint8', since 12 bits in a 16-bit file would come out black.
+            another depth than uint8; what lies beyond is cut off, and NaN is black. Defaults to
+            None: such images stop the run with depth 'uint8', since 12 bits in a 16-bit file would
+            come out black. With a range, images of uint8 do.
         decoder (str): 'simplejpeg', 'cv2', or 'auto' for the first of these that is installed.
             Defaults to 'auto'.
         backend_args (dict, optional): Of mmengine's file backend. Defaults to None: by the path's
             prefix.
 
     Raises:
-        ValueError: If a setting is unknown; for an image of another depth without a range.
+        ValueError: If a setting is unknown; for an image of another depth without a range, or one
+            of uint8 with a range or, with depth 'own', among others.
         ImportError: If simplejpeg is asked for and not installed.
     """
 
@@ -81,6 +83,7 @@ class DecodeImage(LoadImageOrSkip):
         self.depth = depth
         self.value_range = value_range
         self.decoder = choose_decoder(decoder)
+        self._first_type: np.dtype | None = None  # of pixels
 
     def transform(self, results: dict) -> dict | None:
         """Load the image, or return None if it is broken."""
@@ -111,16 +114,22 @@ class DecodeImage(LoadImageOrSkip):
 
     def _check_depth(self, pixels: np.ndarray, results: dict) -> None:
         """Stop at an image whose black and white are not known."""
-        if self.depth == 'own':
-            return
         name = results.get('img_path', results.get('sample_idx'))
-        if pixels.dtype != np.uint8 and self.value_range is None:
+        if self.depth == 'own':
+            # Each by itself may be right; a batch of both would have one type, and one range.
+            first = self._first_type = (
+                pixels.dtype if self._first_type is None else self._first_type)
+            if (first == np.uint8) != (pixels.dtype == np.uint8):
+                raise ValueError(
+                    f'{name} has pixels of type {pixels.dtype}, and another image before it of '
+                    f'type {first}: train on files of one depth.')
+        elif pixels.dtype != np.uint8 and self.value_range is None:
             raise ValueError(
                 f'{name} has pixels of type {pixels.dtype}, here from {pixels.min():g} to '
                 f'{pixels.max():g}, and it is not known which are black and white. Give '
                 f'value_range=(black, white) to {type(self).__name__}; `python -m '
                 'pic_plugin.tools.value_range FOLDER` measures them.')
-        if pixels.dtype == np.uint8 and self.value_range is not None and self.value_range[1] > 255:
+        elif pixels.dtype == np.uint8 and not is_of_uint8(self.value_range):
             raise ValueError(f'{name} is uint8, and value_range={self.value_range} is for images '
                              'of another depth: train on files of one depth.')
 
@@ -239,11 +248,16 @@ class DecodeRandomCrop(DecodeImage):
         return f'{super().__repr__()[:-1]}, crops={self.recipes})'
 
 
+def is_of_uint8(value_range: Sequence[float] | None) -> bool:
+    """Whether black and white are those of uint8: of another range such pixels have no place."""
+    return value_range is None or tuple(value_range) == (0, 255)
+
+
 def to_uint8(pixels: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-    """Pixels of any type as uint8, with ``value_range`` (black, white) at 0 and 255."""
+    """Pixels of any type as uint8, with ``value_range`` (black, white) at 0 and 255; NaN is 0."""
     low, high = value_range
     scaled = (pixels.astype(np.float32) - low) * (255 / (high - low))
-    return np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    return np.rint(np.nan_to_num(scaled, copy=False).clip(0, 255)).astype(np.uint8)
 
 
 def as_depth(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -13,6 +13,7 @@ from mmpretrain.registry import DATASETS
 
 from pic_plugin.datasets.skip_broken import skip_broken
 from pic_plugin.datasets.transforms import MarkReference
+from pic_plugin.engine.type_names import type_name
 
 MAX_LABELS = 200_000  # of a data set whose labels are gone through: a second
 
@@ -107,7 +108,7 @@ def explained_data(tool: str, runner: Runner) -> Iterator[None]:
             raise
         for name in ('val_dataloader', 'test_dataloader'):
             cfg = (runner.cfg.get(name) or {}).get('dataset')
-            if isinstance(cfg, dict) and cfg.get('type', '').endswith('ConcatDataset'):
+            if isinstance(cfg, dict) and type_name(cfg) == 'ConcatDataset':
                 difference = _different_classes([DATASETS.build(part) for part in cfg['datasets']])
                 if difference:
                     raise SystemExit(f'{tool}: {difference}') from error

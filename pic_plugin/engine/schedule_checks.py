@@ -11,6 +11,7 @@ from mmpretrain.registry import PARAM_SCHEDULERS
 from torch import nn
 
 from pic_plugin.engine.checkpoint.schedules import FURTHER
+from pic_plugin.engine.type_names import type_name
 
 NEVER = 10**9  # mmengine's end of a schedule that has none
 MAX_STEPS = 20_000  # simulated, a tenth of a second
@@ -48,7 +49,7 @@ def scheduled_rates(runner: Runner) -> Rates | None:
     cfgs = [cfg] if isinstance(cfg, dict) and 'type' in cfg else cfg
     if not cfgs:
         return Rates(rate, rate)
-    if isinstance(cfgs, dict) or any(one['type'] == 'ReduceOnPlateauLR' for one in cfgs):
+    if isinstance(cfgs, dict) or any(type_name(one) == 'ReduceOnPlateauLR' for one in cfgs):
         return None
     loop = runner.train_loop
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
@@ -70,7 +71,8 @@ def _simulate(cfgs: list[dict], rate: float, epochs: int, steps: int, length: in
     schedulers = []
     for one in cfgs:
         arguments = {key: value for key, value in one.items() if key not in ('type', '_scope_')}
-        cls = PARAM_SCHEDULERS.get(one['type'])
+        kind = one['type']
+        cls: Any = kind if isinstance(kind, type) else PARAM_SCHEDULERS.get(kind)
         if arguments.pop('convert_to_iter_based', False):
             schedulers.append(cls.build_iter_from_epoch(
                 **arguments, optimizer=optimizer, epoch_length=length))

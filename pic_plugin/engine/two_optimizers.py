@@ -15,6 +15,7 @@ from torch import nn
 
 from pic_plugin.engine.head_setup import find_head
 from pic_plugin.engine.runner_private import clip_gradients, set_inner_count, update_scale
+from pic_plugin.engine.type_names import type_name
 
 NETWORK, CLASS_WEIGHTS = 'network', 'class_weights'
 
@@ -142,7 +143,7 @@ class PICOptimWrapperConstructor:
                 'PICOptimWrapperConstructor is told of one optimizer only: write optim_wrapper='
                 "dict(..., class_weights_optimizer=dict(type='SGD', lr=...)), or leave the "
                 'constructor out for one optimizer of network and class weights.')
-        if cfg.get('type') == 'ApexOptimWrapper':
+        if type_name(cfg) == 'ApexOptimWrapper':
             raise ValueError('ApexOptimWrapper scales the loss of one optimizer: with '
                              "class_weights_optimizer, write type='AmpOptimWrapper'.")
         if 'head.weight' in (paramwise_cfg or {}).get('custom_keys', {}):

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.device import get_device
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from pic_plugin.analysis.images import (
     DEFAULT_SIDE,
     FolderImages,
     Images,
+    Skipped,
     report_skipped,
     training_side,
 )
@@ -152,10 +153,8 @@ class _ListedImages(Images):
         if isinstance(image, (str, os.PathLike)):
             return self.reader.read(dict(img_path=str(Path(image).expanduser().absolute())))
         channels = self.reader.channels
-        # Palettes and the like, not what is deeper than 8 bits.
-        if isinstance(image, Image.Image) and channels in (1, 3) and image.mode[0] not in 'IF':
-            image = image.convert('RGB' if channels == 3 else 'L')
-        pixels = np.asarray(image)
+        pixels = (_pixels_of(image, channels) if isinstance(image, Image.Image) else
+                  np.asarray(image))
         if pixels.ndim == 2:
             pixels = np.repeat(pixels[:, :, None], channels, axis=2)
         if channels == 3 and pixels.ndim == 3 and pixels.shape[2] == 4:
@@ -165,6 +164,20 @@ class _ListedImages(Images):
             raise ValueError(f'image {index} is {pixels.shape} of {pixels.dtype}: give (H, W, '
                              f'{channels}) uint8{" in RGB" if channels == 3 else ""}')
         return self.reader.fit(pixels[:, :, ::-1] if channels == 3 else pixels)
+
+
+def _pixels_of(image: Image.Image, channels: int) -> np.ndarray:
+    """(H, W) or (H, W, C), upright as files are read; Pillow may read the file only now."""
+    try:
+        image = ImageOps.exif_transpose(image)
+        # Palettes and the like, not what is deeper than 8 bits.
+        if channels in (1, 3) and image.mode[0] not in 'IF':
+            image = image.convert('RGB' if channels == 3 else 'L')
+        return np.asarray(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders meet arbitrary bytes with arbitrary exceptions
+        raise ValueError(f'it cannot be read ({error})') from error
 
 
 def embed(images: str | Path | Sequence[Any] | np.ndarray,
@@ -190,13 +203,14 @@ def embed(images: str | Path | Sequence[Any] | np.ndarray,
         progress (bool): Whether to count on stderr, if that is a terminal. Defaults to True.
 
     Returns:
-        Embedding: ``features`` (n, C) float32 and ``names``. Pictures that cannot be read are left
-        out, and named on stderr.
+        Embedding: ``features`` (n, C) float32 and ``names``. Pictures that cannot be read, or
+        whose feature is not finite, are left out and named on stderr.
 
     Raises:
         FileNotFoundError: If a folder or the checkpoint is not there.
-        ValueError: If nothing can be read, an argument is out of range, or ``out`` has another
-            ending.
+        OSError: If ``out`` cannot be written.
+        ValueError: If nothing can be read, no feature is finite, an argument is out of range, or
+            ``out`` has another ending.
     """
     if side is not None and side < 1:
         raise ValueError(f'side must be at least 1 pixel, not {side}.')
@@ -221,6 +235,7 @@ def embed(images: str | Path | Sequence[Any] | np.ndarray,
     # Not joined from batches, which would take all features twice.
     features = np.empty((len(given), backbone.feature_dim), np.float32)
     names: list[str] = []
+    num_read = 0
     bar = progress_bar(len(given)) if progress else nullcontext(lambda done: None)
     with bar as advance:
         for indices, pictures in given.batches(range(len(given)), side or backbone.image_size,
@@ -229,16 +244,21 @@ def embed(images: str | Path | Sequence[Any] | np.ndarray,
                 pictures = np.ascontiguousarray(pictures[..., ::-1])  # (B, side, side, 3), RGB
             pixels = torch.from_numpy(pictures).to(where).permute(0, 3, 1, 2)
             with torch.inference_mode():
-                features[len(names):len(names) + len(indices)] = backbone(pixels).float().cpu()
-            names += [given.names[index] for index in indices]
+                found = backbone(pixels).float().cpu().numpy()  # (B, C)
+            num_read += len(indices)
+            finite = np.isfinite(found).all(axis=1)
+            given.skipped += [Skipped(given.names[index], 'its feature is not finite')
+                              for index in np.array(indices)[~finite]]
+            features[len(names):len(names) + finite.sum()] = found[finite]
+            names += [given.names[index] for index in np.array(indices)[finite]]
             advance(len(indices))
     report_skipped('embed', given, most=len(given))
-    if not names:
+    if not num_read:
         raise ValueError(f'none of the {len(given)} images can be read.')
-    result = Embedding(features[:len(names)], names)
-    if not np.isfinite(result.features).all():
-        raise ValueError('features are not finite: the network gives nothing that could be used; '
+    if not names:
+        raise ValueError('no feature is finite: the network gives nothing that could be used; '
                          'take an earlier checkpoint.')
+    result = Embedding(features[:len(names)], names)
     if out is not None:
         write_features(result.features, result.names, out)
     return result

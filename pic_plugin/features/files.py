@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pic_plugin.files import replacing, write_atomically
+from pic_plugin.files import check_file, replacing, write_atomically
 
 ENDINGS = ('.npy', '.npz', '.csv', '.parquet')
 
@@ -19,6 +19,7 @@ def check_writable(out: str | Path) -> None:
 
     Raises:
         ModuleNotFoundError: If Parquet is asked for without pyarrow.
+        OSError: If it is a folder, or its folder cannot be written to.
         ValueError: If the ending is another one.
     """
     ending = Path(out).suffix.lower()
@@ -27,6 +28,7 @@ def check_writable(out: str | Path) -> None:
     if ending == '.parquet' and importlib.util.find_spec('pyarrow') is None:
         raise ModuleNotFoundError('Parquet needs pyarrow: run `pip install pyarrow`, or write .npy '
                                   'or .csv.', name='pyarrow')
+    check_file(Path(out).expanduser())
 
 
 def write_features(features: np.ndarray, names: Sequence[str], out: str | Path) -> None:
@@ -38,8 +40,7 @@ def write_features(features: np.ndarray, names: Sequence[str], out: str | Path) 
         out (str | Path): ``.npy`` gets its names in a ``.txt`` beside it, a line for each.
 
     Raises:
-        ModuleNotFoundError: See :func:`check_writable`.
-        ValueError: Likewise.
+        ModuleNotFoundError, OSError, ValueError: See :func:`check_writable`.
     """
     check_writable(out)
     file = Path(out).expanduser()

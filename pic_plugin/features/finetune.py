@@ -7,7 +7,7 @@ from typing import Any, Callable
 
 from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint
 from pic_plugin.features.embedding import LoadedBackbone, load_backbone
-from pic_plugin.files import write_atomically
+from pic_plugin.files import check_folder, write_atomically
 from pic_plugin.pretrain.config_text import assign, labelled_dataset
 from pic_plugin.pretrain.labels import Labelled, read_labels
 from pic_plugin.pretrain.networks import Backbone, look_at
@@ -39,6 +39,7 @@ def write_finetuning(checkpoint: str | Path, labels: str | Path,
 
     Raises:
         FileNotFoundError: If the checkpoint or the labels are not there.
+        OSError: If the folder cannot be written to.
         ValueError: If either is unusable, a number is not positive, or the folder is in use.
     """
     if epochs < 1 or batch_size < 2:
@@ -47,6 +48,7 @@ def write_finetuning(checkpoint: str | Path, labels: str | Path,
     folder = Path(out).expanduser().absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f'{folder} is not an empty folder: choose another --out.')
+    check_folder(folder)
     file = find_checkpoint(checkpoint)
     loaded, start = load_backbone(file), read_start(str(file))
     labelled = read_labels(labels, most=None)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pic_plugin.features.embedding import LoadedBackbone
-from pic_plugin.files import replacing
+from pic_plugin.files import check_file, replacing
 
 # Float32 through tens of layers in another order of sums, of the largest feature.
 TOLERANCE = 1e-4
@@ -44,12 +44,14 @@ def export_onnx(backbone: LoadedBackbone, out: str | Path,
 
     Raises:
         ModuleNotFoundError: If a library is missing.
+        OSError: If the file cannot be written.
         ValueError: If the features differ by more than rounding.
     """
     check_onnx()
     import onnxruntime
     side = side or backbone.image_size
     file = Path(out).expanduser()
+    check_file(file)
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, len(backbone.mean), side, side, generator=generator) * 2 - 1
     if backbone.normalise:

@@ -40,22 +40,20 @@ def read_labels(source: str | Path, most: int | None = MOST) -> Labelled:
     Args:
         source (str | Path): A folder with a folder of pictures for each class, or a CSV file whose
             lines are ``path,label``; paths are relative to the CSV. A first line whose file is not
-            there is a header.
+            there is a header. A picture that is named several times is taken once.
         most (int, optional): Pictures to take, of each class alike; None for all. Defaults to
             20,000.
 
     Raises:
         FileNotFoundError: If the source, or a picture that a CSV names, is not there.
-        ValueError: If there are fewer than two classes, no class has two pictures, or the folders
-            are parts of a data set (train, val, test), with classes in them.
+        ValueError: If there are fewer than two classes, no class has two pictures, a picture has
+            two labels, a row of a CSV lacks one, or the folders are parts of a data set (train,
+            val, test), with classes in them.
     """
     path = Path(source).expanduser()
     if not path.exists():
         raise FileNotFoundError(f'there are no labels {source}.')
-    pairs = _from_folder(path) if path.is_dir() else _from_csv(path)
-    by_class: dict[str, list[str]] = {}
-    for file, label in pairs:
-        by_class.setdefault(label, []).append(file)
+    by_class = _by_class(_from_folder(path) if path.is_dir() else _from_csv(path), source)
     if len(by_class) < 2:
         raise ValueError(f'{source} has fewer than two classes: give a folder with a folder of '
                          'pictures for each class, or a CSV of path,label.')
@@ -80,6 +78,21 @@ def read_labels(source: str | Path, most: int | None = MOST) -> Labelled:
     return Labelled(sorted(by_class), references, queries, broken)
 
 
+def _by_class(pairs: list[tuple[str, str]], source: str | Path) -> dict[str, list[str]]:
+    """Pictures of each class, none of them twice: a copy in the other half would be found there."""
+    label_of: dict[str, str] = {}
+    by_class: dict[str, list[str]] = {}
+    for file, label in pairs:
+        real = os.path.realpath(file)
+        if real not in label_of:
+            label_of[real] = label
+            by_class.setdefault(label, []).append(file)
+        elif label_of[real] != label:
+            raise ValueError(f'{source} gives {file} the labels {label_of[real]!r} and {label!r}: '
+                             'give each picture one, or leave out those of several classes.')
+    return by_class
+
+
 def _from_folder(path: Path) -> list[tuple[str, str]]:
     found = find_pictures([path])
     loose = [name for name in found.files if os.sep not in name]
@@ -97,10 +110,10 @@ def _from_folder(path: Path) -> list[tuple[str, str]]:
 def _from_csv(path: Path) -> list[tuple[str, str]]:
     with open(path, newline='', encoding='utf-8-sig', errors='surrogateescape') as stream:
         rows = [row for row in csv.reader(stream) if row]
-    if any(len(row) < 2 for row in rows):
-        short = next(number for number, row in enumerate(rows, 1) if len(row) < 2)
-        raise ValueError(f'{path}, row {short}: there must be a path and a label, separated by a '
-                         'comma.')
+    for number, row in enumerate(rows, 1):
+        if len(row) < 2 or not (row[0].strip() and row[1].strip()):
+            raise ValueError(f'{path}, row {number}: there must be a path and a label, separated '
+                             'by a comma.')
     pairs = [(os.path.abspath(path.parent / row[0].strip()), row[1].strip()) for row in rows]
     if pairs and not os.path.exists(pairs[0][0]):
         pairs = pairs[1:]

@@ -13,6 +13,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
 from pic_plugin.analysis.network import quiet_log
+from pic_plugin.engine.type_names import type_name
 
 # The field's names for classes whose own are longer.
 USUAL = {
@@ -89,7 +90,7 @@ def _join(usual: str, arch: Any) -> str:
 
 def usual_name(cfg: dict[str, Any]) -> str:
     """Name for people of a backbone by its config: that of :func:`known_backbones`, or its type."""
-    cfg = dict(cfg, type=str(cfg['type']).split('.')[-1])
+    cfg = dict(cfg, type=type_name(cfg))
     fits = [(len(known), name) for name, known in known_backbones().items()
             if all(key in cfg and cfg[key] == value for key, value in known.items())]
     return max(fits)[1] if fits else cfg['type']

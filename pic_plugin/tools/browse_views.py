@@ -18,6 +18,7 @@ from pic_plugin.analysis.style import styled
 from pic_plugin.analysis.views import draw_views, views_figure
 from pic_plugin.command_line import add_runner_arguments, explained_errors, read_runner_config
 from pic_plugin.engine.config_file import build_runner, complete_dataloaders
+from pic_plugin.files import check_file
 from pic_plugin.wording import counted
 
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.num_images < 1 or args.num_draws < 1:
         parser.error('--num-images and --num-draws must be at least 1.')
     with explained_errors('browse_views'):
+        check_file(args.out)
         cfg = read_runner_config(args)
         if cfg.get('train_dataloader') is None:
             raise ValueError(f'{cfg.filename} has no train_dataloader.')

@@ -20,6 +20,7 @@ from pic_plugin.analysis.inputs import open_inputs
 from pic_plugin.analysis.network import open_network
 from pic_plugin.analysis.style import require
 from pic_plugin.command_line import analysis_parser, explained_errors, require_positive
+from pic_plugin.files import check_folder
 from pic_plugin.wording import counted
 
 TOOL = 'embedding'
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with explained_errors(TOOL):
         for library in ('matplotlib', 'sklearn', 'jinja2'):
             require(library)
+        check_folder(args.out)
         cfg, side, images, indices = open_inputs(args.config, args.images, args.side,
                                                  args.num_images)
         network = open_network(args.checkpoint, cfg, device=args.device)

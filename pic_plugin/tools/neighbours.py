@@ -26,6 +26,7 @@ from pic_plugin.analysis.neighbour_study import (
 from pic_plugin.analysis.network import open_network
 from pic_plugin.analysis.style import require
 from pic_plugin.command_line import analysis_parser, explained_errors, require_positive
+from pic_plugin.files import check_folder
 from pic_plugin.wording import counted
 
 TOOL = 'neighbours'
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                      '--images and --num-images out.')
     with explained_errors(TOOL):
         require('matplotlib')
+        check_folder(args.out)
         cfg, side, images, indices = open_inputs(args.config, args.images, args.side,
                                                  args.num_images)
         if args.class_weights:

@@ -18,7 +18,7 @@ import torch
 
 from pic_plugin.command_line import explained_errors
 from pic_plugin.features.probe import probe_checkpoint
-from pic_plugin.files import replacing
+from pic_plugin.files import check_file, replacing
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,11 +36,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--device', help='default: a GPU if there is one')
     args = parser.parse_args(argv)
     with explained_errors('probe'):
+        out = None if args.out is None else Path(args.out).expanduser()
+        if out is not None:
+            check_file(out)
         found = probe_checkpoint(args.checkpoint, args.labels, args.device, args.side,
                                  args.batch_size)
-        if args.out is not None:
+        if out is not None:
             best = found['trained']
-            with replacing(Path(args.out).expanduser()) as partial:
+            with replacing(out) as partial:
                 torch.save(dict(weight=best.weight, bias=best.bias, classes=best.classes), partial)
             print(f'{args.out}: classifier of {len(best.classes)} classes')
 

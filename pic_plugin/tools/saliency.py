@@ -31,6 +31,7 @@ from pic_plugin.analysis.saliency_study import occlusion
 from pic_plugin.analysis.style import require
 from pic_plugin.command_line import analysis_parser, explained_errors, require_positive
 from pic_plugin.engine.config_file import read_config
+from pic_plugin.files import check_folder
 from pic_plugin.wording import counted
 
 TOOL = 'saliency'
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_positive(parser, args, ['show'])
     with explained_errors(TOOL):
         require('matplotlib')  # before minutes are spent
+        check_folder(args.out)
         cfg, side, images, indices = open_inputs(args.config, args.images, args.side,
                                                  args.num_images)
         settings = occlusion(side, args.patch, args.stride, args.batch_size, args.region)

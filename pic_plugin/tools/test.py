@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
 
 import mmengine
 from mmengine.config import Config
@@ -26,6 +27,7 @@ from pic_plugin.command_line import (
 from pic_plugin.engine.config_file import build_runner, check_checkpoint, complete_dataloaders
 from pic_plugin.engine.config_options import explained_names
 from pic_plugin.engine.evaluation_checks import check_evaluation, explained_data
+from pic_plugin.files import check_file
 from pic_plugin.transfer.fit import check_fits
 
 
@@ -45,11 +47,14 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If the checkpoint is a file that does not exist.
+        OSError: If ``--out`` cannot be written.
         ValueError: If the config has nothing to evaluate, or ``--out`` another ending.
     """
     check_checkpoint(args.checkpoint)
     if args.out and not args.out.endswith(('.json', '.yaml', '.yml', '.pkl')):
         raise ValueError(f'--out {args.out}: the name must end in .json, .yaml or .pkl.')
+    if args.out:
+        check_file(Path(args.out))
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if cfg.get('test_dataloader') is None or not cfg.get('test_evaluator'):

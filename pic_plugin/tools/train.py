@@ -29,6 +29,7 @@ from pic_plugin.engine.config_file import build_runner, check_checkpoint, comple
 from pic_plugin.engine.config_options import explained_names
 from pic_plugin.engine.evaluation_checks import explained_data
 from pic_plugin.engine.train_loader import build_train_loader
+from pic_plugin.engine.type_names import type_name
 from pic_plugin.files import write_atomically
 
 
@@ -66,7 +67,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
-        wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+        wrapper = type_name(cfg.optim_wrapper) or 'OptimWrapper'
         if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
             raise ValueError(f'--amp replaces OptimWrapper, and {cfg.filename} has {wrapper}: set '
                              'optim_wrapper in the config.')
@@ -109,7 +110,7 @@ def save_on_interrupt(cfg: Config) -> None:
         cfg (Config): ``custom_hooks`` gets a SaveOnInterruptHook, unless it has one.
     """
     hooks = cfg.get('custom_hooks') or []
-    types = {hook.get('type') for hook in hooks}
+    types = {type_name(hook) for hook in hooks}
     if types & {'InstanceBankHook', 'PlainCheckpointHook'} and 'SaveOnInterruptHook' not in types:
         cfg.custom_hooks = [*hooks, dict(type='SaveOnInterruptHook')]
 
@@ -145,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _ = runner.val_loop  # else built within train(), where errors are not of the data alone
     with explained_errors('train'), explained_names('train', cfg), explained_unpickling('train'):
         runner.train()
-    if runner.rank == 0 and cfg.model.get('type') == 'PIC':
+    if runner.rank == 0 and type_name(cfg.model) == 'PIC':
         runner.logger.info('What it has learned, in pictures: `python -m pic_plugin.tools.report '
                            f'{shlex.quote(str(runner.work_dir))}`')
 

@@ -17,6 +17,7 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     resnet_depth,
     state_dict_of,
 )
+from pic_plugin.engine.type_names import type_name
 from pic_plugin.files import write_atomically
 from pic_plugin.models.pooling import pooled
 from pic_plugin.transfer import convnext, resnet, swin, vit
@@ -90,7 +91,7 @@ def backbone_config(training: dict, weights: StateDict) -> dict[str, Any]:
     if isinstance(cfg, dict):
         cfg = {key: value for key, value in cfg.items()
                if key not in ('init_cfg', 'pretrained', '_scope_')}
-        return dict(cfg, type=str(cfg['type']).split('.')[-1])
+        return dict(cfg, type=type_name(cfg))
     depth = resnet_depth(weights)
     if depth is None:
         raise ValueError('the checkpoint does not say which backbone it holds, and its weights are '

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from mmengine.model import PretrainedInit
 
 from pic_plugin.analysis.scalars import Run
 from pic_plugin.analysis.verdict_help import PAGE, explanation
@@ -148,6 +149,8 @@ def test_pictures_that_are_classified_are_counted(tmp_path):
              dict(ann_file=str(tmp_path / 'queries.txt'), pipeline=[dict(type='PackInputs')])]
     cfg = dict(val_dataloader=dict(dataset=dict(datasets=parts)))
     assert context_of(cfg).num_queries == 2
+    parts[0]['pipeline'] = [dict(type='mmpretrain.MarkReference')]
+    assert context_of(cfg).num_queries == 2
     parts[0]['pipeline'] = []
     assert context_of(cfg).num_queries is None
 
@@ -163,7 +166,8 @@ def test_lines_that_are_not_one_for_each_picture_are_not_counted(tmp_path, monke
 
 def test_a_network_that_was_trained_before_is_compared_with_itself():
     for model in (dict(pretrained='resnet50.pth'),
-                  dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='a.pth')))):
+                  dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='a.pth'))),
+                  dict(backbone=dict(init_cfg=dict(type=PretrainedInit, checkpoint='a.pth')))):
         context = context_of(dict(model=model))
         assert context.goes_on
         found = verdicts_of(Run('run', GOOD_RUN, 0), context, {'knn/top1_k20': 39.0})

@@ -191,10 +191,45 @@ def test_own_depth_reaches_the_device(scan):
     assert -0.98 < view.min() and view.max() < 1.42
 
 
-def test_files_of_eight_bits_among_others_stop_the_run(folder):
-    transform = DecodeImage(value_range=(0, 4095))
-    with pytest.raises(ValueError, match='is uint8, and value_range'):
-        transform(dict(img_path=str(folder / 'colour.png')))
+@pytest.mark.filterwarnings('error')
+def test_pixels_without_a_value_are_black(tmp_path):
+    values = np.full((20, 20), 1200, np.float32)
+    values[:5], values[5:10], values[10:15] = np.nan, -np.inf, np.inf
+    write(tmp_path / 'a.tiff', values)
+    info = dict(img_path=str(tmp_path / 'a.tiff'))
+    found = DecodeImage(channels=1, value_range=(1000, 1200))({**info})['img']
+    np.testing.assert_array_equal(found[:, 0, 0], np.repeat([0, 0, 255, 255], 5))
+    crop = DecodeRandomCrop(size=8, channels=1, value_range=(1000, 1200))({**info})['img']
+    assert crop.dtype == np.uint8
+
+
+@pytest.mark.parametrize('value_range', [(0, 4095), (0., 1.), [0, 200], (-3, 255)])
+def test_files_of_eight_bits_among_others_stop_the_run(folder, value_range):
+    for transform in (DecodeImage(value_range=value_range),
+                      DecodeRandomCrop(size=16, value_range=value_range)):
+        with pytest.raises(ValueError, match='colour.png is uint8, and value_range'):
+            transform(dict(img_path=str(folder / 'colour.png')))
+
+
+def test_eight_bits_have_a_range_too(folder):
+    info = dict(img_path=str(folder / 'colour.png'))
+    np.testing.assert_array_equal(DecodeImage(value_range=[0, 255])({**info})['img'],
+                                  DecodeImage()({**info})['img'])
+
+
+@pytest.mark.parametrize('make', [DecodeImage, lambda **kwargs: DecodeRandomCrop(8, **kwargs)])
+def test_own_depths_are_not_mixed(scan, tmp_path, make):
+    write(tmp_path / 'eight.png', np.zeros((40, 40), np.uint8))
+    np.save(tmp_path / 'float.npy', np.zeros((40, 40), np.float32))
+    transform = make(channels=1, depth='own')
+    for name in ('scan.png', 'float.npy'):  # perhaps of the same units
+        assert transform(dict(img_path=str(tmp_path / name))) is not None
+    with pytest.raises(ValueError, match='eight.png.* type uint8, and another .* type uint16'):
+        transform(dict(img_path=str(tmp_path / 'eight.png')))
+    transform = make(channels=1, depth='own')
+    transform(dict(img_path=str(tmp_path / 'eight.png')))
+    with pytest.raises(ValueError, match='float.npy.* type float32, and another .* type uint8'):
+        transform(dict(img_path=str(tmp_path / 'float.npy')))
 
 
 def test_arrays_of_many_channels(tmp_path):

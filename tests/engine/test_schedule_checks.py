@@ -4,6 +4,7 @@ import logging
 
 import pytest
 from mmengine.config import Config
+from mmengine.config.lazy import LazyObject
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
@@ -44,6 +45,8 @@ def real_rates(work_dir, schedulers, **kwargs):
 @pytest.mark.parametrize('schedulers, kwargs', [
     ([WARMUP, dict(COSINE, begin=2, end=4)], dict(max_epochs=4)),
     ([WARMUP, dict(COSINE, begin=2, end=40)], dict(max_epochs=4)),
+    ([dict(type=LazyObject('mmengine.optim', 'MultiStepLR'), milestones=[1, 2])],
+     dict(max_epochs=3)),
     ([dict(type='MultiStepLR', milestones=[1, 2], by_epoch=True)], dict(max_epochs=3)),
     ([dict(type='CosineAnnealingLR', T_max=9, by_epoch=False)],
      dict(train_cfg=dict(by_epoch=False, max_iters=9))),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.optim import ApexOptimWrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch import nn
@@ -230,6 +231,8 @@ def test_every_parameter_is_in_one_optimizer():
 @pytest.mark.parametrize('options, message', [
     (dict(optimizer=dict(ADAMW)), 'told of one optimizer only'),
     (dict(optimizer=dict(ADAMW), class_weights_optimizer=dict(SGD), type='ApexOptimWrapper'),
+     "write type='AmpOptimWrapper'"),
+    (dict(optimizer=dict(ADAMW), class_weights_optimizer=dict(SGD), type=ApexOptimWrapper),
      "write type='AmpOptimWrapper'"),
     (dict(optimizer=dict(ADAMW), class_weights_optimizer=dict(SGD),
           paramwise_cfg=dict(custom_keys={'head.weight': dict(lr_mult=2)})), 'head.weight'),

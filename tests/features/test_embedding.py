@@ -125,6 +125,44 @@ def test_pictures_of_any_mode_are_colours(checkpoint, mode):
     np.testing.assert_array_equal(found, wanted)
 
 
+def test_photos_in_memory_are_turned_upright_as_files_are(checkpoint, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation
+    file = tmp_path / 'turned.jpg'
+    Image.fromarray(picture(1)).save(file, exif=exif, quality=100)
+    given = [file, Image.open(file)]
+    found, wanted = pic_plugin.embed(given, checkpoint).features
+    # One decoder for a file, another in Pillow: pixels differ by a few of 256 levels.
+    assert np.abs(found - wanted).max() < 0.02 < np.abs(
+        wanted - pic_plugin.embed([picture(1)], checkpoint).features).max()
+
+
+def test_pictures_without_a_usable_feature_are_left_out(checkpoint, tmp_path, capsys):
+    backbone = pic_plugin.load_backbone(checkpoint, normalise=True)
+    wanted = pic_plugin.embed([picture(number) for number in range(5)], backbone).features
+
+    def spoil(module, inputs, outputs):
+        dark = inputs[0].mean((1, 2, 3)) < -1.9
+        return (torch.where(dark[:, None, None, None], torch.nan, outputs[-1]), )
+
+    backbone.backbone.register_forward_hook(spoil)
+    given = [picture(number) for number in range(5)]
+    given[1:1] = [np.zeros_like(given[0])]
+    found = pic_plugin.embed(given, backbone, batch_size=4)
+    assert found.names == ['0', '2', '3', '4', '5']
+    np.testing.assert_allclose(found.features, wanted, atol=1e-5)
+    assert 'left out 1: its feature is not finite' in capsys.readouterr().err
+    with pytest.raises(ValueError, match='no feature is finite: .* earlier checkpoint'):
+        pic_plugin.embed(given[1:2], backbone)
+
+
+def test_a_photo_in_memory_that_is_cut_off_is_left_out(checkpoint, tmp_path, capsys):
+    file = write_pictures(tmp_path, 1, side=200, ending='.jpg') / '0000.jpg'
+    file.write_bytes(file.read_bytes()[:2000])
+    assert pic_plugin.embed([Image.open(file), picture(1)], checkpoint).names == ['1']
+    assert 'left out 0: it cannot be read' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('ending', ['npy', 'npz', 'csv', 'parquet'])
 def test_files_hold_every_bit(checkpoint, tmp_path, ending):
     if ending == 'parquet':
@@ -170,6 +208,9 @@ def test_what_is_wrong_is_said(checkpoint, tmp_path):
     folder = write_pictures(tmp_path / 'data', 2)
     with pytest.raises(ValueError, match='must end in'):
         pic_plugin.embed(folder, checkpoint, out=tmp_path / 'features.xlsx')
+    with pytest.raises(IsADirectoryError, match='is a folder'):
+        (tmp_path / 'folder.npy').mkdir()
+        pic_plugin.embed(folder, tmp_path / 'none.pth', out=tmp_path / 'folder.npy')
     with pytest.raises(FileNotFoundError, match='no checkpoint'):
         pic_plugin.embed(folder, tmp_path / 'none.pth')
     with pytest.raises(FileNotFoundError, match='holds no epoch_N.pth'):

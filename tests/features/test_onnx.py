@@ -29,6 +29,8 @@ def test_equal_to_the_network(tmp_path, normalise):
     found = session.run(['features'], {'images': images.numpy()})[0]
     with torch.no_grad():
         np.testing.assert_allclose(found, backbone(images).numpy(), atol=1e-4)
+    with pytest.raises(IsADirectoryError):
+        export_onnx(backbone, out.parent)
     assert [file.name for file in out.parent.iterdir()] == ['backbone.onnx']
 
 

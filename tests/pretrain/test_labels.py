@@ -53,6 +53,18 @@ def test_csv(tmp_path, header):
     assert [os.path.basename(file) for file, _ in found.queries] == ['0002.png', '0003.png']
 
 
+def test_a_picture_of_several_rows_comes_once(tmp_path):
+    write_pictures(tmp_path, 4)
+    (tmp_path / 'link.png').symlink_to('0001.png')
+    (tmp_path / 'labels.csv').write_text(''.join(
+        f'{path},{label}\n' for path, label in (
+            ('0000.png', 'x'), ('./0000.png', 'x'), ('0001.png', 'x'), ('link.png', 'x'),
+            ('0002.png', 'y'), (f'../{tmp_path.name}/0002.png', 'y'), ('0003.png', 'y'))))
+    found = read_labels(tmp_path / 'labels.csv')
+    assert [os.path.basename(file) for file, _ in found.references] == ['0000.png', '0002.png']
+    assert [os.path.basename(file) for file, _ in found.queries] == ['0001.png', '0003.png']
+
+
 def test_any_bytes_in_a_csv(tmp_path):
     write_pictures(tmp_path, 4)
     os.rename(tmp_path / '0003.png', os.fsencode(tmp_path) + b'/caf\xe9.png')
@@ -72,6 +84,13 @@ def test_what_is_refused(tmp_path):
     (tmp_path / 'short.csv').write_text('one/0000.png\n')
     with pytest.raises(ValueError, match='row 1: there must be a path and a label'):
         read_labels(tmp_path / 'short.csv')
+    for row in ('one/0001.png,', 'one/0001.png, ', ',a'):
+        (tmp_path / 'empty.csv').write_text(f'path,label\n{row}\n')
+        with pytest.raises(ValueError, match='row 2: there must be a path and a label'):
+            read_labels(tmp_path / 'empty.csv')
+    (tmp_path / 'both.csv').write_text('one/0000.png,a\n./one/0000.png,b\none/0001.png,b\n')
+    with pytest.raises(ValueError, match="0000.png the labels 'a' and 'b': give each picture one"):
+        read_labels(tmp_path / 'both.csv')
     (tmp_path / 'gone.csv').write_text('one/0000.png,a\none/0009.png,b\n')
     with pytest.raises(FileNotFoundError, match='names .*0009.png'):
         read_labels(tmp_path / 'gone.csv')

@@ -292,6 +292,7 @@ def test_config_folders(tmp_path):
 
 
 def test_options_reach_the_config(checkpoint):
+    merged('--amp', '--cfg-options', 'optim_wrapper.type=mmengine.OptimWrapper')
     cfg = merged('--amp', '--auto-scale-lr', '--resume', checkpoint, '--work-dir', 'here')
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert cfg.optim_wrapper.loss_scale == 'dynamic'
@@ -323,6 +324,7 @@ def test_resuming_without_a_checkpoint_is_said(work_dir, monkeypatch):
 def test_interrupts_save_where_the_run_can_resume(tmp_path):
     for hooks, expected in (
             ([], []), ([dict(type='PlainCheckpointHook')], [dict(type='SaveOnInterruptHook')]),
+            ([dict(type='mmpretrain.InstanceBankHook')], [dict(type='SaveOnInterruptHook')]),
             ([dict(type='InstanceBankHook'), dict(type='SaveOnInterruptHook', interval=3)], [])):
         file = tmp_path / 'config.py'
         Config(dict(Config.fromfile(TINY).to_dict(), custom_hooks=hooks)).dump(str(file))

@@ -20,6 +20,7 @@ from pic_plugin.engine.runner_private import (
     resumes,
     wrap_method,
 )
+from pic_plugin.engine.type_names import is_pretrained
 from pic_plugin.files import write_atomically
 
 
@@ -77,7 +78,7 @@ def guard_loading(runner: Runner) -> None:
     for module in runner.model.modules():
         init_cfgs = getattr(module, 'init_cfg', None) or []
         for init_cfg in init_cfgs if isinstance(init_cfgs, (list, tuple)) else [init_cfgs]:
-            if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+            if is_pretrained(init_cfg):
                 refuse_code(init_cfg['checkpoint'])
 
 

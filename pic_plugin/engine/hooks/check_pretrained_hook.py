@@ -24,6 +24,7 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     state_dict_of,
 )
 from pic_plugin.engine.runner_private import has_loaded, load_from, resumes
+from pic_plugin.engine.type_names import is_pretrained
 
 OPTION = 'model.backbone.init_cfg.checkpoint'
 
@@ -128,7 +129,7 @@ class CheckPretrainedHook(Hook):
 
     def _init_cfg(self, runner: Any, name: str) -> dict[str, Any]:
         cfg = attrgetter(name)(get_ori_model(runner.model)).init_cfg
-        return cfg if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained' else {}
+        return cfg if is_pretrained(cfg) else {}
 
     def _weights(self, runner: Any, name: str) -> StateDict | None:
         """Names and weights that mmengine takes from the module's file, if it has one."""

@@ -12,6 +12,7 @@ from mmengine.model import BaseDataPreprocessor
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
+from pic_plugin.datasets.decode_random_crop import is_of_uint8
 from pic_plugin.models.augment.blur import gaussian_blur
 from pic_plugin.models.augment.colour import Colours, change_colours, change_colours_in_two_sweeps
 from pic_plugin.models.augment.recipe import Draws, ViewRecipe, draw, new_generator
@@ -47,8 +48,8 @@ class AugmentPreprocessor(BaseDataPreprocessor):
             :class:`~pic_plugin.models.augment.recipe.ViewRecipe`, in the order in which the loader
             delivers the views. Defaults to None: one recipe with its defaults for all views.
         value_range (tuple[float, float], optional): Pixel values that count as black and white,
-            for images that are not uint8; what lies beyond is cut off. Defaults to None: 0 to 255,
-            and uint8 alone is accepted.
+            for images that are not uint8; what lies beyond is cut off, and NaN is black. Defaults
+            to None: 0 to 255, and uint8 alone is accepted. With another range, uint8 is not.
         compile (bool): Fuse the colour operations with ``torch.compile``. Pays on a GPU; where
             compiling fails a warning says so and they run as they are. Defaults to False.
         non_blocking (bool): Copy to the device without waiting. Defaults to True.
@@ -109,7 +110,7 @@ class AugmentPreprocessor(BaseDataPreprocessor):
             came, normalised; and ``data_samples``.
 
         Raises:
-            TypeError: If pixels are neither uint8 nor of a declared range.
+            TypeError: If pixels are not uint8 and no range is declared, or uint8 and one is.
             ValueError: If views are not as declared.
         """
         inputs = data['inputs']
@@ -180,7 +181,7 @@ class AugmentPreprocessor(BaseDataPreprocessor):
         images = view.to(torch.float32)
         if self.value_range is None:
             return images.div_(255)  # uint8: a new tensor, and none of it out of range
-        return ((images - low) / (high - low)).clamp_(0, 1)
+        return ((images - low) / (high - low)).nan_to_num_().clamp_(0, 1)
 
     def _normalise(self, images: Tensor) -> Tensor:
         """float32 in [0, 1] (B, C, H, W) -> normalised, in the memory format that was asked for."""
@@ -222,11 +223,11 @@ class AugmentPreprocessor(BaseDataPreprocessor):
                              f'mean and std of {declared}: give one number for each channel, or '
                              'one for all.')
         if view.dtype == torch.uint8:
-            if self.value_range is not None and self.value_range[1] > 255:
+            if not is_of_uint8(self.value_range):
                 raise TypeError(
-                    f'view {index} is uint8, which cannot reach the white of value_range='
-                    f'{self.value_range}: leave value_range out, or read the images in their own '
-                    "depth with DecodeRandomCrop(depth='own').")
+                    f'view {index} is uint8, and value_range={self.value_range} is for images of '
+                    'another depth: leave value_range out, or read the images in their own depth '
+                    "with DecodeRandomCrop(depth='own').")
         elif self.value_range is None:
             raise TypeError(
                 f'view {index} is {str(view.dtype).replace("torch.", "")}, and AugmentPreprocessor '

@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 
 from pic_plugin.engine.checkpoint.checkpoint_file import check_checkpoint_file, guard_loading
 
@@ -81,7 +81,8 @@ def test_a_runner_loads_nothing_that_could_run_code(path, monkeypatch):
     with pytest.raises(pickle.UnpicklingError):
         runner.load_checkpoint(str(path))
     pretrained = dict(type='Pretrained', checkpoint=str(path))
-    for init_cfg in (pretrained, [dict(type='Xavier', layer='Linear'), pretrained]):
+    for init_cfg in (pretrained, dict(pretrained, type=PretrainedInit),
+                     [dict(type='Xavier', layer='Linear'), pretrained]):
         with pytest.raises(pickle.UnpicklingError):
             guard_loading(FakeRunner(torch.nn.Sequential(BaseModule(init_cfg))))
     assert not os.path.exists('evil')

@@ -161,6 +161,21 @@ def test_other_depths_with_a_declared_range(dtype):
     assert not torch.equal(full, view)
 
 
+@pytest.mark.parametrize('training', [False, True])
+def test_pixels_without_a_value_are_black(training):
+    pixels = batch(dtype=torch.int32, high=250).float() + 1000
+    black = pixels.clone()
+    pixels[:, :, 0, 0], black[:, :, 0, 0] = torch.nan, 1000
+    pixels[:, :, 1, 1], black[:, :, 1, 1] = torch.inf, 1250
+    preprocessor = AugmentPreprocessor([1100.] * 3, [100.] * 3, value_range=(1000, 1250))
+    found, expected = (preprocessor(dict(inputs=some), training)['inputs']
+                       for some in (pixels, black))
+    if not training:
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    else:
+        assert found[0].isfinite().all()
+
+
 @pytest.mark.parametrize('channels', [1, 4])
 def test_other_channels(channels, caplog):
     preprocessor = AugmentPreprocessor([100.] * channels, [50.] * channels, to_rgb=True)
@@ -181,8 +196,10 @@ def test_wrong_inputs_are_named():
         drawn(preprocessor, batch(dtype=torch.float32))
     with pytest.raises(TypeError, match='view 0 is u?int.*value_range'):
         drawn(preprocessor, batch(dtype=UINT16))
-    with pytest.raises(TypeError, match='uint8, which cannot reach the white'):
-        drawn(AugmentPreprocessor(MEAN, STD, value_range=(0, 4095)), batch())
+    for value_range in ((0, 4095), (0, 1)):
+        with pytest.raises(TypeError, match='view 0 is uint8, and value_range=.*another depth'):
+            drawn(AugmentPreprocessor(MEAN, STD, value_range=value_range), batch())
+    drawn(AugmentPreprocessor(MEAN, STD, value_range=[0, 255]), batch())
     with pytest.raises(ValueError, match='view 0 has 4 channels.*mean and std of 3'):
         drawn(preprocessor, batch((4, 8, 8)))
     with pytest.raises(ValueError, match='view 0 is list, expected a tensor.*default_collate'):
