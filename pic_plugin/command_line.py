@@ -15,10 +15,12 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.runner import Runner
 
 from pic_plugin.bank import BankFileError
-from pic_plugin.engine.config_file import read_config
+from pic_plugin.engine.config_file import build_runner, read_config
 from pic_plugin.engine.config_options import apply_options
+from pic_plugin.files import write_atomically
 
 PACKAGE = Path(__file__).parent
 
@@ -80,6 +82,26 @@ def read_runner_config(args: argparse.Namespace) -> Config:
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(cfg.filename).stem)
     return cfg
+
+
+def is_in_its_folder(cfg: Config) -> bool:
+    """Whether mmengine, which keeps the config in the work folder, would write over its file."""
+    file = Path(cfg.filename)
+    kept = Path(cfg.work_dir) / file.name
+    return kept.exists() and kept.samefile(file)
+
+
+def build_runner_beside(cfg: Config) -> Runner:
+    """Build the runner; a config in its work folder keeps its comments, which mmengine's has not.
+
+    Args:
+        cfg (Config): Read from a file.
+    """
+    text = Path(cfg.filename).read_bytes() if is_in_its_folder(cfg) else None
+    runner = build_runner(cfg)
+    if text is not None and runner.rank == 0:
+        write_atomically(Path(cfg.filename), text)
+    return runner
 
 
 def analysis_parser(tool: str, description: str, checkpoint: str = 'file, or `random`',
