@@ -23,21 +23,38 @@ from pic_plugin.engine.config_options import apply_options
 from pic_plugin.files import write_atomically
 
 PACKAGE = Path(__file__).parent
+KEYS_OF_PATHS = re.compile(r'(root|dir|file|path|prefix|from|checkpoint)$')
 
 
 class ConfigOptions(DictAction):
-    """``KEY=VALUE`` as mmengine reads it, but for spaces in a name, which mmengine drops."""
+    """``KEY=VALUE`` as mmengine reads it, but for names, which mmengine takes apart.
+
+    What exists is a name; so is, unless it is a list, what has a space, and a number where the key
+    is that of a path.
+    """
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
                  values: Any, option_string: Any = None) -> None:
         names = {}
         for text in list(values):
             key, _, value = text.partition('=')
-            if ' ' in value.strip() and not set(value) & set('[](),'):
-                names[key] = value.strip().strip('\'"')
+            name = _as_name(key, value)
+            if name is not None:
+                names[key] = name
                 values.remove(text)
         super().__call__(parser, namespace, values, option_string)
         getattr(namespace, self.dest).update(names)
+
+
+def _as_name(key: str, value: str) -> str | None:
+    """The value if it is a name, without quotes around it; else None."""
+    text = value.strip().strip('\'"')
+    if re.fullmatch(r'[-+\d.e]+', text):
+        return text if KEYS_OF_PATHS.search(key) else None
+    if os.path.exists(os.path.expanduser(value)):
+        return value
+    is_list = ',' in text or text[:1] + text[-1:] in ('[]', '()')
+    return text if ' ' in text and not is_list else None
 
 
 def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
