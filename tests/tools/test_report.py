@@ -144,6 +144,12 @@ def test_a_full_gpu_leaves_the_curves(tmp_path, monkeypatch):
     assert page.count('CUDA out of memory') == 4 and 'loss from 8 to 7' in page
 
 
+def test_a_device_that_is_not_there_is_said_once(tmp_path):
+    with pytest.raises(SystemExit, match="report: torch cannot use the device 'cuda'"):
+        make(write_run(tmp_path / 'run'), '--device', 'cuda')
+    assert not (tmp_path / 'run' / 'report').exists()
+
+
 def test_a_network_that_says_the_same_of_all_pictures(tmp_path, capsys):
     run = write_run(tmp_path / 'run')
     content = torch.load(run / 'epoch_10.pth')
