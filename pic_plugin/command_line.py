@@ -15,27 +15,46 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.runner import Runner
 
 from pic_plugin.bank import BankFileError
-from pic_plugin.engine.config_file import read_config
+from pic_plugin.engine.config_file import build_runner, read_config
 from pic_plugin.engine.config_options import apply_options
+from pic_plugin.files import write_atomically
 
 PACKAGE = Path(__file__).parent
+KEYS_OF_PATHS = re.compile(r'(root|dir|file|path|prefix|from|checkpoint)$')
 
 
 class ConfigOptions(DictAction):
-    """``KEY=VALUE`` as mmengine reads it, but for spaces in a name, which mmengine drops."""
+    """``KEY=VALUE`` as mmengine reads it, but for names, which mmengine takes apart.
+
+    What exists is a name; so is, unless it is a list, what has a space, and a number where the key
+    is that of a path.
+    """
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
                  values: Any, option_string: Any = None) -> None:
         names = {}
         for text in list(values):
             key, _, value = text.partition('=')
-            if ' ' in value.strip() and not set(value) & set('[](),'):
-                names[key] = value.strip().strip('\'"')
+            name = _as_name(key, value)
+            if name is not None:
+                names[key] = name
                 values.remove(text)
         super().__call__(parser, namespace, values, option_string)
         getattr(namespace, self.dest).update(names)
+
+
+def _as_name(key: str, value: str) -> str | None:
+    """The value if it is a name, without quotes around it; else None."""
+    text = value.strip().strip('\'"')
+    if re.fullmatch(r'[-+\d.e]+', text):
+        return text if KEYS_OF_PATHS.search(key) else None
+    if os.path.exists(os.path.expanduser(value)):
+        return value
+    is_list = ',' in text or text[:1] + text[-1:] in ('[]', '()')
+    return text if ' ' in text and not is_list else None
 
 
 def add_runner_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +99,26 @@ def read_runner_config(args: argparse.Namespace) -> Config:
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(cfg.filename).stem)
     return cfg
+
+
+def is_in_its_folder(cfg: Config) -> bool:
+    """Whether mmengine, which keeps the config in the work folder, would write over its file."""
+    file = Path(cfg.filename)
+    kept = Path(cfg.work_dir) / file.name
+    return kept.exists() and kept.samefile(file)
+
+
+def build_runner_beside(cfg: Config) -> Runner:
+    """Build the runner; a config in its work folder keeps its comments, which mmengine's has not.
+
+    Args:
+        cfg (Config): Read from a file.
+    """
+    text = Path(cfg.filename).read_bytes() if is_in_its_folder(cfg) else None
+    runner = build_runner(cfg)
+    if text is not None and runner.rank == 0:
+        write_atomically(Path(cfg.filename), text)
+    return runner
 
 
 def analysis_parser(tool: str, description: str, checkpoint: str = 'file, or `random`',

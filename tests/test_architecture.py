@@ -25,7 +25,7 @@ LAYERS = (
     ('losses', 'datasets'),
     ('bank', ),
     ('communication', ),
-    ('files', 'random_bits', 'dependencies', 'version', 'data', 'wording'),
+    ('files', 'output', 'random_bits', 'dependencies', 'version', 'data', 'wording'),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 STUDY_TOOLS = ('ablation', 'ahead', 'benchmark', 'compare_transfer', 'make_scenes',

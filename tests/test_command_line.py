@@ -20,10 +20,29 @@ def test_skipped_names_are_printed(capsys):
     assert capsys.readouterr().err == 'tool: left out caf\\xe9.png: broken\n'
 
 
-def test_options_keep_spaces_of_names():
+def options(*arguments):
     parser = argparse.ArgumentParser()
     add_runner_arguments(parser)
-    given = parser.parse_args(['--cfg-options', 'data_root=my pictures', 'a=" b c "', 'lr=0.5',
-                               'size=[1, 2]', 'pair=(x y,z)', '--cfg-options', 'more=1'])
-    assert given.cfg_options == {'data_root': 'my pictures', 'a': ' b c ', 'lr': 0.5,
-                                 'size': [1, 2], 'pair': ('xy', 'z'), 'more': 1}
+    return parser.parse_args(['--cfg-options', *arguments]).cfg_options
+
+
+def test_options_keep_spaces_of_names():
+    assert options('data_root=my pictures', 'a=" b c "', 'lr=0.5', 'size=[1, 2]', 'pair=(x y,z)',
+                   '--cfg-options', 'more=1') == {
+        'data_root': 'my pictures', 'a': ' b c ', 'lr': 0.5, 'size': [1, 2], 'pair': ('xy', 'z'),
+        'more': 1}
+
+
+def test_options_keep_names_of_files(tmp_path, monkeypatch):
+    """Also those that mmengine takes for lists and numbers."""
+    monkeypatch.chdir(tmp_path)
+    for name in ('My Photos (2020)', 'a,b', '[x]', '2020', '2'):
+        (tmp_path / name).mkdir()
+    for name in (f'{tmp_path}/My Photos (2020)', 'My Photos (2020)', f'{tmp_path}/a,b', 'a,b',
+                 '[x]', '2020'):
+        assert options(f'data_root={name}') == {'data_root': name}
+    # What is not there is said to be missing by its name.
+    assert options('model.load_from=2021', 'work_dir=My Run (2021)') == {
+        'model.load_from': '2021', 'work_dir': 'My Run (2021)'}
+    assert options('data_root=[a,b]', 'load_from=None', 'scale=0.2, 1', 'max_epochs=2') == {
+        'data_root': ['a', 'b'], 'load_from': None, 'scale': [0.2, 1], 'max_epochs': 2}

@@ -74,6 +74,22 @@ class Settings(NamedTuple):
                 bool(given.get('to_rgb', given.get('bgr_to_rgb', False))))
 
 
+def check_device(name: str | torch.device) -> torch.device:
+    """The device, if torch can put something there.
+
+    Raises:
+        ValueError: If there is no such device on this machine, or it has no such name.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        if 'out of memory' in str(error):
+            return torch.device(name)
+        raise ValueError(f'torch cannot use the device {str(name)!r} '
+                         f'({str(error).splitlines()[0].rstrip(".")}): give --device cpu, or leave '
+                         'it out for the best that this machine has.') from error
+
+
 class Network:
     """A backbone in evaluation mode.
 
@@ -94,7 +110,7 @@ class Network:
                  device: str = 'cpu') -> None:
         self.settings = settings or Settings(None, None)
         mean, std, self._to_rgb = self.settings.normalisation
-        self.device = torch.device(device)
+        self.device = check_device(device)
         self.backbone = backbone.to(self.device)
         self.backbone.eval()  # some of mmpretrain's return nothing
         self._mean, self._std = (

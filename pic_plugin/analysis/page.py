@@ -116,9 +116,10 @@ def picture_map(points: np.ndarray, groups: Sequence[str], names: Sequence[str],
     done, encoded = cv2.imencode('.jpg', sheet.reshape(rows * THUMB, columns * THUMB, 3))
     if not done:
         raise RuntimeError('OpenCV cannot write JPEG.')
-    colours = {name: colour for name, (colour, _) in group_styles(groups).items()}
+    styles = group_styles(groups)
     return dict(
-        kind='map', key=list(colours.items()), sprite=data_uri(encoded.tobytes(), 'jpeg'),
-        dots=[(points[i, 0], 1 - points[i, 1], colours[groups[i]]) for i in order],
+        kind='map', key=[(name, *style) for name, style in styles.items()],
+        sprite=data_uri(encoded.tobytes(), 'jpeg'),
+        dots=[(points[i, 0], 1 - points[i, 1], *styles[groups[i]]) for i in order],
         data=dict(columns=columns, rows=rows, groups=[groups[i] for i in order],
                   names=[names[i] for i in order]))

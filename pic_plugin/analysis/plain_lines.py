@@ -17,7 +17,7 @@ def torchvision_lines(file: Path, code: Sequence[str], content: dict) -> list[st
     Args:
         file (Path): A backbone that was exported for torchvision.
         code (Sequence[str]): Makes torchvision's ``network``.
-        content (dict): The checkpoint that it was taken from.
+        content (dict): Of that file, or of the checkpoint that it was taken from.
     """
     settings = Settings.of(
         dicts_of_training(content, 'model', 'data_preprocessor', 'train_dataloader'))

@@ -19,7 +19,7 @@ from pic_plugin.analysis.inputs import choose, network_name, open_inputs
 from pic_plugin.analysis.neighbour_figure import draw_neighbours, make_cells
 from pic_plugin.analysis.neighbour_study import training_images
 from pic_plugin.analysis.neighbours import duplicates, find_queries, nearest
-from pic_plugin.analysis.network import RANDOM, Network, open_network
+from pic_plugin.analysis.network import RANDOM, Network, check_device, open_network
 from pic_plugin.analysis.page import (
     Section,
     build_page,
@@ -102,10 +102,12 @@ def write_report(options: Options, say: Say = lambda line: None) -> tuple[Path, 
         FileNotFoundError: If there is no work folder.
         ModuleNotFoundError: If a library that the page itself needs is not installed.
         OSError: If the folder of the page cannot be written to.
+        ValueError: If the device is not there.
     """
     work_dir = options.work_dir
     if not work_dir.is_dir():
         raise FileNotFoundError(f'there is no folder {work_dir}.')
+    check_device(options.device)
     report = _Report(options, work_dir / 'report' if options.out is None else options.out, say)
     check_folder(report.out)
     report.add('verdicts', 'What the numbers say', report.verdicts)

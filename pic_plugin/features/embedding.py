@@ -23,7 +23,7 @@ from pic_plugin.analysis.images import (
     training_side,
 )
 from pic_plugin.analysis.inputs import progress as progress_bar
-from pic_plugin.analysis.network import RANDOM, Network, open_network, pooled
+from pic_plugin.analysis.network import RANDOM, Network, check_device, open_network, pooled
 from pic_plugin.analysis.picture_reader import PictureReader, reader_of
 from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint
 from pic_plugin.features.files import check_writable, write_features
@@ -103,7 +103,7 @@ def load_backbone(checkpoint: str | Path, normalise: bool = False,
         FileNotFoundError: If there is no such file.
         ValueError: If it is no checkpoint, or its network is unknown.
     """
-    return _loaded(open_network(find_checkpoint(checkpoint)), normalise).to(device)
+    return _loaded(open_network(find_checkpoint(checkpoint)), normalise).to(check_device(device))
 
 
 def untrained_twin(checkpoint: str | Path, normalise: bool = False, device: str = 'cpu',
@@ -115,7 +115,8 @@ def untrained_twin(checkpoint: str | Path, normalise: bool = False, device: str 
         seed (int): Of the weights. Defaults to 0.
     """
     trained = open_network(find_checkpoint(checkpoint))
-    return _loaded(open_network(RANDOM, like=trained.settings, seed=seed), normalise).to(device)
+    return _loaded(open_network(RANDOM, like=trained.settings, seed=seed), normalise).to(
+        check_device(device))
 
 
 def _loaded(network: Network, normalise: bool) -> LoadedBackbone:
@@ -220,7 +221,7 @@ def embed(images: str | Path | Sequence[Any] | np.ndarray,
     if out is not None:
         check_writable(out)
     if isinstance(checkpoint, LoadedBackbone):
-        backbone = checkpoint if device is None else checkpoint.to(device)
+        backbone = checkpoint if device is None else checkpoint.to(check_device(device))
         if not backbone.normalise:
             raise ValueError('embed needs a backbone that normalises: load_backbone(checkpoint, '
                              'normalise=True).')

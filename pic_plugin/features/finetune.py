@@ -2,6 +2,7 @@
 """An ordinary config of mmpretrain that fine-tunes a backbone on labelled pictures."""
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, Callable
 
@@ -46,6 +47,9 @@ def write_finetuning(checkpoint: str | Path, labels: str | Path,
         raise ValueError(f'epochs must be at least 1 and the batch 2, not {epochs} and '
                          f'{batch_size}.')
     folder = Path(out).expanduser().absolute()
+    if (folder / CONFIG).is_file():
+        raise ValueError(f'{folder} holds a fine-tuning: go on with it by `{go_on(folder)}`, or '
+                         'choose another --out.')
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f'{folder} is not an empty folder: choose another --out.')
     check_folder(folder)
@@ -72,12 +76,20 @@ def write_finetuning(checkpoint: str | Path, labels: str | Path,
         assign('param_scheduler', [dict(type='CosineAnnealingLR', T_max=epochs, by_epoch=True,
                                         begin=0, end=epochs, convert_to_iter_based=True)]),
         f'train_cfg = dict(by_epoch=True, max_epochs={epochs}, val_interval=1)',
-        "default_hooks = dict(checkpoint=dict(type='CheckpointHook', max_keep_ckpts=1))",
+        'default_hooks = dict(\n'
+        "    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2))",
         assign('custom_hooks', [dict(type='CheckPretrainedHook', required=not random),
-                                dict(type='PlainCheckpointHook')]),
+                                dict(type='PlainCheckpointHook'),
+                                dict(type='SaveOnInterruptHook')]),
         'randomness = dict(seed=0)']
     write_atomically(folder / CONFIG, '\n\n'.join(parts) + '\n')
     return folder / CONFIG
+
+
+def go_on(folder: Path) -> str:
+    """The command that goes on with a fine-tuning that has stopped in this folder."""
+    return 'python -m pic_plugin.tools.train ' + shlex.join(
+        [str(folder / CONFIG), '--work-dir', str(folder), '--resume'])
 
 
 def _model(loaded: LoadedBackbone, backbone: Backbone, num_classes: int,

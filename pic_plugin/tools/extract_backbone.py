@@ -60,20 +60,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_finite(weights, checkpoint)
         training = read_training(content)
         if args.config is not None:
-            model = read_config(args.config).to_dict().get('model') or {}
-            training.update(backbone=model.get('backbone'),
+            config = read_config(args.config)
+            model = config.to_dict().get('model') or {}
+            training.update(cfg=config.pretty_text, backbone=model.get('backbone'),
                             data_preprocessor=model.get('data_preprocessor'))
         cfg = backbone_config(training, weights)
         export = export_backbone(weights, cfg, args.form)
-        file = write_with_hash(
-            file_content(export, training, cfg, checkpoint, args.form), args.out)
+        made = file_content(export, training, cfg, checkpoint, args.form)
+        file = write_with_hash(made, args.out)
     if str(checkpoint) != args.checkpoint:
         print(f'newest checkpoint: {checkpoint}')
     print(f'{export.target}: loaded {export.num_loaded} of {len(weights)}')
     for check in export.checks:
         print(check)
     print(f'{file}: {file.stat().st_size} bytes')
-    lines = (torchvision_lines(file, export.code, content) if args.form == 'torchvision' else
+    lines = (torchvision_lines(file, export.code, made) if args.form == 'torchvision' else
              [*export.code, USE[args.form].format(file=file)])
     print('use: ' + '\n     '.join(lines))
 

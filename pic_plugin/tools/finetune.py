@@ -5,7 +5,8 @@
     python -m pic_plugin.tools.finetune work_dirs/mine LABELLED --out work_dirs/classifier
 
 LABELLED is as for ``probe``. It writes ``finetune.py``, an ordinary config, into the work folder
-and trains it. ``--random`` begins from random weights: how much the pre-training is worth.
+and trains it. Ctrl-C saves, and says how to go on. ``--random`` begins from random weights: how
+much the pre-training is worth.
 """
 from __future__ import annotations
 
@@ -15,9 +16,10 @@ from collections.abc import Sequence
 from mmengine.config import Config
 
 from pic_plugin.analysis.scalars import read_run
-from pic_plugin.command_line import explained_errors
-from pic_plugin.engine.config_file import build_runner
-from pic_plugin.features.finetune import BATCH, write_finetuning
+from pic_plugin.command_line import build_runner_beside, explained_errors
+from pic_plugin.engine.hooks.save_on_interrupt_hook import HINT
+from pic_plugin.features.finetune import BATCH, go_on, write_finetuning
+from pic_plugin.output import tell
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,7 +40,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                                   args.batch_size, args.random)
         cfg = Config.fromfile(config)
         cfg.work_dir, cfg.launcher = str(config.parent), 'none'
-    build_runner(cfg).train()
+    runner = build_runner_beside(cfg)
+    # There is no --resume here: how to go on is said below.
+    runner.logger.addFilter(lambda record: not record.getMessage().startswith(HINT))
+    try:
+        runner.train()
+    except SystemExit:  # SaveOnInterruptHook has saved
+        tell(f'finetune: go on with\n    {go_on(config.parent)}')
+        raise
     accuracy = read_run(config.parent).curves['accuracy/top1'][-1][1]
     print(f'finetune: {accuracy:.1f} % of the pictures that were not for learning')
 

@@ -26,6 +26,7 @@ import torch.distributed as dist
 from pic_plugin.bank import BankFileError
 from pic_plugin.command_line import explained_unpickling, is_of_the_input
 from pic_plugin.datasets.file_names import printable
+from pic_plugin.output import tell
 from pic_plugin.pretrain.config_text import LOGGERS
 from pic_plugin.pretrain.finish import hand_over
 from pic_plugin.pretrain.prepare import Options, Prepared, prepare
@@ -98,7 +99,7 @@ def options_of(args: argparse.Namespace) -> Options:
 def say(line: str) -> None:
     """Print, on the main process alone."""
     if os.environ.get('RANK', '0') == '0':
-        print(printable(line), flush=True)
+        tell(printable(line))
 
 
 def failure(message: str) -> SystemExit:

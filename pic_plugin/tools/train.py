@@ -20,17 +20,18 @@ from mmengine.config import Config
 from pic_plugin.command_line import (
     add_runner_arguments,
     announce,
+    build_runner_beside,
     explained_errors,
     explained_unpickling,
+    is_in_its_folder,
     read_runner_config,
 )
 from pic_plugin.engine.checkpoint.checkpoint_file import saved_checkpoints
-from pic_plugin.engine.config_file import build_runner, check_checkpoint, complete_dataloaders
+from pic_plugin.engine.config_file import check_checkpoint, complete_dataloaders
 from pic_plugin.engine.config_options import explained_names
 from pic_plugin.engine.evaluation_checks import explained_data
 from pic_plugin.engine.train_loader import build_train_loader
 from pic_plugin.engine.type_names import type_name
-from pic_plugin.files import write_atomically
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -115,29 +116,18 @@ def save_on_interrupt(cfg: Config) -> None:
         cfg.custom_hooks = [*hooks, dict(type='SaveOnInterruptHook')]
 
 
-def is_in_its_folder(cfg: Config) -> bool:
-    """Whether mmengine, which keeps the config in the work folder, would write over its file."""
-    file = Path(cfg.filename)
-    kept = Path(cfg.work_dir) / file.name
-    return kept.exists() and kept.samefile(file)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     args = parse_args(argv)
     with explained_errors('train'):
         cfg = merge_args(read_runner_config(args), args)
-        own_folder = is_in_its_folder(cfg)
-        if own_folder and args.resume is None and saved_checkpoints(Path(cfg.work_dir)):
+        if is_in_its_folder(cfg) and args.resume is None and saved_checkpoints(Path(cfg.work_dir)):
             raise ValueError(f'{cfg.work_dir} holds the checkpoints of another training, which '
                              'this one would mix with its own: give another --work-dir, or go on '
                              'with --resume.')
-        text = Path(cfg.filename).read_bytes()
     announce('train', cfg)
     with explained_errors('train'), explained_names('train', cfg):
-        runner = build_runner(cfg)
-    if own_folder and runner.rank == 0:
-        write_atomically(Path(cfg.filename), text)  # with its comments, which mmengine's has not
+        runner = build_runner_beside(cfg)
     if args.resume == 'auto' and not saved_checkpoints(Path(runner.work_dir)):
         runner.logger.warning(f'--resume: {runner.work_dir} holds no checkpoint, so the training '
                               'begins anew.')

@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Maps of features whose groups are planted."""
+import re
+
 import numpy as np
 import pytest
 
 pytest.importorskip('sklearn', reason="scikit-learn is not installed: pip install '.[analysis]'")
 
-from pic_plugin.analysis.embedding import cluster, draw_embedding, embed, group_styles  # noqa: E402
-from pic_plugin.analysis.page import THUMB, picture_map  # noqa: E402
-from pic_plugin.analysis.style import styled, write_figure  # noqa: E402
+from pic_plugin.analysis.embedding import (  # noqa: E402
+    MARKERS,
+    cluster,
+    draw_embedding,
+    embed,
+    group_styles,
+)
+from pic_plugin.analysis.page import THUMB, Section, build_page, picture_map  # noqa: E402
+from pic_plugin.analysis.style import COLOURS, styled, write_figure  # noqa: E402
 
 
 def planted(count=20):
@@ -67,6 +75,18 @@ def test_groups_look_different():
     with styled():
         figure = draw_embedding(np.random.default_rng(0).random((3, 2)), ['a', 'b', 'a'])
         assert [text.get_text() for text in figure.legends[0].get_texts()] == ['a', 'b']
+
+
+def test_groups_look_different_on_the_page_too():
+    groups = [f'class {number}' for number in range(len(COLOURS) * len(MARKERS))]
+    count = len(groups)
+    part = picture_map(np.zeros((count, 2)), groups, groups,
+                       [np.zeros((THUMB, THUMB, 3), np.uint8)] * count)
+    looks = re.findall(r'<path .*?d="(.+?)" fill="(.+?)"', build_page('', '', [
+        Section('map', '', [part])]))
+    dots = dict(zip(part['data']['groups'], looks[:count]))
+    assert len(set(dots.values())) == count
+    assert dots == dict(zip([name for name, *_ in part['key']], looks[count:]))
 
 
 def test_names_of_groups_are_shown_as_they_are(tmp_path):

@@ -226,6 +226,9 @@ def test_what_is_wrong_is_said(checkpoint, tmp_path):
             pic_plugin.embed(one, checkpoint)
     with pytest.raises(ValueError, match='batch size'):
         pic_plugin.embed(folder, checkpoint, batch_size=0)
+    for device in ('cuda', 'gpu'):  # a GPU is hidden from tests
+        with pytest.raises(ValueError, match=f"cannot use the device '{device}' .*--device cpu"):
+            pic_plugin.embed(folder, checkpoint, device=device)
     with pytest.raises(SystemExit, match='embed: there is no folder'):
         tool.main([str(tmp_path / 'none'), str(checkpoint), '--out', str(tmp_path / 'a.npy')])
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning from a backbone that knows the classes, beside the same from random weights."""
 import os
+import shlex
+import shutil
+import signal
 import time
 from types import SimpleNamespace
 
@@ -12,8 +15,9 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 from pic_plugin.analysis.scalars import read_run
+from pic_plugin.engine import PlainCheckpointHook
 from pic_plugin.features.finetune import ADAMW_RATE, BATCH, write_finetuning
-from pic_plugin.tools import finetune
+from pic_plugin.tools import finetune, train
 
 BACKBONE = dict(type='ResNet', depth=18, stem_channels=16, base_channels=16)
 
@@ -54,16 +58,21 @@ def checkpoint(tmp_path_factory):
     return file
 
 
-@pytest.fixture
-def labelled(tmp_path):
-    """24 pictures of each of two classes, and one that is none, below a folder with a blank."""
+def write_stripes(pictures):
+    """24 pictures of each of two classes, and one that is none."""
     for upright, name in enumerate(('lying', 'standing')):
-        folder = tmp_path / 'my pictures' / name
+        folder = pictures / name
         folder.mkdir(parents=True)
         for number in range(24):
             Image.fromarray(stripes(number, upright)).save(folder / f'{number}.png')
     (folder / 'broken.png').write_bytes(b'x')
-    return tmp_path / 'my pictures'
+    return pictures
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Pictures below a folder with a blank."""
+    return write_stripes(tmp_path / 'my pictures')
 
 
 def test_better_than_from_random_weights(checkpoint, labelled, work_dir, capsys, monkeypatch):
@@ -85,6 +94,56 @@ def test_better_than_from_random_weights(checkpoint, labelled, work_dir, capsys,
                    (work_dir / 'trained' / f'{part}.txt').read_text().splitlines()}
                   for part in ('train', 'val'))
     assert len(train) == len(val) == 24 and not train & val
+
+
+def weights(folder, epoch=2):
+    return torch.load(folder / f'epoch_{epoch}.pth')['state_dict']
+
+
+@pytest.fixture(scope='module')
+def whole(checkpoint, tmp_path_factory):
+    """The folder of two epochs, in three steps each, without a pause."""
+    work = tmp_path_factory.mktemp('whole')
+    finetune.main([str(checkpoint), str(write_stripes(work / 'pictures')), '--out',
+                   str(work / 'run'), '--epochs', '2', '--batch-size', '8'])
+    return work / 'run'
+
+
+def test_it_is_saved_after_each_epoch_and_goes_on_exactly(whole, tmp_path):
+    expected, config = weights(whole), (whole / 'finetune.py').read_text()
+    assert 'The labels are, in this order: ' in config
+    run = tmp_path / 'run'
+    shutil.copytree(whole, run)
+    (run / 'epoch_2.pth').unlink()  # as one that was killed in its second epoch
+    (run / 'last_checkpoint').write_text(str(run / 'epoch_1.pth'))
+    train.main([str(run / 'finetune.py'), '--work-dir', str(run), '--resume'])
+    assert all(torch.equal(expected[name], value) for name, value in weights(run).items())
+    assert (run / 'finetune.py').read_text() == config
+    places, values = zip(*read_run(run).curves['accuracy/top1'])
+    assert places == (24, 48) and values == tuple(
+        value for _, value in read_run(whole).curves['accuracy/top1'])
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(checkpoint, labelled, tmp_path, capsys, monkeypatch):
+    def signal_once(hook, runner, batch_idx, data_batch=None):
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(PlainCheckpointHook, 'before_train_iter', signal_once)
+    out = tmp_path / 'my run'
+    command = [str(checkpoint), str(labelled), '--out', str(out), '--epochs', '1',
+               '--batch-size', '8']
+    with pytest.raises(SystemExit) as ended:
+        finetune.main(command)
+    assert ended.value.code == 130 and (out / 'interrupted.pth').is_file()
+    printed = capsys.readouterr().out
+    go_on = f"python -m pic_plugin.tools.train '{out}/finetune.py' --work-dir '{out}' --resume"
+    assert go_on in printed and 'the same command' not in printed
+    with pytest.raises(SystemExit, match='holds a fine-tuning') as refused:
+        finetune.main(command)
+    assert go_on in str(refused.value.code)
+    train.main(shlex.split(go_on)[3:])
+    assert (out / 'epoch_1.pth').is_file() and read_run(out).curves['accuracy/top1']
 
 
 def test_what_is_wrong_is_said(checkpoint, labelled, tmp_path):

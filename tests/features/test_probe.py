@@ -54,3 +54,5 @@ def test_a_picture_of_two_labels_has_both(checkpoint, tmp_path):
 def test_what_is_wrong_is_said(checkpoint, tmp_path):
     with pytest.raises(SystemExit, match='probe: there are no labels'):
         tool.main([str(checkpoint), str(tmp_path / 'none')])
+    with pytest.raises(SystemExit, match="probe: torch cannot use the device 'cuda'"):
+        tool.main([str(checkpoint), str(write_classes(tmp_path / 'a')), '--device', 'cuda'])

@@ -16,6 +16,7 @@ from pic_plugin.pretrain import measure, rules, run
 from pic_plugin.pretrain.prepare import is_out_of_memory
 from pic_plugin.pretrain.progress import ProgressHook
 from pic_plugin.tools import pretrain, train
+from toys.interrupts import interrupt_after_reader
 from toys.pictures import write_classes, write_pictures, write_scans
 
 SMALL = ['--backbone', 'resnet18', '--image-size', '32', '--batch-size', '8', '--device', 'cpu',
@@ -164,6 +165,29 @@ def test_a_signal_in_an_evaluation(data, work_dir, lines, quick, monkeypatch):
         call(data, '--out', work_dir, *SMALL, '--epochs', 2, '--labels',
              write_classes(data.parent / 'labelled'))
     assert 'stopped after 48 images' in said[-1]
+
+
+ENDLESS = """
+from pic_plugin.pretrain import measure, run
+from pic_plugin.pretrain.progress import ProgressHook
+from pic_plugin.tools import pretrain
+measure.LOADER_SECONDS = measure.STEP_SECONDS = 0.0
+run.ProgressHook = lambda say: ProgressHook(say, 0.0)
+pretrain.main({arguments!r})
+"""
+
+
+@pytest.mark.parametrize('apart', [False, True])
+def test_what_reads_the_output_may_end_first(data, work_dir, apart):
+    """A line of progress is due in every step, and nobody is there to read it."""
+    errors = data.parent / 'errors.txt' if apart else None
+    code = ENDLESS.format(arguments=[str(data), '--out', str(work_dir), *SMALL, '--epochs', '9999'])
+    status = interrupt_after_reader(code, 'waiting for pictures', errors)
+    assert status == 130
+    assert (work_dir / 'last_checkpoint').read_text() == str(work_dir / 'interrupted.pth')
+    if apart:
+        text = errors.read_text()
+        assert 'Traceback' not in text and f'--out {work_dir} --resume' in text
 
 
 def forget_runners():

@@ -73,7 +73,7 @@ def test_everything_that_can_be_had(tmp_path, capsys):
     assert 'broken.png' in page and 'not a picture that OpenCV can decode' in page
     err = capsys.readouterr().err
     assert 'report: left out 0/broken.png' in err and 'raw.nef' in err
-    assert page.count('<circle ') == 7 and 'What it means and what helps' in page
+    assert page.count('<path class="dot"') == 7 and 'What it means and what helps' in page
     # One file: every address is a part of the page or its own data.
     assert not re.findall(r'(?:src|href|srcset)="(?!data:|#)[^"]*"', page)
     for name in ('health', 'saliency', 'overlap', 'series', 'neighbours', 'class_weights',
@@ -87,7 +87,7 @@ def test_one_picture_without_label(tmp_path):
     page = make(write_run(tmp_path / 'run'), '--images', images)
     assert page.count('Not drawn') == 2 and 'one picture has no neighbours' in page
     assert 'epoch_10.pth has no class weights' in page  # of a training of something else
-    assert 'there are no labels' in page and page.count('<circle ') == 1
+    assert 'there are no labels' in page and page.count('<path class="dot"') == 1
 
 
 def test_without_checkpoint_curves_are_drawn(tmp_path, capsys):
@@ -102,7 +102,7 @@ def test_without_scalars_the_rest_is_drawn(tmp_path):
     (run / '20250101_000000' / 'vis_data' / 'scalars.json').unlink()
     page = make(run, '--num-images', '12')
     assert page.count('Not drawn') == 3 and 'LocalVisBackend' in page
-    assert page.count('<circle ') == 12
+    assert page.count('<path class="dot"') == 12
 
 
 @pytest.mark.parametrize('lines, reason', [
@@ -122,7 +122,7 @@ def test_where_the_evaluated_pictures_are_gone_the_page_says_whose_it_shows(tmp_
         stream.write("\ntest_dataloader = dict(dataset=dict(type='CustomDataset', "
                      "data_root='gone'))\n")
     page = make(run, '--num-images', '6')
-    assert 'these are those of its training' in page and page.count('<circle ') == 6
+    assert 'these are those of its training' in page and page.count('<path class="dot"') == 6
 
 
 def test_a_config_by_name_tells_the_verdicts_what_it_knows(tmp_path):
@@ -142,6 +142,12 @@ def test_a_full_gpu_leaves_the_curves(tmp_path, monkeypatch):
     monkeypatch.setattr('pic_plugin.analysis.report.extract', full)
     page = make(write_run(tmp_path / 'run'))
     assert page.count('CUDA out of memory') == 4 and 'loss from 8 to 7' in page
+
+
+def test_a_device_that_is_not_there_is_said_once(tmp_path):
+    with pytest.raises(SystemExit, match="report: torch cannot use the device 'cuda'"):
+        make(write_run(tmp_path / 'run'), '--device', 'cuda')
+    assert not (tmp_path / 'run' / 'report').exists()
 
 
 def test_a_network_that_says_the_same_of_all_pictures(tmp_path, capsys):
@@ -192,4 +198,4 @@ def test_map_by_cluster(tmp_path):
     with open(tmp_path / 'embedding.csv', newline='') as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 12 and {row['group'] for row in rows} == {'cluster 1', 'cluster 2'}
-    assert (tmp_path / 'embedding.html').read_text().count('<circle ') == 12
+    assert (tmp_path / 'embedding.html').read_text().count('<path class="dot"') == 12

@@ -140,9 +140,9 @@ def test_tables_are_sorted_by_a_column(page):
 def test_hover_shows_the_picture(page):
     tip = page.locator('.tip')
     assert not tip.is_visible()
-    circle = page.locator('circle').nth(7)
-    circle.scroll_into_view_if_needed()
-    circle.hover(force=True)
+    dot = page.locator('.dot').nth(7)
+    dot.scroll_into_view_if_needed()
+    dot.hover(force=True)
     assert tip.is_visible()
     # One of the dots that lie there; names are not taken for HTML.
     assert '</script><b>' in tip.inner_text() and tip.inner_text()[:3] in ('cat', 'dog')
@@ -152,16 +152,19 @@ def test_hover_shows_the_picture(page):
 
 
 def test_arrows_and_zoom(page):
-    svg = page.locator('.map svg')
+    svg = page.locator('.map > svg')
     svg.focus()
     page.keyboard.press('ArrowRight')
     page.keyboard.press('ArrowRight')
     spoken = page.locator('[aria-live]')
     assert spoken.inner_text().startswith('2 of 40, cat')
     before = svg.get_attribute('viewBox')
+    width = page.locator('.dot').first.bounding_box()['width']
     page.keyboard.press('+')
     closer = svg.get_attribute('viewBox')
     assert float(closer.split()[2]) < float(before.split()[2])
+    # A dot grows by less than its distance to the others.
+    assert 1 < page.locator('.dot').first.bounding_box()['width'] / width < 1.5
     page.locator('.out').click()
     page.locator('.out').click()
     assert svg.get_attribute('viewBox') == before

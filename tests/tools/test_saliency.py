@@ -101,10 +101,11 @@ def test_one_picture_of_the_config_against_random(inputs, tmp_path):
     (['{first}', '--patch', '33'], 'patch from 1 to 32'),
     (['{first}', '--num-images', '0'], 'at least 1'),
     (['{first}', '--region', '2'], 'between 0 and 1'),
-    (['{text}'], 'is not a checkpoint')])
+    (['{text}'], 'is not a checkpoint'),
+    (['{first}', '--device', 'cuda'], "saliency: torch cannot use the device 'cuda'")])
 def test_bad_input_is_one_line(inputs, tmp_path, arguments, message):
     (tmp_path / 'text.pth').write_text('no checkpoint')
     given = [argument.format(first=inputs / 'first.pth', text=tmp_path / 'text.pth')
              for argument in arguments]
     with pytest.raises(SystemExit, match=message):
-        main([CONFIG, *given, '--out', str(tmp_path), '--device', 'cpu'])
+        main([CONFIG, '--out', str(tmp_path), '--device', 'cpu', *given])

@@ -3,11 +3,20 @@
 import os
 import signal
 import subprocess
+import sys
+from pathlib import Path
 
 from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
 
 from toys.processes import train_as_rank
+
+TESTS = Path(__file__).resolve().parents[1]
+START = f"""
+import signal, sys
+sys.path[:0] = [{str(TESTS)!r}, {str(TESTS.parent)!r}]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+"""
 
 
 @HOOKS.register_module()
@@ -61,3 +70,30 @@ def train_and_be_stopped(work_dir):
     except SystemExit as stop:
         return stop.code
     return None
+
+
+def interrupt_after_reader(code, until, errors):
+    """Ctrl-C, in Python whose output goes to a reader, as `tee`, that has ended just before.
+
+    Args:
+        code (str): Of Python.
+        until (str): The reader ends at a line that has this.
+        errors (Path | None): File for stderr, or None: it goes to the reader too.
+
+    Returns:
+        int: Exit status.
+    """
+    with open(errors or os.devnull, 'w') as file:
+        training = subprocess.Popen(
+            [sys.executable, '-c', START + code], stdout=subprocess.PIPE, start_new_session=True,
+            stderr=subprocess.STDOUT if errors is None else file)
+    reader = subprocess.Popen(['cat'], stdin=training.stdout, stdout=subprocess.PIPE, text=True)
+    training.stdout.close()
+    try:
+        assert any(until in line for line in reader.stdout)
+        reader.kill()
+        reader.communicate()
+        os.killpg(training.pid, signal.SIGINT)
+        return training.wait(timeout=300)
+    finally:
+        training.kill()

@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 from torchvision.models import get_model
 
 from pic_plugin.engine.checkpoint.foreign_checkpoint import backbone_of
+from pic_plugin.features.embedding import load_backbone
 from pic_plugin.tools.extract_backbone import main
 from pic_plugin.transfer import export
 from toys.checkpoints import PREPROCESSOR, pic_content
@@ -217,6 +218,26 @@ def test_a_file_that_does_not_say_what_it_is(tmp_path, content18, capsys):
     assert 'ResNet_CIFAR' in lines[0] and f'loaded {number} of {number}' in lines[0]
     meta = torch.load(written(tmp_path / 'b'), weights_only=True)['meta']
     assert meta['data_preprocessor']['mean'] == [125.3, 123.0, 113.9]
+
+
+@pytest.mark.parametrize('backbone, channels, form', [
+    (RESNET18, 512, 'openmmlab'), (RESNET18, 512, 'torchvision'),
+    (dict(type='ConvNeXt', arch='atto'), 320, 'openmmlab')])
+def test_the_config_that_is_given_goes_along(tmp_path, capsys, backbone, channels, form):
+    """Whoever takes the file prepares pictures as that training did."""
+    (tmp_path / 'own.py').write_text(Config(dict(
+        model=dict(type='PIC', backbone=backbone, data_preprocessor=dict(
+            type='SelfSupDataPreprocessor', mean=[10., 20., 30.], std=[50., 60., 70.],
+            to_rgb=True)),
+        train_dataloader=dict(dataset=dict(pipeline=[
+            dict(type='DecodeRandomCrop', size=64)])))).pretty_text)
+    content = pic_content(backbone, channels)
+    del content['meta']
+    lines = run(write(tmp_path, content), tmp_path / 'out', '--format', form, '--config',
+                str(tmp_path / 'own.py'), capsys=capsys)
+    assert form == 'openmmlab' or any('CenterCrop(64)' in line for line in lines)
+    loaded = load_backbone(written(tmp_path))
+    assert loaded.mean == (10, 20, 30) and loaded.std == (50, 60, 70) and loaded.image_size == 64
 
 
 def test_an_extracted_file_can_be_extracted_again(tmp_path, capsys):

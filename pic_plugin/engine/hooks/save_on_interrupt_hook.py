@@ -2,11 +2,14 @@
 """Hook: Ctrl-C, or the signal before a time limit, saves a checkpoint to go on from."""
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
 import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,6 +29,7 @@ from pic_plugin.engine.runner_private import (
 )
 from pic_plugin.engine.worker_signals import outlive
 from pic_plugin.files import write_atomically
+from pic_plugin.output import lead_on, tell
 
 FILE = 'interrupted.pth'
 PATIENCE = 2.0  # seconds
@@ -43,7 +47,8 @@ class SaveOnInterruptHook(Hook):
 
     With a ``SlidingWindowSampler`` and an ``InstanceBankHook`` (or ``PlainCheckpointHook``) the
     resumed run is exactly the run that was not interrupted. Validation that was due is not made up
-    for.
+    for. When what reads the log ends first, as ``tee`` at the same Ctrl-C, the log goes on to
+    stderr.
 
     Args:
         signals (tuple[str]): Names of the signals. Defaults to ('SIGINT', 'SIGTERM'): Ctrl-C, and
@@ -88,6 +93,9 @@ class SaveOnInterruptHook(Hook):
                 if loop is not None:
                     outlive(loop.dataloader, self.signals)
             restart_workers(runner)
+            for handler in runner.logger.handlers:
+                if type(handler) is logging.StreamHandler:
+                    handler.handleError = partial(_write_again, handler)  # type: ignore[method-assign]
 
     def before_train_epoch(self, runner: Runner) -> None:
         """From here on there is something to save."""
@@ -99,8 +107,9 @@ class SaveOnInterruptHook(Hook):
             if os.getpid() != self._process:
                 return  # a data worker that has just been forked
             if self._training:
-                print(f'{signal.Signals(number).name}: a checkpoint is saved after this step. '
-                      'Ctrl-C again ends the process at once.', file=sys.stderr, flush=True)
+                with suppress(RuntimeError):  # amid another line to stderr
+                    tell(f'{signal.Signals(number).name}: a checkpoint is saved after this step. '
+                         'Ctrl-C again ends the process at once.', sys.stderr)
                 return
         # torchrun passes on the Ctrl-C that its processes have got from the terminal themselves.
         elif number != signal.SIGINT or time.monotonic() < self._received_at + PATIENCE:
@@ -161,3 +170,12 @@ def _plain(number: int, handler: Any) -> Any:
     """The handler, or what a hook of an earlier training that failed has put aside for its own."""
     hook = getattr(handler, '__self__', None)
     return hook._previous.get(number) if isinstance(hook, SaveOnInterruptHook) else handler
+
+
+def _write_again(handler: logging.StreamHandler, record: logging.LogRecord) -> None:
+    """In place of the traceback that logging prints for a line that could not be written."""
+    if isinstance(sys.exc_info()[1], OSError):
+        lead_on(handler.stream)
+        handler.emit(record)
+    else:
+        logging.StreamHandler.handleError(handler, record)

@@ -10,7 +10,7 @@ import torch
 from mmengine.runner import Runner
 
 from pic_plugin.engine.hooks.save_on_interrupt_hook import SaveOnInterruptHook
-from toys.interrupts import hooks, train_and_be_stopped
+from toys.interrupts import hooks, interrupt_after_reader, train_and_be_stopped
 from toys.processes import run_ranks
 from toys.training import assert_equal, snapshot, train
 
@@ -154,6 +154,26 @@ def test_data_workers_outlive_a_signal_to_the_group(tmp_path, name, status):
     assert 'Traceback' not in result.stderr
     assert '--resume' in result.stderr + result.stdout
     assert 'workers: 0' in result.stdout
+
+
+ENDLESS = """
+from toys.interrupts import hooks
+from toys.training import train
+train({folder!r}, max_epochs=10_000, log_level='INFO', default_hooks=dict(
+    logger=dict(type='LoggerHook', interval=1)), custom_hooks=hooks())
+"""
+
+
+@pytest.mark.parametrize('apart', [False, True])
+def test_what_reads_the_output_may_end_first(tmp_path, apart):
+    """As `2>&1 | tee log`, and `| tee log`: a terminal sends Ctrl-C to tee too."""
+    errors = tmp_path / 'errors.txt' if apart else None
+    status = interrupt_after_reader(ENDLESS.format(folder=str(tmp_path)), 'Epoch(train)', errors)
+    assert status == 130
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'interrupted.pth')
+    if apart:
+        text = errors.read_text()
+        assert 'Traceback' not in text and 'go on, give the same command with --resume' in text
 
 
 def test_processes_stop_after_the_same_step(tmp_path):
