@@ -23,14 +23,14 @@ from pic_plugin.engine.config_options import apply_options
 from pic_plugin.files import write_atomically
 
 PACKAGE = Path(__file__).parent
-KEYS_OF_PATHS = re.compile(r'(root|dir|file|path|prefix|from|checkpoint)$')
+KEYS_OF_PATHS = re.compile(r'(^|[._])(root|dir|file|prefix|from|checkpoint)$')
 
 
 class ConfigOptions(DictAction):
     """``KEY=VALUE`` as mmengine reads it, but for names, which mmengine takes apart.
 
-    What exists is a name; so is, unless it is a list, what has a space, and a number where the key
-    is that of a path.
+    What exists is a name; so is, unless it is a list, what has a space, and digits where the key is
+    that of a path.
     """
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
@@ -49,10 +49,10 @@ class ConfigOptions(DictAction):
 def _as_name(key: str, value: str) -> str | None:
     """The value if it is a name, without quotes around it; else None."""
     text = value.strip().strip('\'"')
-    if re.fullmatch(r'[-+\d.e]+', text):
+    if text.isdecimal():
         return text if KEYS_OF_PATHS.search(key) else None
-    if os.path.exists(os.path.expanduser(value)):
-        return value
+    if os.path.exists(os.path.expanduser(text)):
+        return text
     is_list = ',' in text or text[:1] + text[-1:] in ('[]', '()')
     return text if ' ' in text and not is_list else None
 

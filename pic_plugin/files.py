@@ -52,7 +52,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         OSError: If it could not be made or written to.
     """
-    there = next(one for one in (folder, *folder.parents) if os.path.exists(one))
+    there = next((one for one in (folder, *folder.parents) if os.path.exists(one)), folder)
     try:
         with TemporaryFile(dir=there):
             pass

@@ -2,6 +2,7 @@
 """Augmented views of training images, out of the training's own loader and data preprocessor."""
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,12 @@ from mmengine.runner import Runner
 from mmpretrain.utils import get_ori_model
 from torch import Tensor
 
-from pic_plugin.analysis.picture_reader import PictureReader, in_three_channels, reader_of
+from pic_plugin.analysis.picture_reader import (
+    PictureReader,
+    dicts_in,
+    in_three_channels,
+    reader_of,
+)
 from pic_plugin.datasets.decode_random_crop import to_uint8
 from pic_plugin.datasets.file_names import printable
 from pic_plugin.engine.runner_private import gives_rgb
@@ -47,7 +53,10 @@ def draw_views(runner: Runner, num_images: int, num_draws: int) -> list[Row]:
     Raises:
         ValueError: If the views of a batch are no images.
     """
-    loader = runner.build_dataloader(runner.cfg.train_dataloader, seed=runner.seed)
+    cfg = copy.deepcopy(runner.cfg.train_dataloader)
+    for part in dicts_in(cfg):
+        part.pop('cache', None)  # it takes all its memory at once, for images that come often
+    loader = runner.build_dataloader(cfg, seed=runner.seed)
     dataset, model = loader.dataset, get_ori_model(runner.model)
     count = min(num_images, len(dataset))
     reader = reader_of(runner.cfg)

@@ -131,7 +131,8 @@ class DecodeImage(LoadImageOrSkip):
                 'pic_plugin.tools.value_range FOLDER` measures them.')
         elif pixels.dtype == np.uint8 and not is_of_uint8(self.value_range):
             raise ValueError(f'{name} is uint8, and value_range={self.value_range} is for images '
-                             'of another depth: train on files of one depth.')
+                             'of another depth: train on files of one depth, or leave '
+                             'value_range out if all are of 8 bits.')
 
     def _in_depth(self, pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """Pixels (H, W, C) of a file of type ``dtype``, perhaps float32 by now, as they leave."""

@@ -29,18 +29,20 @@ def check_same_images(dataset: Any, keys: np.ndarray | None, field: str | None) 
         return
     counts = [count for count, _ in seen]
     first = ''
-    if all(digest is not None for _, digest in seen):
+    if keys is not None and all(digest is not None for _, digest in seen):
         number = _first_difference(keys, max(counts))
-        names = dist.all_gather_object(_name(dataset, number, field))
-        other = next(rank for rank, name in enumerate(seen) if name != seen[0])
-        first = (f' The first that differs is image {number}: {names[0]} in process 0, '
-                 f'{names[other]} in process {other}.')
+        images = dist.all_gather_object((_digest(keys[number:number + 1]),
+                                         _name(dataset, number, field)))
+        other = next(rank for rank, image in enumerate(images) if image[0] != images[0][0])
+        first = (f' The first that differs is image {number}: {images[0][1]} in process 0, '
+                 f'{images[other][1]} in process {other}.')
     raise ValueError(
         'the processes see different images: '
         + ', '.join(f'{count} in process {rank}' for rank, count in enumerate(counts))
         + f'.{first} Images of one id would be trained as one class. Let all processes read the '
         'same files (complete copies, or one folder that nothing is written to), then start '
-        'again.')
+        'again. Copies in folders of different names are the same below data_root alone; '
+        'InstanceBankHook(id_key=None) compares numbers of images only.')
 
 
 def _digest(keys: np.ndarray | None) -> bytes | None:

@@ -11,6 +11,7 @@ from mmpretrain.registry import PARAM_SCHEDULERS
 from torch import nn
 
 from pic_plugin.engine.checkpoint.schedules import FURTHER
+from pic_plugin.engine.ranks import images_of_a_step
 from pic_plugin.engine.type_names import type_name
 
 NEVER = 10**9  # mmengine's end of a schedule that has none
@@ -41,11 +42,7 @@ def scheduled_rates(runner: Runner) -> Rates | None:
     """
     if hasattr(runner.optim_wrapper, 'items'):
         return None  # two optimizers, each with rates of its own
-    wrapper = runner.optim_wrapper
-    # Groups may have rates of their own (paramwise_cfg); the log's base_lr is this one.
-    base = getattr(wrapper, 'base_param_settings', None) or wrapper.param_groups[0]
-    cfg = runner.cfg.get('param_scheduler')
-    rate = float(base.get('initial_lr', base['lr']))
+    cfg, rate = runner.cfg.get('param_scheduler'), _base_rate(runner)
     cfgs = [cfg] if isinstance(cfg, dict) and 'type' in cfg else cfg
     if not cfgs:
         return Rates(rate, rate)
@@ -64,6 +61,21 @@ def scheduled_rates(runner: Runner) -> Rates | None:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of an optimizer that takes no steps
         return _simulate(cfgs, rate, epochs, steps, length)
+
+
+def _base_rate(runner: Runner) -> float:
+    """The optimizer's learning rate before schedules, and before what groups make of it."""
+    wrapper = runner.optim_wrapper
+    base = getattr(wrapper, 'base_param_settings', None)
+    if base is None:
+        group = wrapper.param_groups[0]
+        return float(group.get('initial_lr', group['lr']))
+    rate = float(base.get('initial_lr', base['lr']))
+    # mmengine scales the groups, and not what it logs as base_lr.
+    scale = runner.auto_scale_lr or {}
+    if scale.get('enable'):
+        rate *= images_of_a_step(runner.train_dataloader) / scale['base_batch_size']
+    return rate
 
 
 def _simulate(cfgs: list[dict], rate: float, epochs: int, steps: int, length: int) -> Rates:

@@ -53,7 +53,9 @@ def read_labels(source: str | Path, most: int | None = MOST) -> Labelled:
     path = Path(source).expanduser()
     if not path.exists():
         raise FileNotFoundError(f'there are no labels {source}.')
-    by_class = _by_class(_from_folder(path) if path.is_dir() else _from_csv(path), source)
+    by_class: dict[str, list[str]] = {}
+    for file, label in _from_folder(path) if path.is_dir() else _from_csv(path):
+        by_class.setdefault(label, []).append(file)
     if len(by_class) < 2:
         raise ValueError(f'{source} has fewer than two classes: give a folder with a folder of '
                          'pictures for each class, or a CSV of path,label.')
@@ -76,21 +78,6 @@ def read_labels(source: str | Path, most: int | None = MOST) -> Labelled:
         raise ValueError(f'no class of {source} has two readable pictures: one is needed to look '
                          'among, and one to look for.')
     return Labelled(sorted(by_class), references, queries, broken)
-
-
-def _by_class(pairs: list[tuple[str, str]], source: str | Path) -> dict[str, list[str]]:
-    """Pictures of each class, none of them twice: a copy in the other half would be found there."""
-    label_of: dict[str, str] = {}
-    by_class: dict[str, list[str]] = {}
-    for file, label in pairs:
-        real = os.path.realpath(file)
-        if real not in label_of:
-            label_of[real] = label
-            by_class.setdefault(label, []).append(file)
-        elif label_of[real] != label:
-            raise ValueError(f'{source} gives {file} the labels {label_of[real]!r} and {label!r}: '
-                             'give each picture one, or leave out those of several classes.')
-    return by_class
 
 
 def _from_folder(path: Path) -> list[tuple[str, str]]:
@@ -121,7 +108,22 @@ def _from_csv(path: Path) -> list[tuple[str, str]]:
         if not os.path.isfile(file):
             raise FileNotFoundError(f'{path} names {file}, which is not there: paths are relative '
                                     'to the CSV.')
-    return pairs
+    return _once(pairs, path)
+
+
+def _once(pairs: list[tuple[str, str]], path: Path) -> list[tuple[str, str]]:
+    """No picture twice: its copy in the other half would be found there."""
+    label_of: dict[str, str] = {}
+    kept = []
+    for file, label in pairs:
+        real = os.path.realpath(file)
+        if real not in label_of:
+            label_of[real] = label
+            kept.append((file, label))
+        elif label_of[real] != label:
+            raise ValueError(f'{path} gives {file} the labels {label_of[real]!r} and {label!r}: '
+                             'give each picture one, or leave out those of several classes.')
+    return kept
 
 
 def _is_readable(file: str) -> bool:

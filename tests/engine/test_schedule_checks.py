@@ -68,6 +68,10 @@ def test_groups_with_rates_of_their_own(work_dir):
     runner.optim_wrapper = runner.build_optim_wrapper(wrapper)
     assert runner.optim_wrapper.param_groups[0]['lr'] == pytest.approx(0.001)
     assert scheduled_rates(runner).peak == pytest.approx(0.1)
+    runner.auto_scale_lr = dict(enable=True, base_batch_size=2)  # of 8
+    runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
+    assert runner.optim_wrapper.param_groups[0]['lr'] == pytest.approx(0.004)
+    assert scheduled_rates(runner).peak == pytest.approx(0.4)
 
 
 def test_long_epochs_are_shortened(work_dir, monkeypatch):

@@ -41,6 +41,11 @@ def test_without_augmentation_views_are_the_images(work_dir, to_rgb):
             np.testing.assert_array_equal(view, expected)
 
 
+def test_pictures_are_drawn_without_the_cache(work_dir):
+    crop = dict(type='DecodeRandomCrop', size=24, cache=dict(short_edge=24, max_bytes=2**60))
+    assert len(rows_of(work_dir, [crop, PACK])) == 3
+
+
 def test_views_of_several_sizes(work_dir):
     crops = [[dict(type='RandomResizedCrop', scale=side)] for side in (24, 16)]
     rows = rows_of(work_dir, [dict(type='MultiView', num_views=[1, 2], transforms=crops), PACK])
