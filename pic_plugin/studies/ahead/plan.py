@@ -50,8 +50,8 @@ class Scale:
 
 
 TINY = Scale(images=(128, 256), passes=(512, 1024), search_passes=(512, 1024), tries=3,
-             full_images=256, full_passes=1024, full_batch=64, full_width=4,
-             changes=dict(width=4, hidden=32))
+             full_images=256, full_passes=1024, full_batch=64, full_width=8,
+             changes=dict(width=8, hidden=32))
 
 
 class Plan:

@@ -16,7 +16,8 @@ from pic_plugin.studies.ahead.search import SPACES, Search
 from pic_plugin.studies.ahead.setting import Setting
 from pic_plugin.studies.ahead.training import Training
 
-SMALL = dict(images=40, passes=16 * 12, batch=16, width=4, hidden=16, dim=8)
+# With fewer than 8 channels, channels last, torch 2.14 corrupts memory on CPUs with AVX2 alone.
+SMALL = dict(images=40, passes=16 * 12, batch=16, width=8, hidden=16, dim=8)
 
 
 @pytest.fixture(scope='module')
@@ -114,7 +115,7 @@ def test_each_method_trains_and_is_a_function_of_its_setting(images, method):
     second.advance(8)
     assert torch.equal(first.losses, second.losses)
     assert torch.isfinite(first.losses).all() and first.done == 8
-    assert first.features(images.train).shape == (60, 32)
+    assert first.features(images.train).shape == (60, 8 * SMALL['width'])
 
 
 def test_measures_count_every_visit(images):
