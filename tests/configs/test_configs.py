@@ -21,20 +21,23 @@ NAMES = sorted(path.stem for path in (CONFIGS / 'pic').glob('*.py'))
 IN1K = dict(
     lr=0.03, momentum=0.9, weight_decay=1e-4, max_epochs=200, warmup=5, eta_min=1e-6, batch=64,
     window=131072, stride=16384, num_negatives=65536, num_instances=1281167, temperature=0.2,
-    feat_dim=128, num_update_views=1, neck='MoCoV2Neck', hidden=2048, wrapper='AmpOptimWrapper')
+    refresh=0.0, feat_dim=128, num_update_views=1, neck='MoCoV2Neck', hidden=2048,
+    wrapper='AmpOptimWrapper')
 CIFAR = dict(
     lr=0.12, momentum=0.9, weight_decay=5e-4, batch=128, num_negatives=None, num_instances=None,
-    temperature=0.2, feat_dim=128, num_update_views=1, neck='NonLinearNeck', wrapper='OptimWrapper')
+    temperature=0.2, refresh=0.0, feat_dim=128, num_update_views=1, neck='NonLinearNeck',
+    wrapper='OptimWrapper')
 TRANSFORMER = dict(IN1K, lr=1e-3, momentum=None, weight_decay=0.05, max_epochs=300, warmup=20,
                    batch=128)
 EXPECTED = {
     'pic_demo': dict(
         CIFAR, max_epochs=20, warmup=2, eta_min=0.04, window=1024, stride=64, hidden=512,
-        num_negatives=512, temperature=0.1),
+        num_negatives=512, temperature=0.1, refresh=1.0),
     'pic_folder': dict(IN1K, lr=0.0075, num_instances=None, wrapper='OptimWrapper', window=None,
                        stride=None),
     'pic_resnet18_1xb128-coslr-200e_cifar10': dict(
-        CIFAR, max_epochs=200, warmup=5, eta_min=1e-6, window=5120, stride=640, hidden=2048),
+        CIFAR, max_epochs=200, warmup=5, eta_min=1e-6, window=2048, stride=128, hidden=2048,
+        lr=0.06, num_negatives=2048, temperature=0.1, refresh=1.0),
     'pic_resnet50_4xb64-coslr-200e_in1k': IN1K,
     'pic_resnet50_4xb64-coslr-400e_in1k': dict(IN1K, max_epochs=400, warmup=10),
     'pic_resnet50_4xb64-coslr-1600e_in1k': dict(IN1K, max_epochs=1600, warmup=40),
@@ -134,6 +137,7 @@ def resolved(cfg):
         num_negatives=head.num_negatives,
         num_instances=head.get('num_instances'),
         temperature=head.get('loss', dict(temperature=0.2))['temperature'],
+        refresh=head.get('refresh_returning', 0.0),
         feat_dim=head.feat_dim,
         num_update_views=cfg.model.get('num_update_views', 1),
         neck=cfg.model.neck.type,
