@@ -14,6 +14,7 @@ from pic_plugin.engine.checkpoint.bank_checkpoint import BankCheckpoint
 from pic_plugin.engine.checkpoint.checkpoint_file import guard_loading
 from pic_plugin.engine.checkpoint.instance_keys import instance_keys
 from pic_plugin.engine.checkpoint.plain_checkpoint import to_plain_message_hub, with_history_buffers
+from pic_plugin.engine.checkpoint.resumed_network import take_trained
 from pic_plugin.engine.evaluation_checks import check_evaluation
 from pic_plugin.engine.head_setup import (
     absence,
@@ -196,5 +197,6 @@ class InstanceBankHook(Hook):
         """Turn the plain containers back; refuse to resume what does not fit."""
         with_history_buffers(checkpoint)
         if self.class_weights is not None:
+            take_trained(runner, checkpoint)
             self.checkpoint.check_state(checkpoint)
             self.stream.load(runner, checkpoint)
