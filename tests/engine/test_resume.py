@@ -222,6 +222,11 @@ def test_a_folder_of_damaged_checkpoints_is_not_written_over(copy, pointer):
     assert hash_files(copy) == before
 
 
+def test_a_path_in_the_place_of_true_is_refused(tmp_path, copy):
+    with pytest.raises(ValueError, match=r"epoch_2.pth' in the config: .* Set resume=True, and lo"):
+        train(tmp_path / 'new', resume=str(copy / 'epoch_2.pth'))
+
+
 def test_resume_in_an_empty_folder_starts_anew(tmp_path):
     tmp_path.joinpath('last_checkpoint').write_text('')
     assert len(train(tmp_path, max_epochs=1, resume=True).losses) == 7

@@ -26,6 +26,7 @@ from pic_plugin.engine.preflight import (
     check_dataset_ids,
     check_drawn_ids,
     check_first_batch,
+    check_runner,
     checkpoint_notices,
     describe_plan,
     loader_notices,
@@ -73,8 +74,8 @@ class InstanceBankHook(Hook):
 
     Raises:
         ValueError: At the start of training, if the data set's ids may collide, processes see
-            different images, the head's sizes do not fit, or the optimizer is none whose effect on
-            absent rows is known.
+            different images, the head's sizes do not fit, the optimizer is none whose effect on
+            absent rows is known, the runner is not mmengine's Runner, or the hook is there twice.
     """
 
     # Before hooks of NORMAL priority, so that these see the classes of the step.
@@ -96,6 +97,7 @@ class InstanceBankHook(Hook):
         guard_loading(runner)
         if not is_training(runner):
             return  # testing: the head is only looked at
+        check_runner(runner, self)
         self.head = find_head(runner.model)
         loader = runner.train_dataloader
         keys = instance_keys(loader.dataset, self.id_key)
