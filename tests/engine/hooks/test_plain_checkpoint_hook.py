@@ -71,6 +71,14 @@ def test_another_network_is_refused(work_dir):
         Runner(**changed, experiment_name='another network').train()
 
 
+def test_another_optimizer_is_refused(work_dir):
+    train(work_dir, 1)
+    changed = config(work_dir, 2, resume=True)
+    changed['optim_wrapper'] = dict(optimizer=dict(type='AdamW', lr=0.01))
+    with pytest.raises(ValueError, match='dampening, .* and AdamW of this run has amsgrad, betas'):
+        Runner(**changed, experiment_name='another optimizer').train()
+
+
 def test_without_averages_the_trained_weights_go_on(work_dir, tmp_path):
     def run(folder, epochs, *more, **kwargs):
         given = config(folder, epochs, **kwargs)
