@@ -121,7 +121,15 @@ class SampledClassWeights:
 
     @torch.no_grad()
     def start(self) -> None:
-        """Begin a training: fill the parameter, and open the file of the store."""
+        """Begin a training: fill the parameter, and open the file of the store.
+
+        Raises:
+            RuntimeError: If it has begun, or a state was loaded: the parameter's rows would be
+                lost.
+        """
+        if self._started:
+            raise RuntimeError('start() begins a training, and this one has begun: call it once, '
+                               'and not where load_state_dict() goes on from a state.')
         self.bank.start(self.tensors)
         self.resume()
 
@@ -216,7 +224,8 @@ class SampledClassWeights:
             :meth:`InstanceBank.targets`.
 
         Raises:
-            RuntimeError: If :meth:`start` has not been called.
+            RuntimeError: If :meth:`start` has not been called, or torch's group of processes was
+                formed too late.
             TypeError: If ids are not integers.
             ValueError: If an id is outside [0, N), ids are not a list of numbers, or the global
                 batch has more than K classes.
@@ -224,6 +233,11 @@ class SampledClassWeights:
         if not self._started:
             raise RuntimeError('call start() once before the first sample(): the class weights '
                                'have no values yet.')
+        known, size = self.bank.slots.processes.size, communicator().size
+        if known < size:
+            raise RuntimeError(
+                f'these class weights know of {known} of {size} processes, and each would train '
+                "other classes in the same rows: form torch's process group before they are made.")
         own = _as_ids(ids)
         # Known without a look at it. After a step that a gradient scaler skipped there is one until
         # zero_grad has set it to None, as it does by default: call it before.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import get_rank, get_world_size
-from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmpretrain.utils import get_ori_model
 from torch import nn
@@ -23,6 +23,21 @@ from pic_plugin.models.augment.host_operations import doubled_operations
 from pic_plugin.models.pic_head import PICHead, instance_ids
 
 LOADS = 5  # of an image whose id is another one's, before it is held against the data set
+
+
+def check_runner(runner: Any, hook: Hook) -> None:
+    """Refuse a runner that could train, and not go on from its own checkpoints.
+
+    Raises:
+        ValueError: If it is not mmengine's Runner, or has two hooks of the kind.
+    """
+    name = type(hook).__name__
+    if not isinstance(runner, Runner):
+        raise ValueError(
+            f"{name} works with mmengine's Runner, and a {type(runner).__name__} does not resume "
+            'class weights: leave runner_type and strategy out of the config.')
+    if sum(isinstance(one, type(hook)) for one in runner.hooks) > 1:
+        raise ValueError(f'custom_hooks has more than one {name}: leave one.')
 
 
 def check_dataset_ids(dataset: Any, num_instances: int | None) -> int:

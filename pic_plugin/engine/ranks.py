@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import mmengine.dist as dist
 from torch.utils.data import DataLoader
+
+T = TypeVar('T')
 
 
 def images_of_a_step(loader: DataLoader) -> int:
@@ -14,11 +16,11 @@ def images_of_a_step(loader: DataLoader) -> int:
     return (loader.batch_size or 1) * dist.get_world_size()
 
 
-def on_all_ranks(work: Callable[[], None]) -> None:
+def on_all_ranks(work: Callable[[], T]) -> T:
     """Do work that may fail on some processes, and fail on all of them if it does."""
     error: BaseException | None = None
     try:
-        work()
+        result = work()
     except Exception as caught:
         error = caught
     failures = dist.all_gather_object(None if error is None else repr(error))
@@ -26,7 +28,8 @@ def on_all_ranks(work: Callable[[], None]) -> None:
         raise error
     for rank, failure in enumerate(failures):
         if failure is not None:
-            raise RuntimeError(f'process {rank} could not save or restore: {failure}')
+            raise RuntimeError(f'process {rank} failed, and so all end: {failure}')
+    return result
 
 
 def agree(value: Any) -> Any:

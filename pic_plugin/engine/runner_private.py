@@ -127,7 +127,14 @@ def resume_on_host(runner: Runner) -> None:
 
     mmengine reads it to the GPU, which then holds everything twice, and torch leaves AdamW's
     number of steps where it was read to: each step would wait for it, once for each parameter.
+
+    Raises:
+        ValueError: If ``resume`` is a path, which mmengine takes for True: without a checkpoint in
+            the work folder the run would begin anew.
     """
+    if isinstance(resumes(runner), str):
+        raise ValueError(f'resume={resumes(runner)!r} in the config: resume is True or False. '
+                         'Set resume=True, and load_from to the checkpoint.')
 
     def resume(method: Callable, filename: str, resume_optimizer: bool = True,
                resume_param_scheduler: bool = True, map_location: Any = 'default') -> None:

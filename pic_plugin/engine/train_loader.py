@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from pic_plugin.communication import communicator
 from pic_plugin.datasets.instance_numbers import number_instances
 from pic_plugin.datasets.transforms import LoadImageOrSkip
+from pic_plugin.engine.ranks import on_all_ranks
 from pic_plugin.engine.runner_private import (
     ranks_draw_differently,
     replace_train_loader,
@@ -19,6 +20,9 @@ from pic_plugin.wording import counted
 
 def build_train_loader(runner: Runner) -> None:
     """Build the loader before the runner does, and mend what would leave an epoch without a batch.
+
+    Where one of several processes cannot, as without space for its cache, all fail, and none waits
+    for it.
 
     Args:
         runner (Runner): Before ``train()``; its config of a loader is replaced by the loader.
@@ -31,7 +35,7 @@ def build_train_loader(runner: Runner) -> None:
         return runner.build_dataloader(dict(cfg, **changes), seed=runner.seed,
                                        diff_rank_seed=ranks_draw_differently(runner))
 
-    loader = build()
+    loader = on_all_ranks(build)
     num_images = len(loader.sampler)  # type: ignore[arg-type]
     if loader.drop_last and num_images and not len(loader):
         runner.logger.warning(

@@ -18,6 +18,7 @@ from mmengine.logging import MMLogger
 from pic_plugin.engine.cpu_runner import CPURunner
 from pic_plugin.engine.hooks.save_on_interrupt_hook import FILE as SAVED
 from pic_plugin.engine.hooks.save_on_interrupt_hook import HINT, SaveOnInterruptHook
+from pic_plugin.engine.train_loader import build_train_loader
 from pic_plugin.pretrain.prepare import Prepared, Say, is_out_of_memory
 from pic_plugin.pretrain.progress import Interrupted, ProgressHook
 from pic_plugin.pretrain.work_folder import WorkFolder
@@ -63,6 +64,7 @@ def train(prepared: Prepared, say: Say, launcher: str = 'none') -> QuietRunner:
     try:
         runner = QuietRunner.from_cfg(cfg)
         runner.register_hook(progress)
+        build_train_loader(runner)
         runner.train()
     except SystemExit as ended:
         # SaveOnInterruptHook: with a checkpoint, and 128 + the signal's number.

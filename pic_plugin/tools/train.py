@@ -30,6 +30,7 @@ from pic_plugin.engine.checkpoint.checkpoint_file import saved_checkpoints
 from pic_plugin.engine.config_file import check_checkpoint, complete_dataloaders
 from pic_plugin.engine.config_options import explained_names
 from pic_plugin.engine.evaluation_checks import explained_data
+from pic_plugin.engine.runner_private import last_checkpoint_file
 from pic_plugin.engine.train_loader import build_train_loader
 from pic_plugin.engine.type_names import type_name
 
@@ -128,7 +129,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     announce('train', cfg)
     with explained_errors('train'), explained_names('train', cfg):
         runner = build_runner_beside(cfg)
-    if args.resume == 'auto' and not saved_checkpoints(Path(runner.work_dir)):
+    if args.resume == 'auto' and not (saved_checkpoints(Path(runner.work_dir))
+                                      or last_checkpoint_file(runner).is_file()):
         runner.logger.warning(f'--resume: {runner.work_dir} holds no checkpoint, so the training '
                               'begins anew.')
     with explained_errors('train'), explained_names('train', cfg), explained_data('train', runner):

@@ -21,7 +21,7 @@ from pic_plugin.bank import (
 )
 from pic_plugin.losses import cosine_softmax
 from toys.processes import run_ranks
-from toys.sampled import make, step, train_in_a_process
+from toys.sampled import group_comes_late, make, step, train_in_a_process
 
 
 def test_the_example_of_the_docstring():
@@ -32,6 +32,21 @@ def test_the_example_of_the_docstring():
 def test_rows_before_start_have_no_values():
     with pytest.raises(RuntimeError, match=r'call start\(\) once'):
         make().sample([1, 2])
+
+
+@pytest.mark.parametrize('num_negatives', [8, None])
+def test_a_training_that_has_begun_begins_only_once(num_negatives):
+    sampled = make(num_negatives)
+    sampled.start()
+    step(sampled, [1, 2])
+    restored = make(num_negatives)
+    restored.weight.data.copy_(sampled.weight)
+    restored.load_state_dict(sampled.state_dict())
+    for begun in (sampled, restored):
+        rows = begun.rows(range(40))
+        with pytest.raises(RuntimeError, match=r'this one has begun: call it once'):
+            begun.start()
+        assert torch.equal(begun.rows(range(40)), rows)
 
 
 @pytest.mark.parametrize('num_negatives', [8, None])
@@ -110,6 +125,11 @@ def test_several_processes_share_their_batches_without_being_told():
     (ids, rows), (other_ids, other_rows) = run_ranks(train_in_a_process, 2)
     assert ids == other_ids and len(ids) == 16
     assert {9, 29} & set(ids) and np.array_equal(rows, other_rows)
+
+
+def test_a_group_of_processes_that_is_formed_too_late():
+    for result in run_ranks(group_comes_late, 2):
+        assert 'RuntimeError: these class weights know of 1 of 2 processes' in result
 
 
 @pytest.mark.parametrize('optimizer, options', [

@@ -74,6 +74,16 @@ def test_resume_goes_on_with_both(runs, tmp_path):
     assert all(torch.equal(both[0][name], both[1][name]) for name in both[1])
 
 
+@pytest.mark.parametrize('num_negatives', [16, None])
+def test_without_the_hook_the_trained_weights_go_on(tmp_path, num_negatives):
+    options = dict(seed=3, max_epochs=4, head=dict(num_negatives=num_negatives))
+    whole = train(tmp_path / 'whole', custom_hooks=EMA, **options)
+    rest = train(tmp_path / 'rest', custom_hooks=PLAIN, resume=True,
+                 load_from=str(tmp_path / 'whole/epoch_2.pth'), **options)
+    assert rest.losses == whole.losses[14:]
+    assert_equal(snapshot(rest), snapshot(whole))
+
+
 def test_the_run_says_what_is_averaged(tmp_path, monkeypatch):
     texts = []
     monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *args: texts.append(str(text)))

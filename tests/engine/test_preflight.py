@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 from mmpretrain.registry import DATASETS
 from mmpretrain.structures import DataSample
 
@@ -40,6 +40,18 @@ def assert_stops_before_the_first_step(runner, error, match):
         runner.train()
     assert runner.iter == 0
     assert not runner.optim_wrapper.optimizer.state
+
+
+def test_a_runner_that_could_not_resume(work_dir):
+    config = make_config(work_dir, strategy=dict(type='SingleDeviceStrategy'), env_cfg=dict())
+    with pytest.raises(ValueError, match='a FlexibleRunner does not resume .*leave runner_type'):
+        FlexibleRunner.from_cfg(Config(config)).train()
+
+
+def test_the_hook_twice(work_dir):
+    hooks = [dict(type='InstanceBankHook'), dict(type='InstanceBankHook', log_interval=2)]
+    assert_stops_before_the_first_step(build(work_dir, custom_hooks=hooks), ValueError,
+                                       'more than one InstanceBankHook: leave one')
 
 
 def test_empty_data_set(work_dir):

@@ -9,13 +9,18 @@ import time
 import pytest
 import torch
 from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from torch import nn
 
 from pic_plugin.bank import BankFileError
 from toys.processes import start_process, train_and_die
 from toys.training import (
+    ToyBackbone,
+    ToyNeck,
     assert_equal,
     bank_paths,
     hash_files,
+    make_config,
     move_checkpoint,
     read_checkpoint,
     snapshot,
@@ -217,6 +222,11 @@ def test_a_folder_of_damaged_checkpoints_is_not_written_over(copy, pointer):
     assert hash_files(copy) == before
 
 
+def test_a_path_in_the_place_of_true_is_refused(tmp_path, copy):
+    with pytest.raises(ValueError, match=r"epoch_2.pth' in the config: .* Set resume=True, and lo"):
+        train(tmp_path / 'new', resume=str(copy / 'epoch_2.pth'))
+
+
 def test_resume_in_an_empty_folder_starts_anew(tmp_path):
     tmp_path.joinpath('last_checkpoint').write_text('')
     assert len(train(tmp_path, max_epochs=1, resume=True).losses) == 7
@@ -325,6 +335,40 @@ def test_changed_run_is_refused(copy, name, options, by_path):
     with pytest.raises(ValueError, match=f'cannot be resumed.*{name}') as error:
         train(copy, resume=True, **where, **options)
     assert 'BankFileError' not in repr(error.value)
+    assert hash_files(copy) == before
+
+
+@MODELS.register_module()
+class RenamedToyBackbone(ToyBackbone):
+    """As many weights, under other names."""
+
+    def __init__(self):
+        super().__init__()
+        self.renamed = self.linear
+        del self.linear
+
+
+@MODELS.register_module()
+class WideToyNeck(ToyNeck):
+    """The same names, another shape."""
+
+    def __init__(self, out_channels):
+        super().__init__(out_channels)
+        self.linear = nn.Linear(18, out_channels)
+
+
+@pytest.mark.parametrize('part, kind, message', [
+    ('backbone', 'RenamedToyBackbone', 'backbone.renamed.weight is in the network and not in the'),
+    ('neck', 'WideToyNeck', r'1 weights differ; neck.linear.weight is \(8, 18\) in the network and '
+     r'\(8, 16\) in the checkpoint'),
+])
+def test_another_network_is_refused(copy, part, kind, message):
+    model = make_config(copy)['model']
+    model[part] = dict(model[part], type=kind)
+    model['backbone'].pop('dropout')
+    before = hash_files(copy)
+    with pytest.raises(ValueError, match=f'cannot be resumed: it is of another .*{message}'):
+        train(copy, resume=True, model=model)
     assert hash_files(copy) == before
 
 

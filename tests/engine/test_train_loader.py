@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from pic_plugin.datasets import ImageFiles
 from pic_plugin.engine.train_loader import skipped_notice
 from toys.pictures import write_pictures
+from toys.processes import load_and_train, run_ranks
 from toys.training import make_config, train
 
 SAID = r'(\d+) files? could not be loaded, (\d+) times? in all'
@@ -56,3 +57,12 @@ def test_parts_of_one_data_set_count_together(tmp_path):
     assert skipped_notice(loader) is None
     joined.datasets[0].pipeline(whole.get_data_info(1))
     assert re.match(SAID, skipped_notice(loader)).groups() == ('1', '1')
+
+
+def test_no_process_waits_for_one_that_has_no_space_for_its_cache(tmp_path):
+    pack = dict(type='PackInputs', meta_keys=('sample_idx', ))
+    crop = dict(type='DecodeRandomCrop', size=2, cache=dict(max_bytes=2**60, short_edge=2))
+    results = run_ranks(load_and_train, 2, [[dict(type='ToyPixels'), pack], [crop, pack]],
+                        str(tmp_path), dict(seed=0, max_epochs=1, batch_size=4), seconds=60)
+    for result, error in zip(results, ('RuntimeError: process 1 failed', 'ValueError: a cache of')):
+        assert error in result and 'choose another folder, or fewer max_bytes' in result

@@ -207,6 +207,17 @@ def test_resume_with_another_number_of_optimizers(work_dir, saved, resumed):
         train(work_dir, max_epochs=2, seed=0, resume=True, optim_wrapper=resumed, **scheduler)
 
 
+@pytest.mark.parametrize('saved, resumed, message', [
+    (ADAMW, SGD, 'has amsgrad, betas, .* and SGD of this run has dampening, momentum'),
+    (SGD, ADAMW, 'and AdamW of this run has amsgrad, betas'),
+    (SGD, LARS, 'and LARS of this run has eta: set the optimizer'),
+])
+def test_resume_with_another_optimizer_of_the_network(work_dir, saved, resumed, message):
+    train(work_dir, max_epochs=1, seed=0, optim_wrapper=two_optimizers(saved))
+    with pytest.raises(ValueError, match=f'cannot be resumed: .*{message}'):
+        train(work_dir, max_epochs=2, seed=0, resume=True, optim_wrapper=two_optimizers(resumed))
+
+
 def build(model=None, paramwise_cfg=None, **cfg):
     model = model or nn.ModuleDict(dict(
         backbone=nn.Linear(2, 3), bn=nn.BatchNorm1d(3), head=PICHead(feat_dim=4, num_negatives=5)))

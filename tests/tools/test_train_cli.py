@@ -321,6 +321,16 @@ def test_resuming_without_a_checkpoint_is_said(work_dir, monkeypatch):
                for text in texts)
 
 
+def test_checkpoints_of_other_names_are_gone_on_from(work_dir, monkeypatch):
+    words = [str(TINY), '--work-dir', str(work_dir), '--no-validate', '--cfg-options',
+             'default_hooks.checkpoint.filename_tmpl=model-{}.pth', 'train_cfg.max_epochs=1']
+    train_tool.main(words)
+    texts = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *args: texts.append(str(text)))
+    train_tool.main([*words, '--resume'])
+    assert not [text for text in texts if 'begins anew' in text]
+
+
 def test_interrupts_save_where_the_run_can_resume(tmp_path):
     for hooks, expected in (
             ([], []), ([dict(type='PlainCheckpointHook')], [dict(type='SaveOnInterruptHook')]),

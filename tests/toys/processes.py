@@ -15,11 +15,14 @@ import traceback
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from pic_plugin.bank import RowStore
-from toys.training import snapshot, train
+from pic_plugin.engine.train_loader import build_train_loader
+from toys.training import make_config, snapshot, train
 
 CLONE_NEWUSER, CLONE_NEWNS = 0x10000000, 0x00020000  # <linux/sched.h>
 MS_RDONLY, MS_REMOUNT, MS_REC, MS_PRIVATE = 1, 32, 1 << 14, 1 << 18  # <linux/mount.h>
@@ -306,14 +309,23 @@ def train_rank(work_dir, kwargs):
 
 def train_as_rank(work_dir, **kwargs):
     """In one of several processes: train and return the runner."""
+    return train(work_dir, **rank_options(), **kwargs)
+
+
+def rank_options():
+    """What a config has in one of several processes."""
     # mmengine's launcher calls it even where the backend is gloo and no GPU is there.
     torch.cuda.set_device = lambda device: None
-    return train(
-        work_dir,
-        launcher='pytorch',
-        env_cfg=dict(dist_cfg=dict(backend='gloo')),
-        model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None),
-        **kwargs)
+    return dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo')),
+                model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None))
+
+
+def load_and_train(pipelines, work_dir, kwargs):
+    """In one of several processes: build the loader, with a pipeline of its own, then train."""
+    runner = Runner.from_cfg(Config(make_config(
+        work_dir, pipeline=pipelines[int(os.environ['RANK'])], **rank_options(), **kwargs)))
+    build_train_loader(runner)
+    runner.train()
 
 
 def train_on_own_images(changes, work_dir, kwargs):

@@ -40,6 +40,15 @@ def train_in_a_process():
     return sampled.active_ids.tolist(), sampled.rows(range(40)).numpy()
 
 
+def group_comes_late():
+    """One of two processes whose class weights were made before the two knew of each other."""
+    sampled = make()
+    sampled.start()
+    step(sampled, [1, 2])
+    dist.init_process_group('gloo')
+    step(sampled, [3, 4])
+
+
 def num_steps(sampled, batches=5):
     """Train; optimizer steps that were counted."""
     sampled.start()

@@ -10,7 +10,8 @@ The ``.pth``, which ``torch.load(..., weights_only=True)`` reads:
 ==================== =============================================================================
 ``meta``,            mmengine's, as plain containers: :mod:`.plain_checkpoint`
 ``message_hub``
-``state_dict``       network and head; the rows of a sharded head are taken out: :mod:`.head_rows`
+``state_dict``       network and head; the rows of a sharded head are taken out: :mod:`.head_rows`;
+                     whether it is the network of the run that resumes: :mod:`.resumed_network`
 ``optimizer``        likewise
 ``param_schedulers`` mmengine's; whether they fit the run that resumes: :mod:`.schedules`
 ``ema_state_dict``   mmengine's EMAHook's

@@ -23,6 +23,7 @@ from .bank_state import KEY, BankState, check_same_run
 from .checkpoint_file import check_checkpoint_file, mend_last_checkpoint, publish
 from .head_rows import HeadRows
 from .instance_keys import match_instances
+from .resumed_network import check_network
 from .schedules import schedule_notices
 
 _BANK_NAME = re.compile(
@@ -169,6 +170,7 @@ class BankCheckpoint:
             self.runner.logger.warning(notice)
         paths = self._paths(self._resumed_from, state)
         on_all_ranks(lambda: self.head_rows.put_back(checkpoint, state, paths, self._new_ids))
+        check_network(self.model, checkpoint)
         self._state = state
 
     def _match_images(self, state: BankState) -> None:

@@ -23,6 +23,7 @@ from pic_plugin.engine.runner_private import (
 from pic_plugin.engine.type_names import is_pretrained
 from pic_plugin.files import write_atomically
 
+INTERRUPTED = 'interrupted'  # stem of what a signal saves
 
 def check_checkpoint_file(path: str | Path) -> None:
     """Refuse a checkpoint that is damaged, or that could run code when it is loaded.
@@ -99,7 +100,7 @@ def saved_checkpoints(work_dir: Path) -> list[Path]:
     By time: a run may have saved by epochs and, interrupted, by iterations.
     """
     files = [path for path in work_dir.glob('*.pth')
-             if re.fullmatch(r'(epoch|iter)_\d+|interrupted', path.stem)]
+             if re.fullmatch(rf'(epoch|iter)_\d+|{INTERRUPTED}', path.stem)]
     return sorted(files, key=lambda path: (
         path.stat().st_mtime_ns, *map(int, re.findall(r'\d+', path.stem))))
 
@@ -116,6 +117,18 @@ def newest_checkpoint(work_dir: Path) -> Path | None:
             return named
     saved = saved_checkpoints(work_dir)
     return saved[-1] if saved else None
+
+
+def remove_interrupted(work_dir: Path) -> None:
+    """Remove what an interruption has saved, if the run has saved another checkpoint since.
+
+    Left behind, it would be the newest one by time where a folder is copied in part.
+    """
+    newest = newest_checkpoint(work_dir)
+    if newest is not None and newest.stem != INTERRUPTED:
+        for pattern in (f'{INTERRUPTED}.pth', f'{INTERRUPTED}.*.bank-*of*'):
+            for path in work_dir.glob(pattern):
+                path.unlink(missing_ok=True)
 
 
 def mend_last_checkpoint(runner: Runner) -> None:

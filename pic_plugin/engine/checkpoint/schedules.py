@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the schedules of a checkpoint still fit the run that resumes it."""
+"""Whether optimizers and schedules of a checkpoint still fit the run that resumes it."""
 from __future__ import annotations
 
 from typing import Any
@@ -45,14 +45,15 @@ def check_schedulers(runner: Runner, checkpoint: dict[str, Any]) -> None:
     from a hundredth then multiplies it by a hundred.
 
     Raises:
-        ValueError: If the optimizer's state or schedulers are missing, or there are others than the
-            run's.
+        ValueError: If the optimizer's state or schedulers are missing, or they are of another
+            optimizer or of other schedulers than the run's.
     """
     if 'optimizer' not in checkpoint:
         raise ValueError(
             'this checkpoint cannot be resumed: it was saved without the state of the optimizer. '
             'Start from its network alone with load_from=CHECKPOINT and resume=False, or resume '
             'from another one.')
+    _check_optimizers(runner.optim_wrapper, checkpoint['optimizer'])
     own, saved = _counts(runner.param_schedulers), _counts(checkpoint.get('param_schedulers'))
     if any(own) and not any(saved):
         raise ValueError(
@@ -65,6 +66,21 @@ def check_schedulers(runner: Runner, checkpoint: dict[str, Any]) -> None:
             f'{counted(sum(saved), "learning-rate scheduler")}, and this run has '
             f'{sum(own)}: set param_scheduler as it was, or, to train further with other '
             f'schedulers, {FURTHER}.')
+
+
+def _check_optimizers(wrapper: Any, saved: dict[str, Any]) -> None:
+    """Tell optimizers by their options, those of the class weights and of a network beside them."""
+    several = hasattr(wrapper, 'optim_wrappers')
+    for name, one in wrapper.items() if several else [('', wrapper)]:
+        group = (saved.get(name, {}) if several else saved).get('param_groups', [{}])[0]
+        missing = sorted(set(one.optimizer.defaults) - set(group))
+        unknown = sorted(set(group) - set(one.optimizer.param_groups[0]))
+        # Another version of torch may know of more options, or of fewer.
+        if missing and unknown:
+            raise ValueError(
+                f'this checkpoint cannot be resumed: it was saved with an optimizer that has '
+                f'{", ".join(unknown)}, and {type(one.optimizer).__name__} of this run has '
+                f'{", ".join(missing)}: set the optimizer as it was, or {FURTHER}.')
 
 
 def _counts(schedulers: Any) -> list[int]:

@@ -14,6 +14,7 @@ from pic_plugin.engine.checkpoint.bank_checkpoint import BankCheckpoint
 from pic_plugin.engine.checkpoint.checkpoint_file import guard_loading
 from pic_plugin.engine.checkpoint.instance_keys import instance_keys
 from pic_plugin.engine.checkpoint.plain_checkpoint import to_plain_message_hub, with_history_buffers
+from pic_plugin.engine.checkpoint.resumed_network import take_trained
 from pic_plugin.engine.evaluation_checks import check_evaluation
 from pic_plugin.engine.head_setup import (
     absence,
@@ -25,6 +26,7 @@ from pic_plugin.engine.preflight import (
     check_dataset_ids,
     check_drawn_ids,
     check_first_batch,
+    check_runner,
     checkpoint_notices,
     describe_plan,
     loader_notices,
@@ -72,8 +74,8 @@ class InstanceBankHook(Hook):
 
     Raises:
         ValueError: At the start of training, if the data set's ids may collide, processes see
-            different images, the head's sizes do not fit, or the optimizer is none whose effect on
-            absent rows is known.
+            different images, the head's sizes do not fit, the optimizer is none whose effect on
+            absent rows is known, the runner is not mmengine's Runner, or the hook is there twice.
     """
 
     # Before hooks of NORMAL priority, so that these see the classes of the step.
@@ -95,6 +97,7 @@ class InstanceBankHook(Hook):
         guard_loading(runner)
         if not is_training(runner):
             return  # testing: the head is only looked at
+        check_runner(runner, self)
         self.head = find_head(runner.model)
         loader = runner.train_dataloader
         keys = instance_keys(loader.dataset, self.id_key)
@@ -196,5 +199,6 @@ class InstanceBankHook(Hook):
         """Turn the plain containers back; refuse to resume what does not fit."""
         with_history_buffers(checkpoint)
         if self.class_weights is not None:
+            take_trained(runner, checkpoint)
             self.checkpoint.check_state(checkpoint)
             self.stream.load(runner, checkpoint)

@@ -7,13 +7,15 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
+from mmpretrain.utils import get_ori_model
 
 from pic_plugin.engine.checkpoint.plain_checkpoint import (
     to_plain_message_hub,
     with_history_buffers,
 )
+from pic_plugin.engine.checkpoint.resumed_network import check_network, take_trained
 from pic_plugin.engine.random_state import seed_iteration
-from pic_plugin.engine.runner_private import is_training, resume_on_host
+from pic_plugin.engine.runner_private import is_training, resume_on_host, resumes
 from pic_plugin.engine.stream_position import StreamPosition
 
 
@@ -55,7 +57,10 @@ class PlainCheckpointHook(Hook):
             self._stream.save(checkpoint)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Turn them back."""
+        """Turn them back; refuse to resume what does not fit."""
         with_history_buffers(checkpoint)
         if self._stream is not None:
+            take_trained(runner, checkpoint)
+            if resumes(runner):
+                check_network(get_ori_model(runner.model), checkpoint)
             self._stream.load(runner, checkpoint)

@@ -21,17 +21,20 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from pic_plugin.communication import communicator
+from pic_plugin.engine.checkpoint.checkpoint_file import INTERRUPTED, remove_interrupted
 from pic_plugin.engine.runner_private import (
     accumulative_counts,
+    has_loaded,
     is_training,
     last_checkpoint_file,
     restart_workers,
+    resumes,
 )
 from pic_plugin.engine.worker_signals import outlive
 from pic_plugin.files import write_atomically
 from pic_plugin.output import lead_on, tell
 
-FILE = 'interrupted.pth'
+FILE = f'{INTERRUPTED}.pth'
 PATIENCE = 2.0  # seconds
 HINT = 'To go on, give the same command'
 
@@ -42,8 +45,8 @@ class SaveOnInterruptHook(Hook):
 
     The first signal lets the training finish its step, or the validation it is in, and save
     ``interrupted.pth`` in the work folder, to which ``last_checkpoint`` then points: ``--resume``
-    goes on from there. Ctrl-C again, two seconds later or more, ends the process at once, and so
-    does the first signal before the first step.
+    goes on from there, and a run that has gone on to its end removes it. Ctrl-C again, two seconds
+    later or more, ends the process at once, and so does the first signal before the first step.
 
     With a ``SlidingWindowSampler`` and an ``InstanceBankHook`` (or ``PlainCheckpointHook``) the
     resumed run is exactly the run that was not interrupted. Validation that was due is not made up
@@ -142,6 +145,8 @@ class SaveOnInterruptHook(Hook):
         """What comes after the training is interrupted as usual."""
         self._training = False
         self.listen_no_more()
+        if resumes(runner) and has_loaded(runner) and dist.is_main_process():
+            remove_interrupted(Path(runner.work_dir))
 
     def _stop_if_asked(self, runner: Runner, meta: dict[str, int]) -> None:
         # Gradients that wait for an optimizer step are in no checkpoint.

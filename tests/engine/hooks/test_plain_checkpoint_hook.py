@@ -3,6 +3,7 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 from mmengine.runner import Runner
 
@@ -59,6 +60,37 @@ def test_two_epochs_and_two_more_are_four(work_dir, tmp_path):
     # The same from epoch 1 on would be no resume.
     other = torch.load(tmp_path / 'parts' / 'epoch_2.pth')['state_dict']['head.fc.weight']
     assert not torch.equal(other, whole['head.fc.weight'])
+
+
+def test_another_network_is_refused(work_dir):
+    train(work_dir, 1)
+    changed = config(work_dir, 2, resume=True)
+    changed['model']['backbone']['base_channels'] = 16
+    changed['model']['head']['in_channels'] = 128
+    with pytest.raises(ValueError, match='cannot be resumed: it is of another .* Set model'):
+        Runner(**changed, experiment_name='another network').train()
+
+
+def test_another_optimizer_is_refused(work_dir):
+    train(work_dir, 1)
+    changed = config(work_dir, 2, resume=True)
+    changed['optim_wrapper'] = dict(optimizer=dict(type='AdamW', lr=0.01))
+    with pytest.raises(ValueError, match='dampening, .* and AdamW of this run has amsgrad, betas'):
+        Runner(**changed, experiment_name='another optimizer').train()
+
+
+def test_without_averages_the_trained_weights_go_on(work_dir, tmp_path):
+    def run(folder, epochs, *more, **kwargs):
+        given = config(folder, epochs, **kwargs)
+        given['custom_hooks'] += more
+        runner = Runner(**given, experiment_name=f'{folder}{epochs}{more}')
+        runner.train()
+        return runner.model.state_dict()
+
+    ema = dict(type='EMAHook', momentum=0.1)
+    run(work_dir, 1, ema)
+    rest, whole = run(work_dir, 2, resume=True), run(tmp_path / 'whole', 2)
+    assert all(torch.equal(rest[name], whole[name]) for name in whole)
 
 
 def test_a_checkpoint_is_resumed_from_on_the_host(work_dir, monkeypatch):

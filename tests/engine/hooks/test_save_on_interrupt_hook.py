@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from pic_plugin.engine.hooks.save_on_interrupt_hook import SaveOnInterruptHook
 from toys.interrupts import hooks, interrupt_after_reader, train_and_be_stopped
 from toys.processes import run_ranks
-from toys.training import assert_equal, snapshot, train
+from toys.training import assert_equal, hash_files, snapshot, train
 
 ROOT = Path(__file__).resolve().parents[3]
 HANDLERS = [signal.default_int_handler, signal.SIG_DFL]
@@ -46,6 +46,20 @@ def test_a_signal_in_an_epoch_saves_and_stops(tmp_path, names, status):
     rest = train(part, seed=3, max_epochs=2, resume=True, custom_hooks=hooks())
     assert rest.losses == whole.losses[10:] and len(rest.losses) == 4
     assert_equal(snapshot(rest), snapshot(whole))
+    left = {path.name for path in part.iterdir() if path.is_file() and path.suffix != '.py'}
+    assert {name.partition('.')[0] for name in left} == {'epoch_1', 'epoch_2', 'last_checkpoint'}
+
+
+@pytest.mark.parametrize('resume, interval', [(False, 1), (True, -1)])
+def test_what_was_saved_stays_while_nothing_newer_goes_on_from_it(tmp_path, resume, interval):
+    with pytest.raises(SystemExit):
+        train(tmp_path, seed=3, max_epochs=2, custom_hooks=hooks(
+            dict(type='SendSignal', point='train', iteration=9)))
+    kept = hash_files(tmp_path)
+    train(tmp_path, seed=3, max_epochs=2, resume=resume, custom_hooks=hooks(), default_hooks=dict(
+        checkpoint=dict(type='CheckpointHook', interval=interval, save_last=False)))
+    names = [name for name in kept if name.startswith('interrupted.')]
+    assert len(names) == 2 and all(hash_files(tmp_path)[name] == kept[name] for name in names)
 
 
 @pytest.mark.parametrize('point, iteration', [('train', 5), ('val', 7)])
