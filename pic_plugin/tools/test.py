@@ -20,11 +20,12 @@ from mmpretrain.utils import get_ori_model
 from pic_plugin.command_line import (
     add_runner_arguments,
     announce,
+    build_runner_beside,
     explained_errors,
     explained_unpickling,
     read_runner_config,
 )
-from pic_plugin.engine.config_file import build_runner, check_checkpoint, complete_dataloaders
+from pic_plugin.engine.config_file import check_checkpoint, complete_dataloaders
 from pic_plugin.engine.config_options import explained_names
 from pic_plugin.engine.evaluation_checks import check_evaluation, explained_data
 from pic_plugin.files import check_file
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = merge_args(read_runner_config(args), args)
     announce('test', cfg)
     with explained_errors('test'), explained_names('test', cfg):
-        runner = build_runner(cfg)
+        runner = build_runner_beside(cfg, trains=False)
         check_fits(get_ori_model(runner.model), args.checkpoint)
     with explained_errors('test'), explained_names('test', cfg), explained_data('test', runner):
         check_evaluation(runner, runner.test_loop)
