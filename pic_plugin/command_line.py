@@ -125,7 +125,7 @@ def build_runner_beside(cfg: Config, trains: bool = True) -> Runner:
     return runner
 
 
-def analysis_parser(tool: str, description: str, checkpoint: str = 'file, or `random`',
+def analysis_parser(tool: str, description: str, checkpoint: str = 'file, work folder, or `random`',
                     several: bool = False) -> argparse.ArgumentParser:
     """A parser with config, checkpoint and :func:`add_picture_arguments`."""
     parser = argparse.ArgumentParser(prog=tool, description=description, allow_abbrev=False)

@@ -25,6 +25,7 @@ from pic_plugin.command_line import (
     explained_unpickling,
     read_runner_config,
 )
+from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint
 from pic_plugin.engine.config_file import check_checkpoint, complete_dataloaders
 from pic_plugin.engine.config_options import explained_names
 from pic_plugin.engine.evaluation_checks import check_evaluation, explained_data
@@ -37,7 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='test', description='Evaluate a checkpoint.', allow_abbrev=False)
     parser.add_argument('config', help='path, or name of a config of pic_plugin')
-    parser.add_argument('checkpoint', help='file or address of a checkpoint')
+    parser.add_argument('checkpoint', help='file or address of a checkpoint, or a work folder')
     parser.add_argument('--out', help='file for the metrics: .json, .yaml or .pkl')
     add_runner_arguments(parser)
     return parser.parse_args(argv)
@@ -51,6 +52,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         OSError: If ``--out`` cannot be written.
         ValueError: If the config has nothing to evaluate, or ``--out`` another ending.
     """
+    if '://' not in args.checkpoint:
+        args.checkpoint = str(find_checkpoint(args.checkpoint))
     check_checkpoint(args.checkpoint)
     if args.out and not args.out.endswith(('.json', '.yaml', '.yml', '.pkl')):
         raise ValueError(f'--out {args.out}: the name must end in .json, .yaml or .pkl.')

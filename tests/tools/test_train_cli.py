@@ -147,7 +147,7 @@ def test_a_test_leaves_the_config_of_the_training(trained, checkpoint, tmp_path)
     work_dir = tmp_path / 'run'
     shutil.copytree(checkpoint.parent, work_dir)
     config, kept = find_run_config(work_dir), (work_dir / TINY.name).read_text()
-    measured(TINY, work_dir / 'epoch_2.pth', work_dir, tmp_path / 'metrics.json')
+    measured(TINY, work_dir, work_dir, tmp_path / 'metrics.json')  # its newest checkpoint
     assert find_run_config(work_dir) == config and (work_dir / TINY.name).read_text() == kept
     assert len(list(work_dir.glob('*/vis_data/config.py'))) == 2
 
