@@ -97,7 +97,7 @@ def _keep_apart(folder: Path, checkpoint: str, options: dict[str, Any]) -> None:
     """
     weights = Path(checkpoint).expanduser()
     asked = dict(weights=hashlib.sha256(weights.read_bytes()).hexdigest()
-                 if weights.is_file() else checkpoint, options=repr(options))
+                 if weights.is_file() else checkpoint, options=repr(sorted(options.items())))
     if (folder / ASKED).is_file() and json.loads((folder / ASKED).read_text()) != asked:
         raise ValueError(f'{folder} holds trainings from another checkpoint, or with other '
                          '--cfg-options, which one table would mix with these: give another '
