@@ -108,20 +108,24 @@ def is_in_its_folder(cfg: Config) -> bool:
     return kept.exists() and kept.samefile(file)
 
 
-def build_runner_beside(cfg: Config) -> Runner:
-    """Build the runner; a config in its work folder keeps its comments, which mmengine's has not.
+def build_runner_beside(cfg: Config, trains: bool = True) -> Runner:
+    """Build the runner, and keep the config in its work folder that mmengine would write over.
 
     Args:
-        cfg (Config): Read from a file.
+        cfg (Config): Read from a file. In its work folder it keeps its comments.
+        trains (bool): False for a test, which leaves the config of the training there, too.
+            Defaults to True.
     """
-    text = Path(cfg.filename).read_bytes() if is_in_its_folder(cfg) else None
+    kept = Path(cfg.work_dir) / Path(cfg.filename).name
+    stays = is_in_its_folder(cfg) if trains else kept.exists()
+    text = kept.read_bytes() if stays else None
     runner = build_runner(cfg)
     if text is not None and runner.rank == 0:
-        write_atomically(Path(cfg.filename), text)
+        write_atomically(kept, text)
     return runner
 
 
-def analysis_parser(tool: str, description: str, checkpoint: str = 'file, or `random`',
+def analysis_parser(tool: str, description: str, checkpoint: str = 'file, work folder, or `random`',
                     several: bool = False) -> argparse.ArgumentParser:
     """A parser with config, checkpoint and :func:`add_picture_arguments`."""
     parser = argparse.ArgumentParser(prog=tool, description=description, allow_abbrev=False)

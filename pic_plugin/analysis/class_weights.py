@@ -13,21 +13,27 @@ from pic_plugin.bank import InstanceBank, NoCorrection, Slots
 from pic_plugin.bank.corrections import correction_named
 from pic_plugin.engine.checkpoint.bank_files import bank_paths, restore_bank
 from pic_plugin.engine.checkpoint.bank_state import KEY, BankState
-from pic_plugin.engine.checkpoint.foreign_checkpoint import read_checkpoint, unwrap, weights_of
+from pic_plugin.engine.checkpoint.foreign_checkpoint import (
+    find_checkpoint,
+    read_checkpoint,
+    unwrap,
+    weights_of,
+)
 
 
 def read_class_weights(checkpoint: Path) -> Tensor:
     """The rows that dense training would hold, (N, d) float32, row i of training image i.
 
     Args:
-        checkpoint (Path): Of PIC pre-training; ``*.bank-*`` files are looked for beside it.
+        checkpoint (Path): Of PIC pre-training, or its work folder; ``*.bank-*`` files are looked
+            for beside it.
 
     Raises:
         BankFileError: If a bank file is missing, damaged or of another checkpoint.
         FileNotFoundError: If there is no checkpoint.
         ValueError: If it has no class weights, or not all.
     """
-    checkpoint = Path(checkpoint)
+    checkpoint = find_checkpoint(checkpoint)
     content = read_checkpoint(checkpoint)
     weight = unwrap(weights_of(content, checkpoint), ema=False).get('head.weight')
     missing = (f'{checkpoint} has no class weights: give a checkpoint that PIC pre-training wrote '

@@ -120,12 +120,15 @@ class FolderImages(Images):
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If there is no picture in it.
+        ValueError: If it is a file, or there is no picture in it.
     """
 
     def __init__(self, folder: str | Path,
                  reader: PictureReader = PictureReader()) -> None:  # noqa: B008
         self.folder = Path(folder).expanduser()
+        if self.folder.is_file():
+            raise ValueError(f'{printable(folder)} is a file: give the folder of pictures that '
+                             'holds it.')
         found = walk(self.folder, reader.extensions or readable_endings())
         self.report = found.report
         files = [os.fsdecode(name) for name in found.names]

@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from pic_plugin.analysis.health_figure import draw_health
 from pic_plugin.analysis.page import data_uri, render
-from pic_plugin.analysis.scalars import read_run
+from pic_plugin.analysis.scalars import names_of, read_run
 from pic_plugin.analysis.style import png_bytes
 from pic_plugin.analysis.verdict_help import explanation
 from pic_plugin.analysis.verdicts import config_differences, context_of, verdicts_of
@@ -26,11 +26,12 @@ def live_page(work_dirs: Sequence[Path], seconds: int = 20) -> str:
         seconds (int): Until the page asks again. Defaults to 20.
     """
     configs = [read_config(folder) for folder in work_dirs]
-    trainings = [_training(folder, config) for folder, config in zip(work_dirs, configs)]
+    names = names_of(work_dirs)
+    trainings = [_training(*one) for one in zip(work_dirs, names, configs)]
     runs = [training['run'] for training in trainings if training['run'] is not None]
     figure = data_uri(png_bytes(lambda: draw_health(runs)), 'png') if runs else None
     return render(
-        'live.html.jinja', title=', '.join(folder.resolve().name for folder in work_dirs),
+        'live.html.jinja', title=', '.join(names),
         seconds=seconds, figure=figure, trainings=trainings,
         differences=config_differences(configs) if len(configs) > 1 else None)
 
@@ -45,11 +46,11 @@ def read_config(work_dir: Path) -> dict[str, Any]:
     return content
 
 
-def _training(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+def _training(folder: Path, name: str, config: dict[str, Any]) -> dict[str, Any]:
     try:
-        run = read_run(folder)
+        run = read_run(folder)._replace(name=name)
     except FileNotFoundError as error:
-        return dict(folder=folder.name, name=folder.name, run=None, missing=str(error))
+        return dict(name=name, run=None, missing=str(error))
     verdicts = [(verdict, explanation(verdict.page))
                 for verdict in verdicts_of(run, context_of(config))]
-    return dict(folder=folder.name, name=run.name, run=run, verdicts=verdicts)
+    return dict(name=name, run=run, verdicts=verdicts)

@@ -65,6 +65,17 @@ class Pair(NamedTuple):
     kind: str
 
 
+def check_similarity(similarity: float) -> None:
+    """Refuse what no pair would have, or all.
+
+    Raises:
+        ValueError: If it is not above 0 and at most 1.
+    """
+    if not 0 < similarity <= 1:
+        raise ValueError(f'the similarity of duplicates must be above 0 and at most 1, not '
+                         f'{similarity}.')
+
+
 def duplicates(values: Tensor, indices: Sequence[int], images: Images, similarity: float,
                most: int) -> list[Pair]:
     """Pairs of pictures whose features are nearly the same, most similar first.
@@ -79,9 +90,7 @@ def duplicates(values: Tensor, indices: Sequence[int], images: Images, similarit
     Raises:
         ValueError: If ``similarity`` is not above 0 and at most 1.
     """
-    if not 0 < similarity <= 1:
-        raise ValueError(f'the similarity of duplicates must be above 0 and at most 1, not '
-                         f'{similarity}.')
+    check_similarity(similarity)
     found: list[tuple[float, int, int]] = []
     with progress(len(values)) as advance:
         for block, similar in _similarities(values, torch.arange(len(values))):

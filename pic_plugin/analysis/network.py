@@ -19,6 +19,7 @@ from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     StateDict,
     backbone_of,
     differing,
+    find_checkpoint,
     read_checkpoint,
     resnet_depth,
     say_which,
@@ -151,7 +152,8 @@ def open_network(checkpoint: str | Path,
 
     Args:
         checkpoint (str | Path): File, of PIC, of a classifier of mmpretrain, what extract_backbone
-            wrote, or the bare weights of a ResNet; or RANDOM for a network that was not trained.
+            wrote, or the bare weights of a ResNet; or a work folder, for its newest; or RANDOM for
+            a network that was not trained.
         config (Config, optional): Of its training. Defaults to None: what the checkpoint says of
             it; if it says nothing, ``like`` where the weights fit, else a ResNet by its weights.
         like (Settings, optional): Of another network of which this may be a twin.
@@ -167,6 +169,7 @@ def open_network(checkpoint: str | Path,
         if settings is None or settings.backbone is None:
             raise ValueError(f'a {RANDOM} network needs a config that says which.')
         return Network(_random_backbone(settings, seed), settings, device)
+    checkpoint = find_checkpoint(checkpoint)
     content = read_checkpoint(checkpoint)
     state = weights_of(content, checkpoint)
     say_which(content, checkpoint, averaged=False,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pic_plugin.datasets.decode_random_crop import is_of_uint8, to_uint8
+from pic_plugin.datasets.decode_random_crop import cut_off, is_of_uint8, to_uint8
 from pic_plugin.datasets.decoding import decode
 from pic_plugin.datasets.endings import as_endings
 from pic_plugin.datasets.members import read_bytes
@@ -72,8 +72,7 @@ class PictureReader(NamedTuple):
             raise ValueError('its pixels are uint8, and the network was trained on another depth '
                              f'(value_range={self.value_range})')
         if self.own_depth and self.value_range is not None:
-            return np.nan_to_num(pixels.astype(np.float32), copy=False,
-                                 nan=self.value_range[0]).clip(*self.value_range)
+            return cut_off(pixels, self.value_range)
         if self.value_range is not None:
             return to_uint8(pixels, self.value_range)
         if pixels.dtype != np.uint8:
@@ -100,11 +99,11 @@ def reader_of(cfg: Mapping[str, Any]) -> PictureReader:
     transform = next((step for step in parts
                       if type_name(step) in ('DecodeRandomCrop', 'DecodeImage')), {})
     own_depth = transform.get('depth') == 'own'
-    source = transform
-    if own_depth:
+    value_range = transform.get('value_range')
+    if own_depth and value_range is None:
         model = cfg.get('model') or {}
-        source = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    value_range = source.get('value_range')
+        preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+        value_range = preprocessor.get('value_range')
     return PictureReader(int(transform.get('channels', 3)),
                          None if value_range is None else (value_range[0], value_range[1]),
                          own_depth, None if extensions is None else as_endings(extensions))

@@ -81,12 +81,17 @@ def read_run(work_dir: str | Path) -> Run:
                {key: sorted(curve.items()) for key, curve in points.items() if curve}, damaged)
 
 
+def names_of(work_dirs: Sequence[Path]) -> list[str]:
+    """Names of runs: those of their work folders, or the paths of folders of the same name."""
+    names = [folder.resolve().name for folder in work_dirs]
+    count = Counter(names)
+    return [str(folder) if count[name] > 1 else name for name, folder in zip(names, work_dirs)]
+
+
 def read_runs(work_dirs: Sequence[Path]) -> list[Run]:
-    """Several runs, named after their paths where work folders have the same name."""
-    runs = [read_run(folder) for folder in work_dirs]
-    count = Counter(run.name for run in runs)
-    return [run._replace(name=str(folder)) if count[run.name] > 1 else run
-            for run, folder in zip(runs, work_dirs)]
+    """Several runs, with names that tell them apart."""
+    return [read_run(folder)._replace(name=name)
+            for name, folder in zip(names_of(work_dirs), work_dirs)]
 
 
 def _entry(line: str) -> Any:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from pic_plugin.analysis.inputs import choose
+from pic_plugin.analysis.scalars import FILE
 
 
 def earlier_checkpoints(checkpoint: Path, most: int) -> list[Path]:
@@ -26,12 +27,15 @@ def earlier_checkpoints(checkpoint: Path, most: int) -> list[Path]:
 
 
 def find_run_config(work_dir: Path) -> Path:
-    """The config that mmengine wrote into a work folder.
+    """The config that mmengine wrote into a work folder, of the newest training.
 
     Raises:
         FileNotFoundError: If there is none.
     """
-    files = sorted(work_dir.glob('*/vis_data/config.py')) or sorted(work_dir.glob('*.py'))
+    files = sorted(work_dir.glob('*/vis_data/config.py'))
+    # A test in the same folder logs no scalars, nor does a training that has just begun.
+    trained = [file for file in files if file.with_name(FILE).is_file()]
+    files = trained or files or sorted(work_dir.glob('*.py'))
     if not files:
         raise FileNotFoundError(f'{work_dir} holds no config: give --config.')
     return files[-1]

@@ -52,9 +52,10 @@ class DecodeImage(LoadImageOrSkip):
             (before torch 2.3 uint16 becomes int32), and ``AugmentPreprocessor(value_range=...)``
             takes them. Defaults to 'uint8'.
         value_range (tuple[float, float], optional): Values that become 0 and 255 of images of
-            another depth than uint8; what lies beyond is cut off, and NaN is black. Defaults to
-            None: such images stop the run with depth 'uint8', since 12 bits in a 16-bit file would
-            come out black. With a range, images of uint8 do.
+            another depth than uint8, or with depth 'own' stay; what lies beyond is cut off, and NaN
+            is black. Defaults to None: such images stop the run with depth 'uint8', since 12 bits
+            in a 16-bit file would come out black; with depth 'own' nothing is cut off here, as
+            ``AugmentPreprocessor`` does that. With a range, images of uint8 stop the run.
         decoder (str): 'simplejpeg', 'cv2', or 'auto' for the first of these that is installed.
             Defaults to 'auto'.
         backend_args (dict, optional): Of mmengine's file backend. Defaults to None: by the path's
@@ -74,9 +75,6 @@ class DecodeImage(LoadImageOrSkip):
             raise ValueError(f'depth {depth!r} is unknown: choose one of {DEPTHS}.')
         if value_range is not None and not value_range[0] < value_range[1]:
             raise ValueError(f'value_range must be (black, white) in order, not {value_range}.')
-        if value_range is not None and depth == 'own':
-            raise ValueError("value_range is for depth='uint8'. With depth='own' give it to "
-                             'AugmentPreprocessor.')
         if channels < 1:
             raise ValueError(f'channels must be at least 1, not {channels}.')
         self.channels = channels
@@ -129,7 +127,7 @@ class DecodeImage(LoadImageOrSkip):
                 f'{pixels.max():g}, and it is not known which are black and white. Give '
                 f'value_range=(black, white) to {type(self).__name__}; `python -m '
                 'pic_plugin.tools.value_range FOLDER` measures them.')
-        elif pixels.dtype == np.uint8 and not is_of_uint8(self.value_range):
+        if pixels.dtype == np.uint8 and not is_of_uint8(self.value_range):
             raise ValueError(f'{name} is uint8, and value_range={self.value_range} is for images '
                              'of another depth: train on files of one depth, or leave '
                              'value_range out if all are of 8 bits.')
@@ -137,6 +135,8 @@ class DecodeImage(LoadImageOrSkip):
     def _in_depth(self, pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """Pixels (H, W, C) of a file of type ``dtype``, perhaps float32 by now, as they leave."""
         if self.depth == 'own':
+            if self.value_range is not None:
+                pixels = cut_off(pixels, self.value_range)
             return as_depth(pixels, _DELIVERED_AS.get(dtype, dtype))
         if dtype == np.uint8 and self.value_range is None:
             return pixels
@@ -259,6 +259,12 @@ def to_uint8(pixels: np.ndarray, value_range: tuple[float, float]) -> np.ndarray
     low, high = value_range
     scaled = (pixels.astype(np.float32) - low) * (255 / (high - low))
     return np.rint(np.nan_to_num(scaled, copy=False).clip(0, 255)).astype(np.uint8)
+
+
+def cut_off(pixels: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
+    """Pixels of any type as float32 within ``value_range`` (black, white); NaN is black."""
+    return np.nan_to_num(pixels.astype(np.float32), copy=False, nan=value_range[0]).clip(
+        *value_range)
 
 
 def as_depth(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:

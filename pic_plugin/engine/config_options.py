@@ -74,8 +74,10 @@ def apply_options(file: Path, cfg: Config, options: dict[str, Any]) -> Config:
         raise ValueError(f'--cfg-options: {error.args[0] if error.args else error}') from error
     if any(key.startswith('custom_imports') for key in rest_) and cfg.get('custom_imports'):
         import_modules_from_strings(**cfg.custom_imports)  # mmengine does not, this late
-    for key in rest_:
-        _check_key(key, before, cfg.to_dict())
+    # Under the same name other libraries have classes with other arguments.
+    if cfg.get('default_scope') in (None, 'mmpretrain'):
+        for key in rest_:
+            _check_key(key, before, cfg.to_dict())
     return cfg
 
 

@@ -49,7 +49,7 @@ def choose_images(images: dict[str, list[str]], percent: float, seed: int) -> li
     Raises:
         ValueError: If that is less than one image for each class, or more than a class has.
     """
-    total = int(percent / 100 * sum(map(len, images.values())))
+    total = int(percent * sum(map(len, images.values())) / 100)  # 29 % of 100 are 29
     each, rest = divmod(total, len(images))
     if each < 1:
         raise ValueError(f'{percent} % are {total} images for {len(images)} classes: choose a '

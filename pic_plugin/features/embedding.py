@@ -120,12 +120,16 @@ def untrained_twin(checkpoint: str | Path, normalise: bool = False, device: str 
 
 
 def _loaded(network: Network, normalise: bool) -> LoadedBackbone:
-    training = network.settings.training
+    training, channels = network.settings.training, len(network.grey)
     mean, std, to_rgb = network.settings.normalisation
-    mean = mean or [0.0] * len(network.grey)
-    return LoadedBackbone(network.backbone, mean, std or [1.0] * len(mean),
-                          'RGB' if to_rgb else 'BGR', training_side(training) or DEFAULT_SIDE,
-                          normalise, reader_of(training))
+    # One number may stand for all channels.
+    mean, std = (values if len(values) > 1 else [*values] * channels
+                 for values in (mean or [0.0], std or [1.0]))
+    reader = reader_of(training)
+    if channels != 3:  # which a pipeline of other transforms does not tell
+        reader = reader._replace(channels=channels)
+    return LoadedBackbone(network.backbone, mean, std, 'RGB' if to_rgb else 'BGR',
+                          training_side(training) or DEFAULT_SIDE, normalise, reader)
 
 
 class Embedding(NamedTuple):
@@ -218,6 +222,8 @@ def embed(images: str | Path | Sequence[Any] | np.ndarray,
     if isinstance(images, np.ndarray) and (images.ndim < 3 or images.shape[2:] in ((3, ), (4, ))):
         raise ValueError(f'an array of pictures must be (n, H, W, 3), not {images.shape}: of one '
                          'picture give picture[None].')
+    if isinstance(images, Image.Image):
+        raise ValueError('a picture alone is no list: give [picture].')
     if out is not None:
         check_writable(out)
     if isinstance(checkpoint, LoadedBackbone):

@@ -37,7 +37,8 @@ def write_features(features: np.ndarray, names: Sequence[str], out: str | Path) 
     Args:
         features (np.ndarray): (n, C) float32.
         names (Sequence[str]): n.
-        out (str | Path): ``.npy`` gets its names in a ``.txt`` beside it, a line for each.
+        out (str | Path): ``.npy`` gets its names in a ``.txt`` beside it, a line for each; a line
+            break in a name is written as ``\\n`` there.
 
     Raises:
         ModuleNotFoundError, OSError, ValueError: See :func:`check_writable`.
@@ -58,7 +59,8 @@ def write_features(features: np.ndarray, names: Sequence[str], out: str | Path) 
                 else:
                     np.savez(stream, features=features, names=np.array(names))
     if ending == '.npy':
-        write_atomically(file.with_suffix('.txt'), ''.join(f'{name}\n' for name in names))
+        lines = (name.replace('\r', '\\r').replace('\n', '\\n') for name in names)
+        write_atomically(file.with_suffix('.txt'), ''.join(f'{line}\n' for line in lines))
 
 
 def _write_csv(features: np.ndarray, names: Sequence[str], file: Path) -> None:

@@ -31,7 +31,7 @@ def write_finetuning(checkpoint: str | Path, labels: str | Path,
             learning, the others for the accuracy.
         out (str | Path): Folder that is empty or not there.
         epochs (int): Defaults to 20.
-        batch_size (int): Images of a step. Defaults to 32.
+        batch_size (int): Images of a step; all, if there are fewer. Defaults to 32.
         random (bool): Whether to begin from random weights, to compare with. Defaults to False.
         say (Callable): Takes a line about pictures that cannot be read. Defaults to print.
 
@@ -55,9 +55,10 @@ def write_finetuning(checkpoint: str | Path, labels: str | Path,
     check_folder(folder)
     file = find_checkpoint(checkpoint)
     loaded, start = load_backbone(file), read_start(str(file))
-    labelled = read_labels(labels, most=None)
+    labelled = read_labels(labels, most=None, reader=loaded.reader)
     if labelled.num_broken:
         say(f'{counted(labelled.num_broken, "picture")} of {labels} cannot be read.')
+    batch_size = min(batch_size, len(labelled.references))  # which the rate follows
     backbone = look_at('the backbone', loaded.image_size, start.cfg)
     folder.mkdir(parents=True, exist_ok=True)
     weights = None if random else write_start(start, backbone.cfg, folder)
@@ -115,7 +116,7 @@ def _loaders(folder: Path, labelled: Labelled, loaded: LoadedBackbone,
     depth: dict[str, Any] = {} if reader.channels == 3 else dict(channels=reader.channels)
     if reader.own_depth:
         depth['depth'] = 'own'
-    elif reader.value_range is not None:
+    if reader.value_range is not None:
         depth['value_range'] = reader.value_range
     loaders: list[dict] = []
     for name, rows, pipeline in (

@@ -45,11 +45,14 @@ def export_onnx(backbone: LoadedBackbone, out: str | Path,
     Raises:
         ModuleNotFoundError: If a library is missing.
         OSError: If the file cannot be written.
-        ValueError: If the features differ by more than rounding.
+        ValueError: If the features differ by more than rounding, are not finite or all 0, or
+            ``side`` is not positive.
     """
     check_onnx()
     import onnxruntime
-    side = side or backbone.image_size
+    side = backbone.image_size if side is None else side
+    if side < 1:
+        raise ValueError(f'side must be at least 1 pixel, not {side}.')
     file = Path(out).expanduser()
     check_file(file)
     generator = torch.Generator().manual_seed(0)
@@ -65,7 +68,7 @@ def export_onnx(backbone: LoadedBackbone, out: str | Path,
                 output_names=['features'], dynamo=True, external_data=False,
                 dynamic_shapes=({0: torch.export.Dim('batch')}, ), verbose=False)
         session = onnxruntime.InferenceSession(str(partial), providers=['CPUExecutionProvider'])
-        worst = 0.0
+        differences = []
         for size in (1, 3):
             factors = torch.linspace(0.5, 1, size).view(-1, 1, 1, 1)
             batch = images[:1].repeat(size, 1, 1, 1) * factors
@@ -75,7 +78,12 @@ def export_onnx(backbone: LoadedBackbone, out: str | Path,
             if found.shape != expected.shape:
                 raise ValueError(f'the ONNX file gives {found.shape} for {size} images, the '
                                  f'network {expected.shape}.')
-            worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
+            largest = float(np.abs(expected).max())
+            if not 0 < largest < np.inf:
+                raise ValueError(f'the largest feature of the network is {largest}: it gives '
+                                 'nothing that could be used; take an earlier checkpoint.')
+            differences.append(float(np.abs(found - expected).max()) / largest)
+        worst = float(np.max(differences))  # NaN if one is
         if not worst < TOLERANCE:
             raise ValueError(f'features of the ONNX file differ by {worst:.1e} of the largest; the '
                              'file was not kept.')

@@ -81,14 +81,15 @@ def probe_checkpoint(checkpoint: str | Path, labels: str | Path,
         FileNotFoundError: If the checkpoint or the labels are not there.
         ValueError: If either is unusable.
     """
-    labelled = read_labels(labels)
+    where = device or get_device()
+    trained = load_backbone(checkpoint, normalise=True, device=where)
+    labelled = read_labels(labels, reader=trained.reader)
     if labelled.num_broken:
         say(f'{counted(labelled.num_broken, "picture")} of {labels} cannot be read.')
-    where = device or get_device()
     found = {}
-    for name, make in (('trained', load_backbone), ('random', untrained_twin)):
-        found[name] = probe(make(checkpoint, normalise=True, device=where), labelled, side,
-                            batch_size)
+    random = untrained_twin(checkpoint, normalise=True, device=where)
+    for name, backbone in (('trained', trained), ('random', random)):
+        found[name] = probe(backbone, labelled, side, batch_size)
         one = found[name]
         say(f'{name}: linear {one.linear:.1f} %, {NEIGHBOURS} nearest neighbours {one.knn:.1f} % '
             f'({counted(one.num_train, "picture")} to learn from, {one.num_test:,} to classify, '

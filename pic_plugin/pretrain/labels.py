@@ -10,6 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from pic_plugin.analysis.inputs import progress
+from pic_plugin.analysis.picture_reader import PictureReader
 from pic_plugin.datasets.pillow_formats import pillow_as_in_training
 from pic_plugin.pretrain.walk import find_pictures
 from pic_plugin.wording import counted
@@ -34,7 +35,8 @@ class Labelled(NamedTuple):
     num_broken: int
 
 
-def read_labels(source: str | Path, most: int | None = MOST) -> Labelled:
+def read_labels(source: str | Path, most: int | None = MOST,
+                reader: PictureReader | None = None) -> Labelled:
     """Read labels.
 
     Args:
@@ -43,6 +45,8 @@ def read_labels(source: str | Path, most: int | None = MOST) -> Labelled:
             there is a header. A picture that is named several times is taken once.
         most (int, optional): Pictures to take, of each class alike; None for all. Defaults to
             20,000.
+        reader (PictureReader, optional): Of the network that will look at them. Defaults to None:
+            pictures of any depth count as readable.
 
     Raises:
         FileNotFoundError: If the source, or a picture that a CSV names, is not there.
@@ -54,7 +58,7 @@ def read_labels(source: str | Path, most: int | None = MOST) -> Labelled:
     if not path.exists():
         raise FileNotFoundError(f'there are no labels {source}.')
     by_class: dict[str, list[str]] = {}
-    for file, label in _from_folder(path) if path.is_dir() else _from_csv(path):
+    for file, label in _from_folder(path, reader) if path.is_dir() else _from_csv(path):
         by_class.setdefault(label, []).append(file)
     if len(by_class) < 2:
         raise ValueError(f'{source} has fewer than two classes: give a folder with a folder of '
@@ -62,33 +66,35 @@ def read_labels(source: str | Path, most: int | None = MOST) -> Labelled:
     share = None if most is None else max(2, most // len(by_class))
     references: list[tuple[str, int]] = []
     queries: list[tuple[str, int]] = []
-    broken = 0
+    broken: list[str] = []
     with progress(sum(len(files[:share]) for files in by_class.values())) as advance:
         for number, name in enumerate(sorted(by_class)):
             readable = []
             for file in by_class[name][:share]:
-                if _is_readable(file):
+                fault = _why_unreadable(file, reader)
+                if fault is None:
                     readable.append(file)
                 else:
-                    broken += 1
+                    broken.append(f'{file} because {fault}')
                 advance(1)
             references += [(file, number) for file in readable[::2]]
             queries += [(file, number) for file in readable[1::2]]
     if not queries:
-        raise ValueError(f'no class of {source} has two readable pictures: one is needed to look '
-                         'among, and one to look for.')
-    return Labelled(sorted(by_class), references, queries, broken)
+        first = f' (not {broken[0]})' if broken else ''
+        raise ValueError(f'no class of {source} has two readable pictures{first}: one is needed to '
+                         'look among, and one to look for.')
+    return Labelled(sorted(by_class), references, queries, len(broken))
 
 
-def _from_folder(path: Path) -> list[tuple[str, str]]:
-    found = find_pictures([path])
+def _from_folder(path: Path, reader: PictureReader | None) -> list[tuple[str, str]]:
+    found = find_pictures([path], None if reader is None else reader.extensions)
     loose = [name for name in found.files if os.sep not in name]
     if loose:
         raise ValueError(f'{path} has {counted(len(loose), "picture")} outside of class folders '
                          f'({loose[0]}): put each into the folder of its class.')
     parts = [name.split(os.sep) for name in found.files]
     tops = sorted({part[0] for part in parts})
-    if {top.lower() for top in tops} <= SPLITS and all(len(part) > 2 for part in parts):
+    if tops and {top.lower() for top in tops} <= SPLITS and all(len(part) > 2 for part in parts):
         raise ValueError(f'{path} holds {", ".join(tops)}, which are parts of a data set and no '
                          f'classes: give one of them, {path / tops[0]} say.')
     return [(os.path.join(found.root, name), part[0]) for name, part in zip(found.files, parts)]
@@ -126,11 +132,14 @@ def _once(pairs: list[tuple[str, str]], path: Path) -> list[tuple[str, str]]:
     return kept
 
 
-def _is_readable(file: str) -> bool:
-    """Whether a decoder takes it: the numbers of pictures are said before a long training."""
+def _why_unreadable(file: str, reader: PictureReader | None) -> str | None:
+    """Why no decoder takes it: the numbers of pictures are said before a long training."""
     try:
+        if reader is not None:
+            reader.read(dict(img_path=file))
+            return None
         with pillow_as_in_training(), Image.open(file) as picture:
             picture.load()
-    except Exception:  # decoders meet arbitrary bytes with arbitrary exceptions
-        return False
-    return True
+    except Exception as error:  # decoders meet arbitrary bytes with arbitrary exceptions
+        return str(error)
+    return None

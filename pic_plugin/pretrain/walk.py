@@ -32,8 +32,12 @@ class Found(NamedTuple):
     notices: tuple[str, ...]
 
 
-def find_pictures(folders: Sequence[str | Path]) -> Found:
+def find_pictures(folders: Sequence[str | Path], endings: Sequence[str] | None = None) -> Found:
     """Find all pictures; see :func:`pic_plugin.datasets.walk.walk`.
+
+    Args:
+        folders (Sequence[str | Path]): Where to look.
+        endings (Sequence[str], optional): Of files. Defaults to None: those of pictures.
 
     Raises:
         FileNotFoundError: If a folder is not there.
@@ -68,7 +72,7 @@ def find_pictures(folders: Sequence[str | Path]) -> Found:
     files: list[str] = []
     sizes: list[int] = []
     for folder in kept:
-        found = walk(folder, readable_endings())
+        found = walk(folder, endings or readable_endings())
         left_out.add(found.report)
         for name in found.names:
             path = os.path.join(folder, os.fsdecode(name))

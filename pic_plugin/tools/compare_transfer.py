@@ -6,7 +6,8 @@
 
 All runs have the same config but for the initialisation of the backbone: the file, or what the
 backbone's class does without one. Ends with a table of mean and standard deviation over the seeds.
-A run that is done is not repeated: its metrics are in ``result.json`` of its folder.
+A run that is done is not repeated: its metrics are in ``result.json`` of its folder. Another
+checkpoint, or other options, need another ``--work-dir``.
 """
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pic_plugin.command_line import explained_errors
+from pic_plugin.command_line import ConfigOptions, explained_errors
 from pic_plugin.engine.config_file import check_checkpoint, find_config
 from pic_plugin.studies.compare_transfer import compare
 
@@ -27,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('checkpoint', help='PIC checkpoint')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/compare'))
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, default={},
+                        metavar='KEY=VALUE')
     args = parser.parse_args(argv)
     with explained_errors('compare_transfer'):
         config = find_config(args.config)

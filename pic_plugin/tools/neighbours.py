@@ -23,6 +23,7 @@ from pic_plugin.analysis.neighbour_study import (
     write_duplicates,
     write_neighbours,
 )
+from pic_plugin.analysis.neighbours import check_similarity, find_queries
 from pic_plugin.analysis.network import open_network
 from pic_plugin.analysis.style import require
 from pic_plugin.command_line import analysis_parser, explained_errors, require_positive
@@ -54,12 +55,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     with explained_errors(TOOL):
         require('matplotlib')
         check_folder(args.out)
+        check_similarity(args.duplicates)
         cfg, side, images, indices = open_inputs(args.config, args.images, args.side,
                                                  args.num_images)
         if args.class_weights:
             images, values = training_images(cfg, Path(args.checkpoint))
             indices = list(range(len(images)))
         else:
+            find_queries(images, args.queries, indices, 1)  # before features are computed
             network = open_network(args.checkpoint, cfg, device=args.device)
             indices, values = extract(network, images, indices, side, args.batch_size)
         report_skipped(TOOL, images)

@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = analysis_parser(
         TOOL, 'Occlusion saliency of a network, and its overlap with another.', several=True,
-        checkpoint='file, or `random`; several of one training, in its order, with --against')
+        checkpoint='file, work folder, or `random`; several of one training, in its order, with '
+        '--against')
     parser.add_argument('--against', help='checkpoint of the network to compare with, or `random`')
     parser.add_argument('--against-config', help='its config, for a checkpoint that does not hold '
                         'it and is not a twin of the first')

@@ -20,11 +20,13 @@ from mmpretrain.utils import get_ori_model
 from pic_plugin.command_line import (
     add_runner_arguments,
     announce,
+    build_runner_beside,
     explained_errors,
     explained_unpickling,
     read_runner_config,
 )
-from pic_plugin.engine.config_file import build_runner, check_checkpoint, complete_dataloaders
+from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint
+from pic_plugin.engine.config_file import check_checkpoint, complete_dataloaders
 from pic_plugin.engine.config_options import explained_names
 from pic_plugin.engine.evaluation_checks import check_evaluation, explained_data
 from pic_plugin.files import check_file
@@ -36,7 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='test', description='Evaluate a checkpoint.', allow_abbrev=False)
     parser.add_argument('config', help='path, or name of a config of pic_plugin')
-    parser.add_argument('checkpoint', help='file or address of a checkpoint')
+    parser.add_argument('checkpoint', help='file or address of a checkpoint, or a work folder')
     parser.add_argument('--out', help='file for the metrics: .json, .yaml or .pkl')
     add_runner_arguments(parser)
     return parser.parse_args(argv)
@@ -50,6 +52,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         OSError: If ``--out`` cannot be written.
         ValueError: If the config has nothing to evaluate, or ``--out`` another ending.
     """
+    if '://' not in args.checkpoint:
+        args.checkpoint = str(find_checkpoint(args.checkpoint))
     check_checkpoint(args.checkpoint)
     if args.out and not args.out.endswith(('.json', '.yaml', '.yml', '.pkl')):
         raise ValueError(f'--out {args.out}: the name must end in .json, .yaml or .pkl.')
@@ -78,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = merge_args(read_runner_config(args), args)
     announce('test', cfg)
     with explained_errors('test'), explained_names('test', cfg):
-        runner = build_runner(cfg)
+        runner = build_runner_beside(cfg, trains=False)
         check_fits(get_ori_model(runner.model), args.checkpoint)
     with explained_errors('test'), explained_names('test', cfg), explained_data('test', runner):
         check_evaluation(runner, runner.test_loop)

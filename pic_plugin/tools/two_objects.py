@@ -11,10 +11,9 @@ difference to the first one, pair by pair), two_objects.png and .svg.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from pic_plugin.analysis.images import report_skipped
-from pic_plugin.analysis.inputs import open_inputs
+from pic_plugin.analysis.inputs import network_name, open_inputs
 from pic_plugin.analysis.network import open_network
 from pic_plugin.analysis.style import require
 from pic_plugin.command_line import analysis_parser, explained_errors, require_positive
@@ -41,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         first = open_network(args.checkpoint[0], cfg, device=args.device)
         networks = [first, *(open_network(file, like=first.settings, device=args.device)
                              for file in args.checkpoint[1:])]
-        names = args.names or [Path(file).stem for file in args.checkpoint]
+        names = args.names or [network_name(file) for file in args.checkpoint]
+        if len(set(names)) < len(names):
+            raise ValueError(f'two networks have one name ({", ".join(names)}): give --names.')
         pairs = PairedImages(images, side, args.pairs)
         summary = compare_balance(networks, names, pairs, args.batch_size, args.out, args.show)
         report_skipped(TOOL, pairs)

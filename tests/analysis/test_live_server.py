@@ -67,6 +67,12 @@ def test_served_on_this_machine_alone(runs):
         thread.join()
 
 
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    folders = [write_run(tmp_path / name / 'run', [8] * 6, 0.1) for name in ('a', 'b')]
+    page = live_page([*folders, tmp_path / 'a'])
+    assert all(f'<h2>{folder}</h2>' in page for folder in folders) and '<h2>a</h2>' in page
+
+
 def test_before_the_first_step(tmp_path):
     assert 'Nothing was logged yet' in live_page([tmp_path])
     run = write_run(tmp_path / 'run', [], 0.1)

@@ -151,6 +151,16 @@ def grey_config():
         head=dict(type='PICHead', feat_dim=8, num_instances=5, num_negatives=None))))
 
 
+def test_a_work_folder_stands_for_its_newest_checkpoint(tmp_path):
+    resnet = get_model('resnet18')
+    (tmp_path / 'run').mkdir()
+    torch.save(resnet.state_dict(), tmp_path / 'run' / 'epoch_2.pth')
+    weights = open_network(tmp_path / 'run').backbone.state_dict()
+    assert torch.equal(weights['conv1.weight'], resnet.state_dict()['conv1.weight'])
+    with pytest.raises(FileNotFoundError, match='holds no epoch_N.pth'):
+        open_network(tmp_path)
+
+
 def test_a_network_of_one_channel(tmp_path, pictures):
     cfg = grey_config()
     model = MODELS.build(cfg.model)

@@ -26,7 +26,7 @@ def checkpoint(tmp_path_factory):
                             dict(type='ResNet', depth=18))
 
 
-def write_checkpoint(file, backbone, to_rgb=True):
+def write_checkpoint(file, backbone, to_rgb=True, mean=MEAN, std=STD):
     torch.manual_seed(0)
     network = MODELS.build(backbone)
     network.init_weights()
@@ -35,7 +35,7 @@ def write_checkpoint(file, backbone, to_rgb=True):
             module.running_mean.normal_(0, 0.1)
     cfg = Config(dict(
         model=dict(type='PIC', backbone=backbone, data_preprocessor=dict(
-            type='SelfSupDataPreprocessor', mean=MEAN, std=STD, to_rgb=to_rgb)),
+            type='SelfSupDataPreprocessor', mean=mean, std=std, to_rgb=to_rgb)),
         train_dataloader=dict(dataset=dict(pipeline=[
             dict(type='torchvision/RandomResizedCrop', size=32)]))))
     state = {f'backbone.{name}': value for name, value in network.state_dict().items()}
@@ -82,6 +82,23 @@ def test_networks_that_want_bgr(tmp_path):
     with torch.no_grad():
         found = backbone(torch.tensor(pixels).permute(2, 0, 1)[None])
     np.testing.assert_allclose(found[0], expected(file, pixels[:, :, ::-1].copy()), atol=1e-5)
+
+
+def test_one_number_for_all_channels_and_grey_networks(tmp_path):
+    """A pipeline of mmpretrain's transforms does not say how many channels pictures have."""
+    colours = dict(type='ResNet', depth=18)
+    first, second = (tmp_path / name for name in ('one.pth', 'grey.pth'))
+    for file, backbone in ((first, colours), (second, dict(colours, in_channels=1))):
+        write_checkpoint(file, backbone, mean=[120.0], std=[60.0])
+    three = write_checkpoint(tmp_path / 'three.pth', colours, mean=[120.0] * 3, std=[60.0] * 3)
+    folder = write_pictures(tmp_path / 'pictures', 2)
+    found, wanted = (pic_plugin.embed(folder, file).features for file in (first, three))
+    np.testing.assert_array_equal(found, wanted)
+    assert pic_plugin.load_backbone(first).mean == (120.0, ) * 3
+    found = pic_plugin.embed(folder, second).features
+    greys = [np.asarray(Image.fromarray(picture(number)).convert('L')) for number in range(2)]
+    # Two decoders' grey differs by a level here and there.
+    np.testing.assert_allclose(found, pic_plugin.embed(greys, second).features, atol=0.05)
 
 
 def test_transformers_give_one_vector(tmp_path):
@@ -190,6 +207,14 @@ def test_files_hold_every_bit(checkpoint, tmp_path, ending):
     assert not list(out.parent.glob('*partial*'))
 
 
+def test_a_name_with_a_line_break_has_one_line(checkpoint, tmp_path):
+    folder = write_pictures(tmp_path / 'data', 2)
+    (folder / '0001.png').rename(folder / 'a\nb\r.png')
+    names = pic_plugin.embed(folder, checkpoint, out=tmp_path / 'features.npy').names
+    assert names == ['0000.png', 'a\nb\r.png']
+    assert (tmp_path / 'features.txt').read_text().splitlines() == ['0000.png', r'a\nb\r.png']
+
+
 def test_a_work_folder_means_its_newest_checkpoint(checkpoint):
     with torch.no_grad():
         images = torch.rand(1, 3, 32, 32)
@@ -224,6 +249,10 @@ def test_what_is_wrong_is_said(checkpoint, tmp_path):
     for one in (picture(1), picture(1)[..., 0]):
         with pytest.raises(ValueError, match='of one picture'):
             pic_plugin.embed(one, checkpoint)
+    with pytest.raises(ValueError, match=r'give \[picture\]'):
+        pic_plugin.embed(Image.fromarray(picture(1)), checkpoint)
+    with pytest.raises(ValueError, match='0000.png is a file: give the folder'):
+        pic_plugin.embed(folder / '0000.png', checkpoint)
     with pytest.raises(ValueError, match='batch size'):
         pic_plugin.embed(folder, checkpoint, batch_size=0)
     for device in ('cuda', 'gpu'):  # a GPU is hidden from tests

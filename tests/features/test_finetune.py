@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmpretrain.registry import MODELS
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import DATASETS, MODELS
 from PIL import Image
 
+from pic_plugin.analysis.picture_reader import reader_of
 from pic_plugin.analysis.scalars import read_run
 from pic_plugin.engine import PlainCheckpointHook
-from pic_plugin.features.finetune import ADAMW_RATE, BATCH, write_finetuning
+from pic_plugin.features.finetune import ADAMW_RATE, BATCH, SGD_RATE, write_finetuning
 from pic_plugin.tools import finetune, train
+from toys.pictures import write_scans
 
 BACKBONE = dict(type='ResNet', depth=18, stem_channels=16, base_channels=16)
 
@@ -172,6 +175,34 @@ def test_names_of_classes_stay_in_their_comment(checkpoint, tmp_path):
     for number, source in enumerate((tmp_path / 'pictures', labels)):
         config = write_finetuning(checkpoint, source, tmp_path / str(number))
         assert Config.fromfile(config).model.head.num_classes == 2
+
+
+def test_the_range_of_a_network_of_another_depth(tmp_path):
+    """Its pixels are cut off as in the pre-training, and tools read what it has become."""
+    backbone, value_range = dict(BACKBONE, in_channels=1), (1050, 1200)
+    cfg = Config(dict(model=dict(type='PIC', backbone=backbone, data_preprocessor=dict(
+        type='AugmentPreprocessor', mean=[1100.0], std=[70.0], value_range=value_range)),
+        train_dataloader=dict(dataset=dict(pipeline=[
+            dict(type='DecodeRandomCrop', size=32, channels=1, depth='own')]))))
+    file = tmp_path / 'scans.pth'
+    torch.save(dict(state_dict={f'backbone.{name}': value for name, value in
+                                MODELS.build(backbone).state_dict().items()},
+                    meta=dict(cfg=cfg.pretty_text)), file)
+    for name in 'ab':
+        write_scans(tmp_path / 'scans' / name, 4)
+    made = Config.fromfile(write_finetuning(file, tmp_path / 'scans', tmp_path / 'run'))
+    for loader in (made.train_dataloader, made.val_dataloader):
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            pixels = DATASETS.build(loader.dataset)[0]['inputs'].float()
+        assert value_range[0] <= pixels.min() < pixels.max() == value_range[1]
+    assert reader_of(made) == reader_of(cfg)
+
+
+def test_the_rate_is_that_of_the_batch(checkpoint, labelled, tmp_path):
+    """There are 24 pictures to learn from."""
+    cfg = Config.fromfile(write_finetuning(checkpoint, labelled, tmp_path / 'run', batch_size=1024))
+    assert cfg.train_dataloader.batch_size == 24
+    assert cfg.optim_wrapper.optimizer.lr == SGD_RATE * 24 / BATCH
 
 
 def test_transformers_have_adamw_and_no_pooling(labelled, work_dir, tmp_path):

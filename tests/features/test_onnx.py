@@ -34,6 +34,22 @@ def test_equal_to_the_network(tmp_path, normalise):
     assert [file.name for file in out.parent.iterdir()] == ['backbone.onnx']
 
 
+@pytest.mark.parametrize('number', [float('nan'), 0.0])
+def test_features_that_could_not_be_compared(tmp_path, number):
+    pytest.importorskip('onnxruntime', reason="pip install '.[onnx]'")
+    pytest.importorskip('onnxscript', reason="pip install '.[onnx]'")
+    backbone = backbone_of(normalise=False)
+    last = [one for one in backbone.modules() if isinstance(one, torch.nn.BatchNorm2d)][-1]
+    for weight in last.parameters():
+        torch.nn.init.constant_(weight, number)
+    with pytest.raises(ValueError, match=f'the largest feature of the network is {number}'):
+        export_onnx(backbone, tmp_path / 'backbone.onnx')
+    for side in (0, -5):
+        with pytest.raises(ValueError, match='side must be at least 1 pixel'):
+            export_onnx(backbone, tmp_path / 'backbone.onnx', side)
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_the_libraries(monkeypatch):
     monkeypatch.setattr(module.importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(ModuleNotFoundError, match='pip install onnx onnxruntime onnxscript'):

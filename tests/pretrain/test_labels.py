@@ -3,11 +3,13 @@
 import os
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
+from pic_plugin.analysis.picture_reader import PictureReader
 from pic_plugin.pretrain import labels
 from pic_plugin.pretrain.labels import read_labels
-from toys.pictures import write_classes, write_pictures
+from toys.pictures import write_classes, write_pictures, write_scans
 
 
 def test_folders(tmp_path):
@@ -70,6 +72,25 @@ def test_any_bytes_in_a_csv(tmp_path):
     os.rename(tmp_path / '0003.png', os.fsencode(tmp_path) + b'/caf\xe9.png')
     (tmp_path / 'x.csv').write_bytes(b'0000.png,a\n0001.png,a\n0002.png,b\ncaf\xe9.png,b\n')
     assert os.fsencode(read_labels(tmp_path / 'x.csv').queries[1][0]).endswith(b'/caf\xe9.png')
+
+
+def test_what_a_network_does_not_take_is_not_readable(tmp_path):
+    """Scans of 16 bits are, by Pillow; arrays are not looked for without it."""
+    for name in 'ab':
+        write_scans(tmp_path / 'scans' / name, 2)
+        (tmp_path / 'arrays' / name).mkdir(parents=True)
+        for number in range(2):
+            np.save(tmp_path / 'arrays' / name / f'{number}.npy', np.zeros((8, 8, 5), np.float32))
+    assert len(read_labels(tmp_path / 'scans').queries) == 2
+    scans = PictureReader(channels=1, value_range=(1003, 1241))
+    assert len(read_labels(tmp_path / 'scans', reader=scans).queries) == 2
+    with pytest.raises(ValueError, match='has two readable pictures .not .*0.png because its '
+                       'pixels are uint16'):
+        read_labels(tmp_path / 'scans', reader=PictureReader())
+    arrays = PictureReader(5, (0, 1), True, ('.npy', ))
+    assert len(read_labels(tmp_path / 'arrays', reader=arrays).queries) == 2
+    with pytest.raises(ValueError, match='has fewer than two classes'):
+        read_labels(tmp_path / 'arrays')
 
 
 def test_what_is_refused(tmp_path):

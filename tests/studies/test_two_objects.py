@@ -30,6 +30,14 @@ def test_pairs_are_of_different_classes_and_lie_in_their_halves(tmp_path):
     assert (picture[:8] == GREY).all() and (picture[24:] == GREY).all()
 
 
+def test_networks_of_one_name_are_told_apart(tmp_path):
+    """The results are by name."""
+    with pytest.raises(SystemExit, match='two networks have one name .random, random.: give --na'):
+        main(['pic_demo.py', 'random', 'random', '--images',
+              str(write_pictures(tmp_path, [(32, 32)] * 4)), '--out', str(tmp_path / 'out'),
+              '--device', 'cpu'])
+
+
 def test_balance_tells_one_half_from_both(tmp_path):
     pairs = PairedImages(FolderImages(write_pictures(tmp_path, [(16, 16)] * 4)), 16, 3)
     settings = occlusion(32, patch=4, stride=2)

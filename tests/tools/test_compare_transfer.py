@@ -59,9 +59,41 @@ def test_errors(tmp_path):
 
 
 CONFIG = """
-model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=None)), width=1)
+width = 1
+model = dict(backbone=dict(type='ResNet', init_cfg=dict(type='Pretrained', checkpoint=None)),
+             width=width)
 custom_hooks = [dict(type='CheckPretrainedHook')]
+default_scope = 'mmdet'
 """
+
+
+def test_without_the_hook_random_weights_would_not_be_random(tmp_path):
+    (tmp_path / 'config.py').write_text(CONFIG.replace('CheckPretrainedHook', 'EMAHook'))
+    (tmp_path / 'pic.pth').touch()
+    with pytest.raises(SystemExit, match='compare_transfer: the config has no CheckPretrainedHook'):
+        main([str(tmp_path / 'config.py'), str(tmp_path / 'pic.pth'), '--work-dir',
+              str(tmp_path / 'out')])
+
+
+def test_options_are_those_of_train(tmp_path, monkeypatch):
+    """Variables, names as they are, and arguments that mmpretrain's class of that name lacks."""
+    (tmp_path / 'config.py').write_text(CONFIG)
+    (tmp_path / 'pic.pth').touch()
+    (tmp_path / 'a,b').mkdir()
+    monkeypatch.chdir(tmp_path)
+    cfgs = []
+    monkeypatch.setattr(study, 'train_once', lambda cfg, folder: cfgs.append(cfg))
+
+    def run(command):
+        study.main(command[3:])
+        return SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(study.subprocess, 'run', run)
+    with pytest.raises(SystemExit, match='pic, seed 0 failed'):
+        main(['config.py', 'pic.pth', '--cfg-options', 'width=3', 'data_root=a,b',
+              'model.backbone.dcn.groups=2'])
+    assert cfgs[0].model.width == 3 and cfgs[0].data_root == 'a,b'
+    assert cfgs[0].model.backbone.dcn == dict(groups=2)
 
 
 def test_each_training_has_a_process_and_is_not_repeated(tmp_path, monkeypatch):
@@ -76,6 +108,12 @@ def test_each_training_has_a_process_and_is_not_repeated(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         (folder / 'result.json').write_text(json.dumps(dict(mIoU=float(len(trained)))))
 
+    checkpoints = [tmp_path / name for name in ('pic.pth', 'moved.pth', 'other.pth')]
+    for one, content in zip(checkpoints, (b'1', b'1', b'2')):
+        one.write_bytes(content)
+    pic, moved, other = map(str, checkpoints)
+    options = {'model.width': 2}
+
     def run(command):
         assert command[1:3] == ['-m', 'pic_plugin.studies.compare_transfer']
         study.main(command[3:])
@@ -83,11 +121,14 @@ def test_each_training_has_a_process_and_is_not_repeated(tmp_path, monkeypatch):
 
     monkeypatch.setattr(study, 'train_once', train_once)
     monkeypatch.setattr(study.subprocess, 'run', run)
-    table = study.compare(file, 'pic.pth', [0, 5], tmp_path / 'out', ['model.width=2'])
-    assert trained == [('pic.pth', 0, 2), (None, 0, 2), ('pic.pth', 5, 2), (None, 5, 2)]
+    table = study.compare(file, pic, [0, 5], tmp_path / 'out', options)
+    assert trained == [(pic, 0, 2), (None, 0, 2), (pic, 5, 2), (None, 5, 2)]
     assert table.splitlines()[2:] == ['| pic | 2.0 ± 1.4 |', '| random | 3.0 ± 1.4 |']
-    assert study.compare(file, 'pic.pth', [0, 5], tmp_path / 'out', []) == table
+    assert study.compare(file, moved, [0, 5], tmp_path / 'out', options) == table
+    for asked in ((other, options), (pic, {})):
+        with pytest.raises(ValueError, match='from another checkpoint.*give another --work-dir'):
+            study.compare(file, asked[0], [0, 5], tmp_path / 'out', asked[1])
     assert len(trained) == 4
     monkeypatch.setattr(study.subprocess, 'run', lambda command: SimpleNamespace(returncode=1))
     with pytest.raises(RuntimeError, match='pic, seed 6 failed'):
-        study.compare(file, 'pic.pth', [6], tmp_path / 'out', [])
+        study.compare(file, pic, [6], tmp_path / 'out', options)

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from mmpretrain.datasets import ImageNet
 
+from pic_plugin.evaluation.imagenet_subset import choose_images
 from pic_plugin.tools import imagenet_subset
 
 CLASSES = ('n01440764', 'n01443537', 'n01484850')
@@ -45,6 +46,12 @@ def test_a_given_list_becomes_what_mmpretrain_reads(tmp_path, train, capsys):
     assert [info['gt_label'] for info in found] == [2, 0, 1, 0]
     assert [info['img_path'].rsplit('/', 1)[1] for info in found] == names
     assert all(info['img_path'].startswith(str(train)) for info in found)
+
+
+def test_a_share_is_not_rounded_down_twice():
+    """In floating point 29 / 100 * 100 is less than 29."""
+    images = {name: [f'{name}_{number}.JPEG' for number in range(50)] for name in CLASSES[:2]}
+    assert len(choose_images(images, 29, seed=0)) == 29
 
 
 def test_a_made_list_is_balanced_and_passes_its_own_check(tmp_path, train):

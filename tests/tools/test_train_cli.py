@@ -16,6 +16,7 @@ from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.utils import digit_version
 from mmpretrain.registry import MODELS
 
+from pic_plugin.analysis.work_folder import find_run_config
 from pic_plugin.command_line import read_runner_config
 from pic_plugin.engine import config_file
 from pic_plugin.tools import test as test_tool
@@ -139,6 +140,16 @@ def test_test_tool_gives_what_validation_gave(trained, checkpoint, work_dir, tmp
         torch.save(content, tmp_path / 'other.pth')
         others.add(measured(TINY, tmp_path / 'other.pth', work_dir, tmp_path / 'other.json'))
     assert others - {value}
+
+
+def test_a_test_leaves_the_config_of_the_training(trained, checkpoint, tmp_path):
+    """That of a test names the checkpoint as the network from which the training began."""
+    work_dir = tmp_path / 'run'
+    shutil.copytree(checkpoint.parent, work_dir)
+    config, kept = find_run_config(work_dir), (work_dir / TINY.name).read_text()
+    measured(TINY, work_dir, work_dir, tmp_path / 'metrics.json')  # its newest checkpoint
+    assert find_run_config(work_dir) == config and (work_dir / TINY.name).read_text() == kept
+    assert len(list(work_dir.glob('*/vis_data/config.py'))) == 2
 
 
 def test_two_processes_measure_what_one_does(trained, checkpoint, tmp_path):
