@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Words for people."""
-from pic_plugin.wording import counted, first_few
+import pytest
+
+from pic_plugin.wording import counted, duration, first_few
 
 
 def test_one_and_several():
@@ -12,3 +14,10 @@ def test_one_and_several():
 def test_first_few():
     assert first_few(['a', 'b', 'c']) == 'a, b, c'
     assert first_few(['a', 'b', 'c', 'd', 'e']) == 'a, b, c and 2 more'
+
+
+@pytest.mark.parametrize('seconds, text', [
+    (42.4, '42 s'), (600, '10 min'), (3600 * 3.4, '3.4 h'), (86400 * 2.1, '2.1 days'),
+    (float('inf'), 'unknown')])
+def test_times(seconds, text):
+    assert duration(seconds) == text

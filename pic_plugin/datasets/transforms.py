@@ -20,6 +20,7 @@ from torch.utils.data import get_worker_info
 from pic_plugin.datasets.file_names import printable
 from pic_plugin.datasets.members import read_bytes
 from pic_plugin.datasets.pillow_formats import decode_heif
+from pic_plugin.wording import counted
 
 # One slot for the main process and one for each loader worker: no two processes write the same.
 _SLOTS = 256
@@ -188,8 +189,8 @@ class LoadImageOrSkip(LoadImageFromFile):
         count = self.skipped.increase()
         if self.skipped.is_new(path):
             print_log(
-                f'Skipped an image that cannot be loaded ({count} loads skipped so far): '
-                f'{printable(path)}: {reason}',
+                f'Skipped an image that cannot be loaded ({counted(count, "load")} skipped so '
+                f'far): {printable(path)}: {reason}',
                 logger='current',
                 level=logging.WARNING)
 

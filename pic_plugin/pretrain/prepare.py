@@ -18,7 +18,6 @@ from pic_plugin.pretrain.machine import Machine, find_machine
 from pic_plugin.pretrain.measure import Speed, measure_speed
 from pic_plugin.pretrain.networks import look_at, usual_name
 from pic_plugin.pretrain.plan import Plan, make_plan
-from pic_plugin.pretrain.progress import duration
 from pic_plugin.pretrain.rules import Choice, Facts, Wishes
 from pic_plugin.pretrain.start import Start, read_start, write_start
 from pic_plugin.pretrain.survey import Survey, survey_folders
@@ -32,7 +31,7 @@ from pic_plugin.pretrain.work_folder import (
     default_out,
 )
 from pic_plugin.version import __version__
-from pic_plugin.wording import counted
+from pic_plugin.wording import counted, duration
 
 Say = Callable[[str], Any]
 

@@ -2,7 +2,6 @@
 """Lines of progress now and then, and how a training ends that a signal has stopped."""
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Any, Callable
@@ -12,20 +11,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from pic_plugin.engine.ranks import images_of_a_step
+from pic_plugin.wording import duration
 
 LINE_SECONDS = 10.0
 LOADER_SHARE = 0.5
-
-
-def duration(seconds: float) -> str:
-    """Time for people: 42 s, 12 min, 3.4 h, 2.1 days."""
-    if not math.isfinite(seconds):
-        return 'unknown'
-    for limit, unit, name, digits in ((120, 1, 's', 0), (7200, 60, 'min', 0),
-                                      (172_800, 3600, 'h', 1)):
-        if seconds < limit:
-            return f'{seconds / unit:.{digits}f} {name}'
-    return f'{seconds / 86400:.1f} days'
 
 
 class ProgressHook(Hook):

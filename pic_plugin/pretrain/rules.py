@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pic_plugin.datasets.sliding_window_sampler import default_stride, default_window
 from pic_plugin.pretrain.machine import Machine
-from pic_plugin.wording import counted
+from pic_plugin.wording import counted, duration
 
 FEAT_DIM = 128
 # The authors' setting, on 1,281,167 images.
@@ -216,8 +216,8 @@ def choose_images_seen(facts: Facts, wishes: Wishes, global_batch: int,
         whole = num_images if seen > FEW_PASSES * num_images else global_batch
         return Choice(
             max(1, seen // whole) * whole,
-            f'what {wishes.budget / 3600:.3g} h hold at {images_per_second:,.0f} images/s in whole '
-            f'{"passes" if whole == num_images else "steps"}, a tenth kept for checkpoints and '
+            f'{duration(wishes.budget)} at {images_per_second:,.0f} images/s, in whole '
+            f'{"passes" if whole == num_images else "steps"}; a tenth is kept for checkpoints and '
             'the report')
     if facts.machine.device == 'cpu':
         passes = min(200, max(1, round(CPU_IMAGES / num_images)))

@@ -26,10 +26,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog='compare_transfer', description='Train from PIC weights and from random ones.')
     parser.add_argument('config', help='config of mmdet or mmseg, path or name')
     parser.add_argument('checkpoint', help='PIC checkpoint')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/compare'))
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2],
+                        help='of the trainings, one from each kind of weights for each seed; '
+                        'default: 0 1 2')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/compare'),
+                        help='default: %(default)s')
     parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, default={},
-                        metavar='KEY=VALUE')
+                        metavar='KEY=VALUE', help='values to change in the config')
     args = parser.parse_args(argv)
     with explained_errors('compare_transfer'):
         config = find_config(args.config)

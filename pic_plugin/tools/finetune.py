@@ -17,6 +17,7 @@ from mmengine.config import Config
 
 from pic_plugin.analysis.scalars import read_run
 from pic_plugin.command_line import build_runner_beside, explained_errors
+from pic_plugin.engine.checkpoint.foreign_checkpoint import find_checkpoint
 from pic_plugin.engine.hooks.save_on_interrupt_hook import HINT
 from pic_plugin.features.finetune import BATCH, go_on, write_finetuning
 from pic_plugin.output import tell
@@ -49,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         tell(f'finetune: go on with\n    {go_on(config.parent)}')
         raise
     accuracy = read_run(config.parent).curves['accuracy/top1'][-1][1]
-    print(f'finetune: {accuracy:.1f} % of the pictures that were not for learning')
+    print(f'finetune: {accuracy:.1f} % of the pictures that were not for learning\n'
+          f'classifier: {find_checkpoint(config.parent)}, of {config}')
 
 
 if __name__ == '__main__':

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                         '%(default)s')
     parser.add_argument('--duplicates', type=float, default=0.98, metavar='SIMILARITY',
                         help='cosine from which a pair is listed; default: %(default)s')
-    parser.add_argument('--most', type=int, default=1000, help='pairs to list; default: '
+    parser.add_argument('--most', type=int, default=1000, help='pairs to list at most; default: '
                         '%(default)s')
     args = parser.parse_args(argv)
     require_positive(parser, args, ['num_queries', 'count', 'most'])
@@ -72,8 +72,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not args.class_weights:
             pairs = write_duplicates(images, indices, values, args.out, args.duplicates, args.most)
             identical = sum(pair.kind == 'identical' for pair in pairs)
-            print(f'{len(pairs)} pairs with a similarity of {args.duplicates} and above, '
-                  f'{identical} of them identical pictures')
+            more = (f' (the most similar ones: --most {args.most})' if len(pairs) == args.most
+                    else '')
+            print(f'{counted(len(pairs), "pair")} with a similarity of {args.duplicates} and '
+                  f'above{more}, {identical} of them identical pictures')
     print(f'{args.out}: figures and numbers')
 
 

@@ -60,14 +60,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--backbone', metavar='NAME', help="one of mmpretrain's: resnet50, "
                         'convnext-tiny, vit-small, swin-tiny ...')
     parser.add_argument('--from', dest='start', metavar='CHECKPOINT', help='go on from a network '
-                        'that was trained before: a checkpoint, or the name of a model of '
-                        'mmpretrain')
-    parser.add_argument('--image-size', type=int, metavar='PIXELS')
+                        'that was trained before: a checkpoint, a work folder, or the name of a '
+                        'model of mmpretrain')
+    parser.add_argument('--image-size', type=int, metavar='PIXELS', help='side of the crops')
     parser.add_argument('--batch-size', type=int, metavar='N', help='images of a step on each '
                         'process')
-    parser.add_argument('--epochs', type=int, metavar='N', help='length, in passes')
+    parser.add_argument('--epochs', type=int, metavar='N', help='length, in passes over the '
+                        'pictures')
     parser.add_argument('--images-seen', type=int, metavar='N', help='length, in images')
-    parser.add_argument('--budget', type=seconds_of, metavar='TIME', help='length, as 2h or 30min')
+    parser.add_argument('--budget', type=seconds_of, metavar='TIME', help='length: 2h, 30min, '
+                        '1.5d; a bare number is hours')
     parser.add_argument('--labels', metavar='CSV_OR_FOLDER', help='labelled pictures, for the '
                         "nearest neighbours' accuracy during training; path,label lines or a "
                         'folder for each class')
@@ -75,8 +77,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help=f'log there too: {", ".join(sorted(LOGGERS))}')
     parser.add_argument('--device', help='cuda, mps or cpu; default: the best there is')
     parser.add_argument('--seed', type=int, metavar='N', help='of the random numbers; default: 0')
-    parser.add_argument('--dry-run', action='store_true', help='plan and config, no training')
-    parser.add_argument('--resume', action='store_true', help='go on with the run in --out')
+    parser.add_argument('--dry-run', action='store_true', help='print the plan and write the '
+                        'config, without training')
+    parser.add_argument('--resume', action='store_true', help='go on with the run in --out, '
+                        'which was stopped')
     parser.add_argument('--no-report', action='store_true', help='make no report at the end')
     # torch.distributed.launch gives one spelling or the other, as its version has it.
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)

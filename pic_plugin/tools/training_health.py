@@ -18,6 +18,7 @@ from pic_plugin.analysis.scalars import read_runs
 from pic_plugin.analysis.style import write_figure
 from pic_plugin.command_line import explained_errors
 from pic_plugin.files import write_csv
+from pic_plugin.wording import counted
 
 TOOL = 'training_health'
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for run in runs:
         if run.damaged:
             print(f'{run.name}: {run.damaged} damaged lines were left out')
-    print(f'{args.out}: figure and numbers of {len(runs)} runs')
+    print(f'{args.out}: figure and numbers of {counted(len(runs), "run")}')
 
 
 if __name__ == '__main__':

@@ -22,7 +22,7 @@ from pic_plugin.datasets import LoadImageOrSkip, MarkReference, transforms
 
 NUMBERS = itertools.count()
 BROKEN = {2: b'', 5: b'this is text', 7: b'\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR', 10: None}
-SKIPPED = re.compile(r'Skipped an image that cannot be loaded \((\d+) loads skipped so far\): '
+SKIPPED = re.compile(r'Skipped an image that cannot be loaded \((\d+) loads? skipped so far\): '
                      r'\S*?(\d\d)\.png: (.*)')
 
 

@@ -20,6 +20,7 @@ from pic_plugin.analysis.scalars import read_run
 from pic_plugin.engine import PlainCheckpointHook
 from pic_plugin.features.finetune import ADAMW_RATE, BATCH, SGD_RATE, write_finetuning
 from pic_plugin.tools import finetune, train
+from toys.pages import block
 from toys.pictures import write_scans
 
 BACKBONE = dict(type='ResNet', depth=18, stem_channels=16, base_channels=16)
@@ -89,6 +90,7 @@ def test_better_than_from_random_weights(checkpoint, labelled, work_dir, capsys,
         accuracies[name] = read_run(work_dir / name).curves['accuracy/top1'][-1][1]
         text = capsys.readouterr().out
         assert f'finetune: {accuracies[name]:.1f} %' in text and '1 picture of ' in text
+        assert f'classifier: {work_dir / name / "epoch_2.pth"}' in text
     assert accuracies['trained'] > 90 and accuracies['trained'] > accuracies['random'] + 20
     cfg = Config.fromfile(work_dir / 'trained' / 'finetune.py')
     assert cfg.model.type == 'ImageClassifier' and cfg.optim_wrapper.optimizer.type == 'SGD'
@@ -125,6 +127,19 @@ def test_it_is_saved_after_each_epoch_and_goes_on_exactly(whole, tmp_path):
     places, values = zip(*read_run(run).curves['accuracy/top1'])
     assert places == (24, 48) and values == tuple(
         value for _, value in read_run(whole).curves['accuracy/top1'])
+
+
+def test_the_lines_that_the_page_shows(whole, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(whole, tmp_path / 'work_dirs' / 'classifier')
+    (tmp_path / 'work_dirs' / 'classifier' / 'epoch_2.pth').rename(
+        tmp_path / 'work_dirs' / 'classifier' / 'epoch_20.pth')
+    write_stripes(tmp_path / 'FOLDER')
+    found: dict = {}
+    exec(block('use-the-classifier').text, found)
+    right = [number == name.startswith('standing')
+             for number, name in zip(found['numbers'].tolist(), found['names'])]
+    assert len(right) == 48 and sum(right) > 43
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(checkpoint, labelled, tmp_path, capsys, monkeypatch):

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The probe on classes that anyone can tell apart, and its classifier as a plain linear layer."""
+import shutil
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -8,6 +10,7 @@ from mmpretrain.registry import MODELS
 import pic_plugin
 from pic_plugin.features.probe import _features
 from pic_plugin.tools import probe as tool
+from toys.pages import block
 from toys.pictures import write_classes
 
 
@@ -40,6 +43,17 @@ def test_dark_from_light(checkpoint, tmp_path, capsys):
     scores = torch.from_numpy(features) @ saved['weight'].T + saved['bias']
     found = [saved['classes'][label] for label in scores.argmax(1)]
     assert found == [name.split('/')[0] for name in names]
+
+
+def test_the_lines_that_the_page_shows(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_classes(tmp_path / 'FOLDER', 8)
+    (tmp_path / 'work_dirs' / 'mine').mkdir(parents=True)
+    shutil.copy(checkpoint, tmp_path / 'work_dirs' / 'mine')
+    tool.main(['work_dirs/mine', 'FOLDER', '--out', 'classifier.pth'])
+    found: dict = {}
+    exec(block('use-the-probe').text, found)
+    assert found['labels'] == [name.split('/')[0] for name in found['names']]
 
 
 def test_a_picture_of_two_labels_has_both(checkpoint, tmp_path):

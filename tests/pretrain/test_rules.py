@@ -171,6 +171,8 @@ def test_lengths():
     # Two hours at 100 images/s, less a tenth: 648,000 images hold 129 passes.
     settled = plan_of(5000, GPU, wishes=Wishes(budget=7200.0), rate=100.0)
     assert settled.num_epochs == 129
+    why = settled.choices['images to see'].reason
+    assert why.startswith('2.0 h at 100 images/s, in whole passes')
     assert settled.rate > plan_of(5000, GPU, wishes=Wishes(epochs=100_000)).rate
 
 
@@ -183,7 +185,7 @@ def test_a_budget_holds_its_training_and_little_is_left(passes, machine):
     seen, why = plan.choices['images to see']
     assert seen == plan.images_seen and 0.9 * fits <= seen <= fits
     assert (plan.num_epochs is None) == (passes < 10)
-    assert f'in whole {"steps" if passes < 10 else "passes"}, a tenth kept' in why
+    assert f'in whole {"steps" if passes < 10 else "passes"}; a tenth is kept' in why
 
 
 def test_all_that_depends_on_the_number_of_steps_takes_the_same():

@@ -24,7 +24,7 @@ def write(folder, numbers):
     return sample['img']
 
 
-def test_a_planted_copy_is_found(tmp_path):
+def test_a_planted_copy_is_found(tmp_path, capsys):
     last = write(tmp_path / 'images', [0, 1, 150, 151, 152])
     cv2.imwrite(str(tmp_path / 'images' / '1' / 'copy.png'), last)
     (tmp_path / 'images' / '1' / 'broken.png').touch()
@@ -40,6 +40,7 @@ def test_a_planted_copy_is_found(tmp_path):
     pairs = read(out / 'duplicates.csv')
     assert [(pair['first'], pair['second'], pair['kind']) for pair in pairs] == [
         ('1/152.png', '1/copy.png', 'identical')]
+    assert '1 pair with a similarity of 0.999999 and above, 1 of them' in capsys.readouterr().out
     assert cv2.imread(str(out / 'neighbours.png')).std() > 10
     assert '<svg' in (out / 'neighbours.svg').read_text()
 
