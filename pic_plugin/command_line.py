@@ -127,12 +127,30 @@ def build_runner_beside(cfg: Config, trains: bool = True) -> Runner:
 
 def analysis_parser(tool: str, description: str, checkpoint: str = 'file, work folder, or `random`',
                     several: bool = False) -> argparse.ArgumentParser:
-    """A parser with config, checkpoint and :func:`add_picture_arguments`."""
+    """A parser with config, checkpoint and :func:`add_picture_arguments`.
+
+    Use it by :func:`parse_analysis`.
+    """
     parser = argparse.ArgumentParser(prog=tool, description=description, allow_abbrev=False)
-    parser.add_argument('config', help='path, or name of a config of pic_plugin')
-    parser.add_argument('checkpoint', nargs='+' if several else None, help=checkpoint)
+    parser.add_argument('config', help='path, or name of a config of pic_plugin; or the work '
+                        'folder of a training')
+    parser.add_argument('checkpoint', nargs='*' if several else '?',
+                        help=f'{checkpoint}; default: the newest of the work folder')
     add_picture_arguments(parser, tool)
     return parser
+
+
+def parse_analysis(parser: argparse.ArgumentParser,
+                   argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments of an :func:`analysis_parser`; a work folder alone stands for its newest."""
+    # Not parse_args, which takes a checkpoint that may be missing for missing before an option.
+    args = parser.parse_intermixed_args(argv)
+    if not args.checkpoint:
+        if not Path(args.config).is_dir():
+            parser.error(f'{args.config} is no work folder: give the checkpoint too, or a work '
+                         'folder in the place of both.')
+        args.checkpoint = [args.config] if isinstance(args.checkpoint, list) else args.config
+    return args
 
 
 def add_picture_arguments(parser: argparse.ArgumentParser, out: str | None) -> None:

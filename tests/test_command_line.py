@@ -3,8 +3,10 @@
 import argparse
 import os
 
+import pytest
+
 from pic_plugin.analysis.images import Images, Skipped, report_skipped
-from pic_plugin.command_line import add_runner_arguments
+from pic_plugin.command_line import add_runner_arguments, analysis_parser, parse_analysis
 from pic_plugin.files import write_csv
 
 
@@ -46,3 +48,21 @@ def test_options_keep_names_of_files(tmp_path, monkeypatch):
         'model.load_from': '2021', 'work_dir': 'My Run (2021)'}
     assert options('data_root=[a,b]', 'load_from=None', 'scale=0.2, 1', 'max_epochs=2') == {
         'data_root': ['a', 'b'], 'load_from': None, 'scale': [0.2, 1], 'max_epochs': 2}
+
+
+@pytest.mark.parametrize('several', [False, True])
+def test_a_work_folder_stands_for_its_config_and_checkpoint(tmp_path, capsys, several):
+    def parsed(*argv):
+        args = parse_analysis(analysis_parser('tool', '', several=several), argv)
+        return args.config, args.checkpoint
+
+    def as_given(checkpoint):
+        return [checkpoint] if several else checkpoint
+
+    work_dir = str(tmp_path)
+    assert parsed(work_dir, '--images', 'DIR') == (work_dir, as_given(work_dir))
+    assert parsed(work_dir, 'epoch_1.pth') == (work_dir, as_given('epoch_1.pth'))
+    assert parsed('x.py', '--images', 'DIR', 'epoch_1.pth') == ('x.py', as_given('epoch_1.pth'))
+    with pytest.raises(SystemExit):
+        parsed('x.py', '--images', 'DIR')
+    assert 'x.py is no work folder: give the checkpoint too' in capsys.readouterr().err

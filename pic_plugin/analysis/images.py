@@ -225,6 +225,19 @@ def evaluated_dataset(cfg: Any) -> dict | None:
     return dataset
 
 
+def choose(count: int, wanted: int | None) -> list[int]:
+    """Indices of pictures, evenly from all; all if no number is wanted.
+
+    Raises:
+        ValueError: If the number is not positive.
+    """
+    if wanted is not None and wanted < 1:
+        raise ValueError(f'the number of pictures must be at least 1, not {wanted}.')
+    if wanted is None or wanted >= count:
+        return list(range(count))
+    return [number * count // wanted for number in range(wanted)]
+
+
 def square(picture: np.ndarray, side: int) -> np.ndarray:
     """Cut the middle square out of a picture and scale it.
 

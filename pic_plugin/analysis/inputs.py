@@ -18,10 +18,12 @@ from pic_plugin.analysis.images import (
     DatasetImages,
     FolderImages,
     Images,
+    choose,
     evaluated_dataset,
     training_side,
 )
 from pic_plugin.analysis.picture_reader import reader_of
+from pic_plugin.analysis.work_folder import find_run_config
 from pic_plugin.engine.config_file import read_config
 
 
@@ -46,7 +48,7 @@ def open_inputs(config: str, folder: str | None = None, side: int | None = None,
     """Read the config and find the pictures.
 
     Args:
-        config (str): Path or name.
+        config (str): Path or name, or the work folder of a training.
         folder (str, optional): Of pictures. Defaults to None: what the config evaluates on or, if
             it evaluates on nothing or that cannot be read, what it trains on.
         side (int, optional): Pixels. Defaults to None: the crop that the config trains with.
@@ -57,7 +59,7 @@ def open_inputs(config: str, folder: str | None = None, side: int | None = None,
         ModuleNotFoundError: If the config needs pkg_resources and there is none.
         ValueError: If an argument is out of range, or the config does not say what is left out.
     """
-    cfg = read_config(config)
+    cfg = read_config(str(find_run_config(Path(config))) if Path(config).is_dir() else config)
     side = training_side(cfg) if side is None else side
     if side is None:
         raise ValueError(f'{cfg.filename} has no RandomResizedCrop that would say how large images '
@@ -97,19 +99,6 @@ def open_trained(cfg: Config) -> Images:
     if dataset is None:
         raise ValueError('the config has no data set of pictures: give --images FOLDER.')
     return DatasetImages(dataset, reader_of(cfg))
-
-
-def choose(count: int, wanted: int | None) -> list[int]:
-    """Indices of pictures, evenly from all; all if no number is wanted.
-
-    Raises:
-        ValueError: If the number is not positive.
-    """
-    if wanted is not None and wanted < 1:
-        raise ValueError(f'the number of pictures must be at least 1, not {wanted}.')
-    if wanted is None or wanted >= count:
-        return list(range(count))
-    return [number * count // wanted for number in range(wanted)]
 
 
 def network_name(checkpoint: str) -> str:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pic_plugin.analysis.images import Images, square
-from pic_plugin.analysis.inputs import choose, progress
+from pic_plugin.analysis.images import Images, choose, square
+from pic_plugin.analysis.inputs import progress
 
 BLOCK_BYTES = 64 * 2**20  # of similarities at a time
 THUMB = 32  # pixels; pictures of differing sizes are compared at this one

@@ -14,8 +14,8 @@ from torch import Tensor
 from pic_plugin.analysis.feature_map import make_map
 from pic_plugin.analysis.features import Features, extract, knn_accuracy
 from pic_plugin.analysis.health_figure import charts_of, curves_of, draw_health
-from pic_plugin.analysis.images import Images, skipped_lines
-from pic_plugin.analysis.inputs import choose, network_name, open_inputs
+from pic_plugin.analysis.images import Images, choose, skipped_lines
+from pic_plugin.analysis.inputs import network_name, open_inputs
 from pic_plugin.analysis.neighbour_figure import draw_neighbours, make_cells
 from pic_plugin.analysis.neighbour_study import training_images
 from pic_plugin.analysis.neighbours import duplicates, find_queries, nearest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pic_plugin.analysis.inputs import choose
+from pic_plugin.analysis.images import choose
 from pic_plugin.analysis.scalars import FILE
 
 
@@ -37,5 +37,5 @@ def find_run_config(work_dir: Path) -> Path:
     trained = [file for file in files if file.with_name(FILE).is_file()]
     files = trained or files or sorted(work_dir.glob('*.py'))
     if not files:
-        raise FileNotFoundError(f'{work_dir} holds no config: give --config.')
+        raise FileNotFoundError(f'{work_dir} holds no config of a training: give the config too.')
     return files[-1]

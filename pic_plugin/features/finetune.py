@@ -65,14 +65,18 @@ def write_finetuning(checkpoint: str | Path, labels: str | Path,
     train, val = _loaders(folder, labelled, loaded, batch_size)
     parts = [
         '"""Written by pic_plugin\'s finetune; an ordinary config: change it as you like."""\n'
-        f'# The labels are, in this order: {", ".join(map(ascii, labelled.classes))}.\n'
         "default_scope = 'mmpretrain'\n"
         "custom_imports = dict(\n    imports=['pic_plugin', "
         "'pic_plugin.engine.hooks.check_pretrained_hook'],\n    allow_failed_imports=False)",
         assign('model', _model(loaded, backbone, len(labelled.classes), weights)),
         assign('train_dataloader', train),
         assign('val_dataloader', val),
+        assign('classes', list(map(str, labelled.classes))) + '\n'
+        "train_dataloader['dataset']['metainfo'] = dict(classes=classes)\n"
+        "val_dataloader['dataset']['metainfo'] = dict(classes=classes)",
         "val_evaluator = dict(type='Accuracy', topk=(1, ))\nval_cfg = dict()",
+        '# For mmpretrain\'s test and inferencer.\n'
+        'test_dataloader, test_evaluator, test_cfg = val_dataloader, val_evaluator, val_cfg',
         assign('optim_wrapper', _optim_wrapper(backbone.is_transformer, batch_size)),
         assign('param_scheduler', [dict(type='CosineAnnealingLR', T_max=epochs, by_epoch=True,
                                         begin=0, end=epochs, convert_to_iter_based=True)]),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pic_plugin.analysis.inputs import choose
+from pic_plugin.analysis.images import choose
 from pic_plugin.datasets.decoding import decode
 from pic_plugin.datasets.pillow_formats import pillow_as_in_training
 from pic_plugin.datasets.value_range import Measured, measure_value_range

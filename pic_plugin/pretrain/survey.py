@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from pic_plugin.analysis.inputs import choose
+from pic_plugin.analysis.images import choose
 from pic_plugin.datasets.duplicate_files import first_copies
 from pic_plugin.datasets.file_report import FileReport, counted_reason
 from pic_plugin.datasets.pillow_formats import pillow_as_in_training

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Map of a network's features in two dimensions.
 
-    mim run pic_plugin embedding CONFIG epoch_200.pth --images DIR
+    mim run pic_plugin embedding WORK_DIR --images DIR
     python -m pic_plugin.tools.embedding CONFIG epoch_200.pth --method umap --clusters 12
 
 Pictures are coloured by label, where they are in folders by class or the config's data have labels,
@@ -19,7 +19,12 @@ from pic_plugin.analysis.images import report_skipped
 from pic_plugin.analysis.inputs import open_inputs
 from pic_plugin.analysis.network import open_network
 from pic_plugin.analysis.style import require
-from pic_plugin.command_line import analysis_parser, explained_errors, require_positive
+from pic_plugin.command_line import (
+    analysis_parser,
+    explained_errors,
+    parse_analysis,
+    require_positive,
+)
 from pic_plugin.files import check_folder
 from pic_plugin.wording import counted
 
@@ -34,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                         f'labels; default without labels: {CLUSTERS}')
     parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     parser.set_defaults(num_images=2000)
-    args = parser.parse_args(argv)
+    args = parse_analysis(parser, argv)
     require_positive(parser, args, ['clusters'])
     with explained_errors(TOOL):
         for library in ('matplotlib', 'sklearn', 'jinja2'):

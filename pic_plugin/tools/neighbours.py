@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which pictures a network takes to be alike: nearest neighbours, and duplicates.
 
-    mim run pic_plugin neighbours CONFIG epoch_200.pth --images DIR
+    mim run pic_plugin neighbours WORK_DIR --images DIR
     python -m pic_plugin.tools.neighbours CONFIG epoch_200.pth --images DIR --queries cat/7.png
     python -m pic_plugin.tools.neighbours CONFIG epoch_200.pth --class-weights
 
@@ -26,7 +26,12 @@ from pic_plugin.analysis.neighbour_study import (
 from pic_plugin.analysis.neighbours import check_similarity, find_queries
 from pic_plugin.analysis.network import open_network
 from pic_plugin.analysis.style import require
-from pic_plugin.command_line import analysis_parser, explained_errors, require_positive
+from pic_plugin.command_line import (
+    analysis_parser,
+    explained_errors,
+    parse_analysis,
+    require_positive,
+)
 from pic_plugin.files import check_folder
 from pic_plugin.wording import counted
 
@@ -47,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                         help='cosine from which a pair is listed; default: %(default)s')
     parser.add_argument('--most', type=int, default=1000, help='pairs to list at most; default: '
                         '%(default)s')
-    args = parser.parse_args(argv)
+    args = parse_analysis(parser, argv)
     require_positive(parser, args, ['num_queries', 'count', 'most'])
     if args.class_weights and (args.images or args.num_images):
         parser.error('--class-weights are those of the training images, all of them: leave '

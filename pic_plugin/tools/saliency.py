@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a network looks: occlusion saliency, and its overlap with another network's.
 
-    mim run pic_plugin saliency CONFIG epoch_200.pth --images DIR
+    mim run pic_plugin saliency WORK_DIR --images DIR
     mim run pic_plugin saliency CONFIG epoch_200.pth --images DIR --against supervised.pth
     python -m pic_plugin.tools.saliency CONFIG epoch_*.pth --images DIR --against supervised.pth
 
@@ -29,7 +29,12 @@ from pic_plugin.analysis.saliency_comparison import (
 )
 from pic_plugin.analysis.saliency_study import occlusion
 from pic_plugin.analysis.style import require
-from pic_plugin.command_line import analysis_parser, explained_errors, require_positive
+from pic_plugin.command_line import (
+    analysis_parser,
+    explained_errors,
+    parse_analysis,
+    require_positive,
+)
 from pic_plugin.engine.config_file import read_config
 from pic_plugin.files import check_folder
 from pic_plugin.wording import counted
@@ -56,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                         'salient region has; default: those above the mean of their map')
     parser.add_argument('--show', type=int, default=12, help='images in the figure; default: '
                         '%(default)s')
-    args = parser.parse_args(argv)
+    args = parse_analysis(parser, argv)
     if len(args.checkpoint) > 1 and args.against is None:
         parser.error('several checkpoints are a series of overlaps: give --against.')
     require_positive(parser, args, ['show'])

@@ -16,7 +16,12 @@ from pic_plugin.analysis.images import report_skipped
 from pic_plugin.analysis.inputs import network_name, open_inputs
 from pic_plugin.analysis.network import open_network
 from pic_plugin.analysis.style import require
-from pic_plugin.command_line import analysis_parser, explained_errors, require_positive
+from pic_plugin.command_line import (
+    analysis_parser,
+    explained_errors,
+    parse_analysis,
+    require_positive,
+)
 from pic_plugin.studies.two_objects import PairedImages, compare_balance
 
 TOOL = 'two_objects'
@@ -30,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--pairs', type=int, default=200, help='default: %(default)s')
     parser.add_argument('--show', type=int, default=8, help='pairs in the figure; default: '
                         '%(default)s')
-    args = parser.parse_args(argv)
+    args = parse_analysis(parser, argv)
     require_positive(parser, args, ['pairs', 'show'])
     if args.names is not None and len(args.names) != len(args.checkpoint):
         parser.error(f'{len(args.names)} names for {len(args.checkpoint)} checkpoints.')

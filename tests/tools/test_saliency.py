@@ -97,7 +97,7 @@ def test_one_picture_of_the_config_against_random(inputs, tmp_path):
 
 @pytest.mark.parametrize('arguments, message', [
     (['missing.pth'], 'there is no checkpoint missing.pth'),
-    (['{first}', '--images', '{first}'], 'there is no folder'),
+    (['{first}', '--images', '{first}'], 'give the folder of pictures that holds it'),
     (['{first}', '--patch', '33'], 'patch from 1 to 32'),
     (['{first}', '--num-images', '0'], 'at least 1'),
     (['{first}', '--region', '2'], 'between 0 and 1'),
