@@ -97,15 +97,20 @@ def tool_of(words):
     return None
 
 
+def stops_after(parse):
+    def parse_and_stop(*args, **kwargs):
+        raise Parsed(parse(*args, **kwargs))
+
+    return parse_and_stop
+
+
 @pytest.mark.parametrize('where, tool, arguments', tool_commands(), ids=lambda value: (
     value if isinstance(value, str) and ':' in value else ''))
 def test_command_takes_these_arguments(where, tool, arguments, monkeypatch):
     """The command's own parser takes them; and a config with a name is one of ours."""
     for name in ('parse_args', 'parse_intermixed_args'):
-        def parse_and_stop(*args, parse=getattr(argparse.ArgumentParser, name), **kwargs):
-            raise Parsed(parse(*args, **kwargs))
-
-        monkeypatch.setattr(argparse.ArgumentParser, name, parse_and_stop)
+        parse = getattr(argparse.ArgumentParser, name)
+        monkeypatch.setattr(argparse.ArgumentParser, name, stops_after(parse))
     module = importlib.import_module(f'pic_plugin.tools.{tool}')
     try:
         with pytest.raises(Parsed) as parsed:
