@@ -106,7 +106,7 @@ def make_plan(facts: Facts, wishes: Wishes, backbone: Backbone, size: Choice, ne
     rate = rules.choose_rate(optimizer.value, global_batch, steps, goes_on)
     negatives = rules.choose_negatives(num_images)
     temperature = rules.choose_temperature(is_short)
-    refresh = rules.choose_refresh(num_images, is_short, goes_on)
+    refresh = rules.choose_refresh(num_images, steps * global_batch, is_short, goes_on)
     window = rules.choose_window(num_images, global_batch, refresh.value > 0 and not goes_on)
     storage = rules.choose_storage(facts, negatives.value)
     workers = rules.choose_workers(machine)

@@ -54,7 +54,7 @@ def test_what_holds_everywhere(num_images, machine):
     (5_000, CPU, 64, 500, 15, 60 * 78),
     (5_000, GPU, 256, 1024, 32, 200 * 19),
     (5_000, EIGHT, 32, 1024, 32, 200 * 19),
-    (1_000_000, CPU, 64, 100_000, 12_500, 4688),
+    (1_000_000, CPU, 64, 512, 16, 4688),
     (1_000_000, GPU, 256, 100_000, 12_500, 200 * 3906),
     (1_000_000, EIGHT, 32, 100_000, 12_500, 200 * 3906),
     (10_000_000, GPU, 256, 1_000_000, 125_000, 26 * 39062),
@@ -81,11 +81,13 @@ def test_window_is_a_tenth_but_four_batches_and_at_most_half(num_images, batch):
     assert ('eight batches of' in reason) == (window == 8 * batch != num_images // 10)
 
 
-def test_rows_are_refreshed_in_short_runs_on_few_images():
-    for num_images, machine, refresh, visits in (
-            (5_000, CPU, 1.0, 33), (20_000, GPU, 1.0, 32), (20_100, GPU, 0.0, 8),
-            (1_000_000, CPU, 0.0, 8)):
-        plan = plan_of(num_images, machine)
+def test_rows_are_refreshed_in_short_runs_that_come_to_few_images():
+    for num_images, machine, length, refresh, visits in (
+            (5_000, CPU, {}, 1.0, 33), (20_000, GPU, {}, 1.0, 32), (40_000, GPU, {}, 0.0, 8),
+            (50_000, GPU, dict(epochs=50), 1.0, 32), (50_001, GPU, dict(epochs=50), 0.0, 8),
+            (1_000_000, CPU, {}, 1.0, 32), (1_000_000, GPU, dict(images_seen=500_000), 1.0, 32),
+            (1_000_000, GPU, dict(images_seen=700_000), 0.0, 8)):
+        plan = plan_of(num_images, machine, wishes=NONE._replace(**length))
         assert plan.refresh == refresh and plan.window // plan.stride == visits
     long = plan_of(5_000, GPU, wishes=NONE._replace(epochs=2000))
     assert long.refresh == 0 and long.window // long.stride == 8
