@@ -25,6 +25,7 @@ from pic_plugin.files import write_atomically
 
 INTERRUPTED = 'interrupted'  # stem of what a signal saves
 
+
 def check_checkpoint_file(path: str | Path) -> None:
     """Refuse a checkpoint that is damaged, or that could run code when it is loaded.
 
