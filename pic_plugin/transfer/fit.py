@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from mmpretrain.models import BaseSelfSupervisor
-from torch import Tensor, nn
+from torch import nn
 
 from pic_plugin.engine.checkpoint.foreign_checkpoint import (
     check_finite,
-    differing,
+    describe_differing,
     read_checkpoint,
     resnet_depth,
     say_which,
@@ -40,19 +40,12 @@ def check_fits(model: nn.Module, path: str) -> None:
     part = 'backbone.' if isinstance(model, BaseSelfSupervisor) else ''
     own, saved = ({name: value for name, value in state.items() if name.startswith(part)}
                   for state in (model.state_dict(), content))
-    wrong = differing(own, saved)
+    wrong = describe_differing(own, saved)
     if not wrong:
         check_finite(saved, path)
         return
     depth = resnet_depth({name[len('backbone.'):]: value for name, value in content.items()
                           if name.startswith('backbone.')})
     hint = f' The file is a ResNet-{depth}.' if depth else ''
-    raise ValueError(
-        f"{path} does not fit the config's network: {len(wrong)} of {len(own)} weights differ, "
-        f'such as {wrong[0]} ({_shape(own.get(wrong[0]))} in the network, '
-        f'{_shape(saved.get(wrong[0]))} in the file).{hint} Give the config that the checkpoint '
-        'was trained with.')
-
-
-def _shape(value: Tensor | None) -> str:
-    return 'absent' if value is None else f'shape {tuple(value.shape)}'
+    raise ValueError(f"{path} does not fit the config's network: {wrong}.{hint} Give the config "
+                     'that the checkpoint was trained with.')

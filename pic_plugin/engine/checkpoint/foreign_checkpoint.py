@@ -208,6 +208,17 @@ def differing(own: StateDict, given: StateDict) -> list[str]:
     return sorted(name for name in {**shapes, **others} if shapes.get(name) != others.get(name))
 
 
+def describe_differing(own: StateDict, saved: StateDict) -> str:
+    """How many weights of a network and a file differ, and how one of them; '' if none does."""
+    wrong = differing(own, saved)
+    if not wrong:
+        return ''
+    network, file = (f'shape {tuple(state[wrong[0]].shape)}' if wrong[0] in state else 'absent'
+                     for state in (own, saved))
+    return (f'{len(wrong)} of {len(own)} weights differ, such as {wrong[0]} ({network} in the '
+            f'network, {file} in the file)')
+
+
 def unwrap(state: StateDict, ema: bool | None = None) -> StateDict:
     """Names without wrappers.
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from pic_plugin.engine.runner_private import resumes
 
-from .foreign_checkpoint import TRAINED
+from .foreign_checkpoint import TRAINED, describe_differing
 
 PREFIX = 'module.'  # of EMAHook's own model
 
@@ -42,16 +42,9 @@ def check_network(model: nn.Module, checkpoint: dict[str, Any]) -> None:
     Raises:
         ValueError: If a weight is missing, has no place, or is of another shape.
     """
-    own, saved = model.state_dict(), checkpoint['state_dict']
-    wrong = [f'{name} is in the network and not in the checkpoint' for name in own
-             if name not in saved]
-    wrong += [f'{name} is in the checkpoint and not in the network' for name in saved
-              if name not in own]
-    wrong += [f'{name} is {tuple(own[name].shape)} in the network and {tuple(saved[name].shape)} '
-              'in the checkpoint' for name in own
-              if name in saved and own[name].shape != saved[name].shape]
+    wrong = describe_differing(model.state_dict(), checkpoint['state_dict'])
     if wrong:
         raise ValueError(
-            f'this checkpoint cannot be resumed: it is of another network ({len(wrong)} weights '
-            f'differ; {wrong[0]}), and the rest would be random. Set model as it was, or start '
-            'from what fits with load_from=CHECKPOINT and resume=False.')
+            f'this checkpoint cannot be resumed: it is of another network ({wrong}), and the rest '
+            'would be random. Set model as it was, or start from what fits with '
+            'load_from=CHECKPOINT and resume=False.')
