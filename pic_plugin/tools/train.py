@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.device import get_device
 
 from pic_plugin.command_line import (
     add_runner_arguments,
@@ -105,6 +106,20 @@ def check_length(cfg: Config) -> None:
             raise ValueError(f'train_cfg.{name} must be a whole number from 1 on, not {value!r}.')
 
 
+def check_precision(cfg: Config) -> None:
+    """Refuse mixed precision where mmengine has none, before it fails with an assertion.
+
+    Raises:
+        ValueError: If the config has an AmpOptimWrapper and there is no GPU.
+    """
+    device = get_device()
+    if type_name(cfg.optim_wrapper) == 'AmpOptimWrapper' and device in ('cpu', 'mps'):
+        raise ValueError(
+            f'mmengine trains in mixed precision on a GPU alone, and this training would run on '
+            f"{device}: leave --amp out, or, if it is the config's, set optim_wrapper.type to "
+            'OptimWrapper and remove its loss_scale and dtype.')
+
+
 def save_on_interrupt(cfg: Config) -> None:
     """Let Ctrl-C and SIGTERM save a checkpoint, in a training that can resume from it.
 
@@ -122,6 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with explained_errors('train'):
         cfg = merge_args(read_runner_config(args), args)
+        check_precision(cfg)
         if is_in_its_folder(cfg) and args.resume is None and saved_checkpoints(Path(cfg.work_dir)):
             raise ValueError(f'{cfg.work_dir} holds the checkpoints of another training, which '
                              'this one would mix with its own: give another --work-dir, or go on '

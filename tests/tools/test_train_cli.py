@@ -379,6 +379,15 @@ def test_options_that_do_not_fit_the_config():
         merged(TINY, '--out', 'metrics.txt', tool=test_tool)
 
 
+@pytest.mark.parametrize('options', [
+    ['--amp'], ['--cfg-options', 'optim_wrapper.type=mmengine.AmpOptimWrapper']])
+def test_mixed_precision_without_a_gpu(options, monkeypatch):
+    """mmengine would stop with an assertion, some seconds later."""
+    monkeypatch.setattr(train_tool, 'get_device', lambda: 'cpu')
+    with pytest.raises(SystemExit, match='on cpu: leave --amp out, or, if it is the config'):
+        train_tool.main([str(TINY), *options])
+
+
 def test_configs_without_anything_to_do(tmp_path):
     config = tmp_path / 'empty.py'
     config.write_text('model = dict()\n')
