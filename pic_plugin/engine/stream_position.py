@@ -106,7 +106,9 @@ class StreamPosition:
                 done = loop.iter
             elif offset and isinstance(loop, EpochBasedTrainLoop):
                 sampler.start_at(runner.epoch, offset)
-                done = offset // step_images
+                # Counted from the end: batches may have been of another size up to here.
+                loader = runner.train_dataloader
+                done = len(loader) - _num_batches(loader, sampler.num_left)
                 _run_rest_first(runner, loop, done)
         if isinstance(loop, IterBasedTrainLoop):
             if sampler.endless:
@@ -158,6 +160,12 @@ def epoch_and_batch(runner: Runner, batch_idx: int) -> tuple[int, int]:
     if getattr(runner.train_dataloader.sampler, 'endless', False):
         return 0, runner.iter
     return divmod(runner.iter, len(runner.train_dataloader))
+
+
+def _num_batches(loader: Any, num_images: int) -> int:
+    """Batches that a loader makes of a number of images."""
+    size = loader.batch_size or 1
+    return num_images // size if loader.drop_last else -(-num_images // size)
 
 
 def _expect_iterations(runner: Runner, done: int) -> None:
