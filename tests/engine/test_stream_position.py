@@ -93,6 +93,15 @@ def test_another_batch_size_goes_on_at_the_same_position(tmp_path):
     assert len(part.losses) == 7 and part.epoch == whole.epoch == 2
 
 
+def test_a_loader_that_ended_becomes_endless(tmp_path):
+    """In a run that has been resumed before, where the stream is at the same position."""
+    for max_iters, endless in ((5, False), (10, False), (11, True)):
+        part = run(tmp_path, resume=max_iters > 5, loader=dict(sampler=sampler(endless)),
+                   **dict(ENDLESS, train_cfg=dict(by_epoch=False, max_iters=max_iters)))
+    # An epoch of 50 images is 7 batches; 3 of the next.
+    assert part.train_dataloader.sampler.offset == 50 + 3 * 8
+
+
 def test_the_last_gradients_of_another_batch_size_are_applied(tmp_path):
     """The wrapper has to know which iteration is the last."""
     run(tmp_path / 'whole', loader=dict(sampler=sampler(False)), **EPOCHS)
