@@ -155,6 +155,11 @@ class SlidingWindowSampler(Sampler[int]):
         """Number of samples of this rank in this epoch, from its start to its end."""
         return len(self._positions(0))
 
+    @property
+    def num_left(self) -> int:
+        """Number of samples of this rank in this epoch, from :attr:`offset` to its end."""
+        return len(self._positions(self.offset))
+
     def set_epoch(self, epoch: int) -> None:
         """Move to the start of another stretch of the stream; takes effect at the next ``iter()``.
 
@@ -266,11 +271,12 @@ class SlidingWindowSampler(Sampler[int]):
 
     def _positions(self, offset: int) -> range:
         """Positions in the window stream that this rank visits in this epoch from an offset on."""
-        start = self.epoch * self.num_images
-        length = self.num_images
+        start = self.epoch * self.num_images + offset
+        length = max(self.num_images - offset, 0)
+        # From the offset on, which another number of processes may have left.
         if self.round_up:
             length += -length % self.world_size
-        first = start + offset + (self.rank - start - offset) % self.world_size
+        first = start + (self.rank - start) % self.world_size
         return range(first, start + length, self.world_size)
 
     def _make_chunks(self, seed: int, positions: range) -> Iterator[list[int]]:

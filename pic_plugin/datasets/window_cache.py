@@ -179,6 +179,8 @@ class WindowCache:
                 return None
         slot = free[0]
         state, entry = self._state, self._entries[slot]
+        if not state['count']:
+            state['tail'] = start
         entry['offset'], entry['num_bytes'] = start, num_bytes
         entry['born'], entry['uses'] = state['clock'], 1
         entry['key'] = WRITING

@@ -33,14 +33,17 @@ def leave_out_single_images(runner: Runner) -> str | None:
     batch_size = loader.batch_size or 1
     if batch_size == 1 or loader.drop_last or getattr(loader.sampler, 'endless', False):
         return None
-    if len(loader.sampler) % batch_size != 1 or not _has_batch_norm(runner.model):
+    # The rest of an epoch that was begun with other batches has a last batch of its own.
+    lengths = (len(loader.sampler), getattr(loader.sampler, 'num_left', 0))
+    length = next((length for length in lengths if length % batch_size == 1), None)
+    if length is None or not _has_batch_norm(runner.model):
         return None
-    if len(loader) == 1:
+    if len(loader.sampler) == 1:
         raise ValueError('the training data set has one image, and nothing to tell it from: check '
                          'data_root and data_prefix.')
     if accumulative_counts(runner.optim_wrapper) > 1:
         # An iteration without a backward pass would put the count of gradients out of step.
-        raise ValueError(f'{len(loader.sampler)} images in batches of {batch_size} leave a last '
+        raise ValueError(f'{length} images in batches of {batch_size} leave a last '
                          'batch of one, with which BatchNorm cannot train, and gradients are '
                          'accumulated over batches: set train_dataloader.drop_last=True.')
     train_step = runner.model.train_step
@@ -53,7 +56,7 @@ def leave_out_single_images(runner: Runner) -> str | None:
         return dict(last)
 
     runner.model.train_step = train_step_of_several
-    return (f'{len(loader.sampler)} images in batches of {batch_size} leave a last batch of one, '
+    return (f'{length} images in batches of {batch_size} leave a last batch of one, '
             'with which BatchNorm cannot train: that image is left out of its epoch (each time '
             'another one). train_dataloader.drop_last=True leaves out the batch.')
 

@@ -44,6 +44,9 @@ class StreamPosition:
                              'an epoch-based loop would wait: set endless=False, or '
                              'train_cfg=dict(by_epoch=False, max_iters=...).')
         window_size = self.sampler.window_size
+        # An iteration-based loop whose loader ends knows its place from its iterations alone.
+        self._has_offset = self.sampler.endless or isinstance(runner.train_loop,
+                                                              EpochBasedTrainLoop)
         self.sampler.set_global_batch(images_of_a_step(runner.train_dataloader))
         # The workers of an iteration-based loop have started with it.
         self._stale = window_size != self.sampler.window_size
@@ -51,8 +54,9 @@ class StreamPosition:
     def save(self, checkpoint: dict[str, Any]) -> None:
         """Say in a checkpoint where it was saved, by its own count of epochs and iterations."""
         if self.sampler is not None:
-            checkpoint[KEY] = dict(self.sampler.state_dict(),
-                                   offset=self._offset(checkpoint['meta']))
+            checkpoint[KEY] = self.sampler.state_dict()
+            if self._has_offset:
+                checkpoint[KEY]['offset'] = self._offset(checkpoint['meta'])
 
     def _offset(self, meta: dict[str, Any]) -> int:
         """Positions done in the epoch that is under way, or of an endless stream."""
@@ -106,7 +110,9 @@ class StreamPosition:
                 done = loop.iter
             elif offset and isinstance(loop, EpochBasedTrainLoop):
                 sampler.start_at(runner.epoch, offset)
-                done = offset // step_images
+                # Counted from the end: batches may have been of another size up to here.
+                loader = runner.train_dataloader
+                done = len(loader) - _num_batches(loader, sampler.num_left)
                 _run_rest_first(runner, loop, done)
         if isinstance(loop, IterBasedTrainLoop):
             if sampler.endless:
@@ -158,6 +164,12 @@ def epoch_and_batch(runner: Runner, batch_idx: int) -> tuple[int, int]:
     if getattr(runner.train_dataloader.sampler, 'endless', False):
         return 0, runner.iter
     return divmod(runner.iter, len(runner.train_dataloader))
+
+
+def _num_batches(loader: Any, num_images: int) -> int:
+    """Batches that a loader makes of a number of images."""
+    size = loader.batch_size or 1
+    return num_images // size if loader.drop_last else -(-num_images // size)
 
 
 def _expect_iterations(runner: Runner, done: int) -> None:

@@ -146,10 +146,6 @@ class PICOptimWrapperConstructor:
         if type_name(cfg) == 'ApexOptimWrapper':
             raise ValueError('ApexOptimWrapper scales the loss of one optimizer: with '
                              "class_weights_optimizer, write type='AmpOptimWrapper'.")
-        if 'head.weight' in (paramwise_cfg or {}).get('custom_keys', {}):
-            raise ValueError(
-                'paramwise_cfg has a custom key for head.weight, which class_weights_optimizer '
-                'trains: give its learning rate and weight decay there.')
         self.class_weights_optimizer = cfg.pop('class_weights_optimizer')
         self.network_constructor = cfg.pop('network_constructor', 'DefaultOptimWrapperConstructor')
         self.cfg, self.paramwise_cfg = cfg, paramwise_cfg
@@ -158,9 +154,18 @@ class PICOptimWrapperConstructor:
         """Build both optimizers and their wrappers.
 
         Raises:
-            ValueError: If the model has not exactly one :class:`PICHead`.
+            ValueError: If the model has not exactly one :class:`PICHead`, or ``paramwise_cfg`` says
+                something of it alone.
         """
         weight = find_head(model, 'PICOptimWrapperConstructor').weight
+        for key in (self.paramwise_cfg or {}).get('custom_keys', {}):
+            # A key is for all parameters in whose names it is found.
+            meant = [one for name, one in model.named_parameters() if key in name]
+            if len(meant) == 1 and meant[0] is weight:
+                raise ValueError(
+                    f'paramwise_cfg has a custom key {key!r} that no parameter has but the class '
+                    'weights, which class_weights_optimizer trains: give their learning rate and '
+                    'weight decay there.')
         network = OPTIM_WRAPPER_CONSTRUCTORS.build(
             dict(type=self.network_constructor, optim_wrapper_cfg=copy.deepcopy(self.cfg),
                  paramwise_cfg=self.paramwise_cfg))(model)

@@ -260,13 +260,14 @@ class BlockwiseCosineSoftmax(torch.autograd.Function):
         if grad_losses is None:
             return (None,) * 8
         processes, sizes = ctx.shards
+        per_loss, *for_weights = ctx.saved_tensors  # once: gradient checkpointing allows no more
         with autocast_off(grad_losses):
             grad_features = grad_weights = None
             if ctx.needs_input_grad[0]:
-                grad_features = ctx.saved_tensors[0] * grad_losses[:, None]
+                grad_features = per_loss * grad_losses[:, None]
             if ctx.needs_input_grad[1]:
                 everyones = processes.gather_rows(grad_losses, sizes, 'softmax') / processes.size
-                grad_weights = class_weight_gradient(everyones, ctx.size, *ctx.saved_tensors[1:])
+                grad_weights = class_weight_gradient(everyones, ctx.size, *for_weights)
                 if grad_features is not None and processes.size > 1:
                     poison_unless_finite(grad_features, grad_weights)
             if grad_features is not None:

@@ -388,6 +388,24 @@ def test_an_epoch_goes_on_where_it_was_left(world_size):
         sampler.start_at(0, -1)
 
 
+@pytest.mark.parametrize('offset', [0, 4, 8, 20, 48, 50, 52])
+@pytest.mark.parametrize('round_up', [True, False])
+def test_another_number_of_ranks_shares_out_the_rest(offset, round_up):
+    """Of an epoch that one process has begun; with rounding, in equal parts: ranks wait for all."""
+    stream = list_stream(50, 12, 4, 3, True, 200)
+    samplers = [make_sampler(50, 12, 4, rank, 3, epoch=1, seed=3, round_up=round_up)
+                for rank in range(3)]
+    for sampler in samplers:
+        sampler.start_at(1, offset)
+    parts = [list(sampler) for sampler in samplers]
+    lengths = [len(part) for part in parts]
+    assert [sampler.num_left for sampler in samplers] == lengths
+    end = max(50, offset) + (-max(50 - offset, 0) % 3 if round_up else 0)
+    assert parts == [[stream[p] for p in range(50 + offset, 50 + end) if p % 3 == rank]
+                     for rank in range(3)]
+    assert max(lengths) - min(lengths) <= (not round_up)
+
+
 def test_each_position_has_random_numbers_of_its_own():
     samplers = [make_sampler(50, 12, 4, rank, 2, seed=3, endless=True) for rank in range(2)]
     parts = [list(itertools.islice(sampler, 100)) for sampler in samplers]

@@ -74,6 +74,23 @@ def test_a_last_batch_of_one_is_left_out(work_dir, said):
     assert torch.isfinite(runner.model.head.class_weights(range(9))).all()
 
 
+def test_one_image_that_the_rest_of_an_epoch_leaves(work_dir, said):
+    """26 images in batches of 8, of which two are done when batches of 3 go on."""
+    options = dict(num_images=26, max_epochs=1, param_scheduler=[], seed=0)
+    config = make_config(work_dir, **options)
+    config['default_hooks']['checkpoint'].update(by_epoch=False, interval=2)
+    config['model']['backbone'] = dict(type='NormedToyBackbone')
+    Runner.from_cfg(Config(config)).train()
+    config['train_dataloader'].update(batch_size=3)
+    config.update(resume=True, load_from=f'{work_dir}/iter_2.pth', experiment_name='rest')
+    runner = Runner.from_cfg(Config(config))
+    runner.train()
+    assert runner.model.backbone.batches == [3, 3, 3]
+    assert (runner.iter, runner.model.head.bank.step) == (6, 5)
+    text, = [text for text in said if 'left out of its epoch' in text]
+    assert '10 images in batches of 3 leave a last batch of one' in text
+
+
 @pytest.mark.parametrize('num_images, options, batches', [
     (10, {}, [8, 2, 8, 2]), (16, {}, [8, 8, 8, 8]), (9, dict(drop_last=True), [8, 8])])
 def test_other_last_batches_are_trained_on(work_dir, said, num_images, options, batches):

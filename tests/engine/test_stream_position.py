@@ -93,6 +93,25 @@ def test_another_batch_size_goes_on_at_the_same_position(tmp_path):
     assert len(part.losses) == 7 and part.epoch == whole.epoch == 2
 
 
+def test_a_loader_that_ended_becomes_endless(tmp_path):
+    """In a run that has been resumed before, where the stream is at the same position."""
+    for max_iters, endless in ((5, False), (10, False), (11, True)):
+        part = run(tmp_path, resume=max_iters > 5, loader=dict(sampler=sampler(endless)),
+                   **dict(ENDLESS, train_cfg=dict(by_epoch=False, max_iters=max_iters)))
+    # An epoch of 50 images is 7 batches; 3 of the next.
+    assert part.train_dataloader.sampler.offset == 50 + 3 * 8
+
+
+def test_the_last_gradients_of_another_batch_size_are_applied(tmp_path):
+    """The wrapper has to know which iteration is the last."""
+    run(tmp_path / 'whole', loader=dict(sampler=sampler(False)), **EPOCHS)
+    copy_checkpoint(tmp_path / 'whole', tmp_path / 'part', 'iter_10')
+    part = run(tmp_path / 'part', resume=True, batch_size=16, accumulate=5,
+               loader=dict(sampler=sampler(False)), **EPOCHS)
+    assert len(part.losses) == 2  # of 26 images, where whole epochs have 4 and 24 make 1
+    assert part.model.head.bank.step == 10 + 1
+
+
 def test_the_epochs_end_is_no_position_within(tmp_path):
     train(tmp_path, seed=3, max_epochs=1)
     assert torch.load(tmp_path / 'epoch_1.pth')['pic_stream']['offset'] == 0

@@ -247,6 +247,9 @@ def test_every_parameter_is_in_one_optimizer():
      "write type='AmpOptimWrapper'"),
     (dict(optimizer=dict(ADAMW), class_weights_optimizer=dict(SGD),
           paramwise_cfg=dict(custom_keys={'head.weight': dict(lr_mult=2)})), 'head.weight'),
+    (dict(optimizer=dict(ADAMW), class_weights_optimizer=dict(SGD),
+          paramwise_cfg=dict(custom_keys={'backbone': {}, 'none': {}, 'head': dict(lr_mult=2)})),
+     "custom key 'head' that no parameter has but the class weights"),
     (dict(optimizer=dict(ADAMW), class_weights_optimizer=dict(SGD), model=nn.Linear(2, 2)),
      'one PICHead, this one has 0'),
 ])

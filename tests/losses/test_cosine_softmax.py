@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmpretrain.registry import MODELS
+from torch.utils.checkpoint import checkpoint
 
 from pic_plugin.losses import (
     CosineSoftmaxLoss,
@@ -153,6 +154,17 @@ def test_detached_class_weights_cost_nothing_in_backward(monkeypatch):
     monkeypatch.setattr(blockwise_softmax, '_blocks', no_walk)
     losses.sum().backward()
     assert features.grad.abs().sum() > 0 and class_weights.grad is None
+
+
+@pytest.mark.parametrize('block_elements', [FEW_CLASSES, ALL_LOGITS])
+def test_computed_again_in_backward(block_elements):
+    """Under gradient checkpointing, which lets a function read its saved tensors once."""
+    def checkpointed(*args):
+        return checkpoint(cosine_softmax, *args, 0.2, block_elements, use_reentrant=False)
+
+    want = with_gradients(cosine_softmax, *inputs(9, 123, 7), 0.2, block_elements)
+    for one, other in zip(with_gradients(checkpointed, *inputs(9, 123, 7)), want):
+        assert torch.equal(one, other)
 
 
 def test_no_grad_gives_the_same_losses():
