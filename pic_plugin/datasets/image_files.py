@@ -155,8 +155,9 @@ class ImageFiles(BaseDataset):
             raise ValueError('neither data_root nor ann_file is given: say where the images are.')
         pair = nested([place for _, place in roots if '://' not in place])
         if pair is not None:
-            raise ValueError(f'data_root names {pair[0]} and {pair[1]}, which is it or lies in it, '
-                             'so that its images would be listed twice: leave one of them out.')
+            raise ValueError(f'data_root names {pair[0]} and {pair[1]}, which is the same folder '
+                             'or lies in it, so that its images would be listed '
+                             'twice: leave one of them out.')
         return [open_place(place, name, self._options, self._store) for name, place in roots]
 
     @property

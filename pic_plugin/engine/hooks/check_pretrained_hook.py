@@ -124,8 +124,8 @@ class CheckPretrainedHook(Hook):
             raise ValueError(
                 f'the network took {len(own) - len(wrong)} of {len(own)} weights of '
                 f'{" and ".join(self.modules)} from load_from={file} ({wrong[0]}): the rest would '
-                f'be random. To start from pre-training, give `--cfg-options {OPTION}={file}` in '
-                'the place of load_from.')
+                f'be random. To start from pre-training, give `--cfg-options {OPTION}={file}` '
+                'instead of load_from.')
 
     def _init_cfg(self, runner: Any, name: str) -> dict[str, Any]:
         cfg = attrgetter(name)(get_ori_model(runner.model)).init_cfg

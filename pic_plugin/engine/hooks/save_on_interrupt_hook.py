@@ -71,7 +71,7 @@ class SaveOnInterruptHook(Hook):
                  interval: int = 10) -> None:
         unknown = [name for name in signals if name not in signal.Signals.__members__]
         if unknown:
-            raise ValueError(f'{unknown[0]!r} is no signal of this system: choose from '
+            raise ValueError(f'{unknown[0]!r} is not a signal of this system: choose from '
                              f'{", ".join(sorted(signal.Signals.__members__))}.')
         if interval < 1:
             raise ValueError(f'interval must be at least 1 iteration, not {interval}.')
