@@ -44,7 +44,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help='continue from a checkpoint; without a name, from the newest one '
                         'in the work folder')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
-    parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
+    parser.add_argument('--no-validate', action='store_true',
+                        help='do not evaluate during training')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help="scale the learning rate by the batch size over the config's "
                         'auto_scale_lr.base_batch_size')
