@@ -192,11 +192,11 @@ def embed(images: str | Path | Sequence[Any] | np.ndarray,
           batch_size: int = 64,
           device: str | None = None,
           progress: bool = True) -> Embedding:
-    """Features of pictures, for search, clustering and removing doubles.
+    """Features of pictures, for search, clustering and removing duplicates.
 
     Args:
-        images (str | Path | Sequence | np.ndarray): A folder (with those in it), a list of files or
-            of PIL images or (H, W, 3) uint8 arrays in RGB, or one array (n, H, W, 3).
+        images (str | Path | Sequence | np.ndarray): A folder (with its subfolders), a list of files
+            or of PIL images or (H, W, 3) uint8 arrays in RGB, or one array (n, H, W, 3).
         checkpoint (str | Path | LoadedBackbone): As for :func:`load_backbone`, or what that
             returned with ``normalise=True``.
         out (str | Path, optional): File to write, by its ending ``.npy`` (names in ``.txt`` beside
