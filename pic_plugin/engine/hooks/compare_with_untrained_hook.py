@@ -35,8 +35,8 @@ class CompareWithUntrainedHook(Hook):
     Training goes on as if the first evaluation had not happened: the states of Python's,
     NumPy's and torch's random generators are put back, and no other hook sees the evaluation, so
     that neither logs nor counters nor "best" checkpoints nor early stopping know of it. The numbers
-    are in the message hub and thereby in checkpoints, as a dict of floats: a resumed run compares with them,
-    and does not evaluate before it goes on.
+    are in the message hub and thereby in checkpoints, as a dict of floats: a resumed run
+    compares with them, and does not evaluate before it goes on.
 
     Needs ``val_dataloader``, ``val_cfg`` and ``val_evaluator``.
 
