@@ -84,7 +84,7 @@ def parse_version(version: str) -> Version:
     """
     release = re.match(r'\d+(\.\d+)*', version)
     if release is None:
-        raise ValueError(f'{version!r} is no version: it does not start with a number.')
+        raise ValueError(f'{version!r} is not a version: it does not start with a number.')
     return tuple(int(number) for number in re.sub(r'(\.0+)+$', '', release.group()).split('.'))
 
 

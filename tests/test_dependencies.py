@@ -133,7 +133,7 @@ def test_parse_version(text, version):
 
 
 def test_parse_version_refuses_what_is_none():
-    with pytest.raises(ValueError, match="'unknown' is no version"):
+    with pytest.raises(ValueError, match="'unknown' is not a version"):
         parse_version('unknown')
 
 

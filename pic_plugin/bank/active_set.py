@@ -90,11 +90,12 @@ class ActiveSet:
         room = len(self._free) + len(released) + (0 if pending else num_pushed_out)
         if entering.sum() > room:
             raise ValueError(
-                f'{entering.sum()} classes of this batch find only {room} slots that hold no '
-                'gradient waiting for the optimizer: set PICHead(pending_rows=...) to at least '
-                '(accumulative_counts - 1) * global batch size. In a loop of your own: call '
+                f'this batch brings {entering.sum()} classes into the softmax, and only {room} '
+                'slots hold no gradient that the optimizer has yet to apply: set '
+                'PICHead(pending_rows=...) to at least (accumulative_counts - 1) * global batch '
+                'size. In a loop of your own: call '
                 'optimizer.zero_grad(), which sets gradients to None unless told otherwise, before '
-                'sample(), or give the parameter as many more rows.')
+                'sample(), or give the parameter that many more rows.')
 
         for i in distinct[returning].tolist():
             del self._waiting[i]

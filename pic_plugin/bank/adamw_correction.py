@@ -45,7 +45,7 @@ class AdamWCorrection(Correction):
     """What :class:`torch.optim.AdamW` does to a class weight that has no gradient in a step.
 
     Exact for any schedule of learning rate and weight decay, up to :data:`TOLERANCE`; computed in
-    float64. ``torch.optim.Adam`` without weight decay is the same thing and goes too, and so does
+    float64. ``torch.optim.Adam`` without weight decay is the same and works too, and so does
     ``maximize``, which concerns gradients alone.
 
     Memory: 16 bytes an optimizer step.

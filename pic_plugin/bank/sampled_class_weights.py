@@ -29,14 +29,14 @@ class SampledClassWeights:
 
     The parameter is an ordinary one that the optimizer trains together with the network. Before
     each step :meth:`sample` brings the rows of the batch's classes into it, exact to the step, and
-    moves the longest-unsampled ones out, each with what the optimizer keeps for it. Hooks on the
+    moves the longest-unsampled ones out, each with its optimizer state. Hooks on the
     optimizer count the steps that were really taken. The softmax then runs over :attr:`active`,
     and everything is as if the optimizer trained all N rows.
 
     Args:
         weight (nn.Parameter): (S, d), S at least K (plus, with gradient accumulation, one row for
             each image of the batches before the last). It is filled by :meth:`start`.
-        optimizer (Optimizer): That trains ``weight``; torch's SGD or AdamW.
+        optimizer (Optimizer): Trains ``weight``; torch's SGD or AdamW.
         num_instances (int): N, images of the training data set.
         num_negatives (int, optional): K, classes in the softmax, the batch's own included. None, or
             at least N: all instances, and ``weight`` has N rows. Defaults to None.

@@ -20,7 +20,7 @@ class Storage(NamedTuple):
 
     Attributes:
         path (Path, optional): Sparse file. Defaults to None: memory.
-        dtype (str): What they are rounded to, see :class:`RowCodec`. Defaults to 'float32'.
+        dtype (str): Type that they are rounded to, see :class:`RowCodec`. Defaults to 'float32'.
     """
 
     path: Path | None = None

@@ -40,8 +40,8 @@ def index_archive(path: str, endings: Iterable[str]) -> FileIndex:
         raise FileNotFoundError(f'there is no archive {printable(path)}.')
     if path.lower().endswith(COMPRESSED):
         raise ValueError(f'{printable(path)} is compressed as a whole, so that no picture in it '
-                         'can be read without those before it: decompress it to a .tar, which '
-                         'JPEG and PNG hardly lengthen.')
+                         'can be read without those before it: decompress it to a .tar. '
+                         'With JPEG and PNG it is hardly larger.')
     is_zip = path.lower().endswith('.zip')
     state, report = file_state(path), FileReport()
     names: list[bytes] = []
@@ -52,7 +52,7 @@ def index_archive(path: str, endings: Iterable[str]) -> FileIndex:
                 names.append(name)
                 places.append(place)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f'{printable(path)} is no whole archive ({error}): copy it again.'
+        raise ValueError(f'{printable(path)} is not a complete archive ({error}): copy it again.'
                          ) from error
     columns = ('start', 'size', 'length', 'deflated')[:4 if is_zip else 3]
     table = np.array(places, dtype=np.int64).reshape(-1, len(columns))

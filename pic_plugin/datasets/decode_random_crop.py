@@ -163,8 +163,8 @@ class DecodeRandomCrop(DecodeImage):
         ratio (tuple[float, float]): Its width / height. Defaults to (3 / 4, 4 / 3).
         crops (Sequence[dict], optional): In place of the three, for several views: ``size``,
             ``scale``, ``ratio`` and ``num_views`` of each kind, in order. ``img`` is then a list.
-        quick (bool): See :func:`~pic_plugin.datasets.decoding.decode`: less exact than the
-            decoding of evaluation, by far less than the augmentation changes. Defaults to True.
+        quick (bool): See :func:`~pic_plugin.datasets.decoding.decode`: less exact than in
+            evaluation, but the augmentation changes pixels by far more. Defaults to True.
         cache (dict, optional): Keep decoded images while the sampler's window shows them:
             ``short_edge``, to which images are scaled down (pixels), and the arguments of
             :class:`~pic_plugin.datasets.window_cache.WindowCache`. Defaults to None, no cache.

@@ -34,8 +34,8 @@ from pic_plugin.datasets.sources import (
 class ImageFiles(BaseDataset):
     """Images of folders, lists, archives and stores, each an instance class or one with others.
 
-    What is read, what is left out and what is one class is told by :attr:`report`, which the plan
-    of a training prints. Names are kept in one array, and the index of a large data set is kept on
+    :attr:`report`, which the plan of a training prints, says what is read, what is left out and
+    what is one class. Names are kept in one array, and the index of a large data set is kept on
     disk and mapped into memory at the next start.
 
     A data info holds ``img_path`` (for a member of an archive a path that mmengine's file
@@ -45,7 +45,7 @@ class ImageFiles(BaseDataset):
     Args:
         data_root (str | list[str] | dict[str, str]): One place or several: a folder, a ``.tar`` or
             ``.zip``, an LMDB, a Hugging Face data set on disk, or a pattern such as
-            ``'shards/*.tar'``. Keys of a dict name the places for good: see
+            ``'shards/*.tar'``. Keys of a dict are lasting names of the places: see
             :func:`pic_plugin.datasets.identities.tell_apart`. With ``ann_file``: the folder that
             listed paths are relative to.
         ann_file (str | list[str]): Lists of paths: ``.txt``, ``.csv``, ``.tsv`` or ``.jsonl``. A
@@ -155,8 +155,9 @@ class ImageFiles(BaseDataset):
             raise ValueError('neither data_root nor ann_file is given: say where the images are.')
         pair = nested([place for _, place in roots if '://' not in place])
         if pair is not None:
-            raise ValueError(f'data_root names {pair[0]} and {pair[1]}, which is it or lies in it, '
-                             'so that its images would be listed twice: leave one of them out.')
+            raise ValueError(f'data_root names {pair[0]} and {pair[1]}, which is the same folder '
+                             'or lies in it, so that its images would be listed '
+                             'twice: leave one of them out.')
         return [open_place(place, name, self._options, self._store) for name, place in roots]
 
     @property

@@ -55,7 +55,7 @@ def read_list(content: bytes, file: str, path_column: str | None = None,
     """
     ending = ending_of(os.fsencode(file))
     if ending not in ENDINGS:
-        raise ValueError(f'{printable(file)} is no list of images: its name must end in one of '
+        raise ValueError(f'{printable(file)} is not a list of images: its name must end in one of '
                          f'{", ".join(ENDINGS)}.')
     content = content[len(BOM_UTF8):] if content.startswith(BOM_UTF8) else content
     named = ending not in ('.txt', '.lst')

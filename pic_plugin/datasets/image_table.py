@@ -90,7 +90,7 @@ class ImageTable:
         classes = classes or tuple(sorted(set(found)))
         unknown = set(found) - set(classes)
         if unknown:
-            raise ValueError(f'the {kind} {printable(min(unknown))} is none of the classes '
+            raise ValueError(f'the {kind} {printable(min(unknown))} is not among the classes '
                              f'{classes}.')
         numbers = {name: number for number, name in enumerate(classes)}
         return np.array([numbers[name] for name in found], dtype=np.int32), classes

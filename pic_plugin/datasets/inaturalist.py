@@ -54,7 +54,7 @@ class INaturalist2018(BaseDataset):
                              'id and file_name, and annotations with image_id and category_id for '
                              'all of them (test2018.json has none).') from error
         except (json.JSONDecodeError, TypeError) as error:
-            raise ValueError(f'{file} is no annotation file of iNaturalist 2018: '
+            raise ValueError(f'{file} is not an annotation file of iNaturalist 2018: '
                              f'{error}.') from error
         for path, label in zip(paths, own):
             if not 0 <= label < self.num_classes:

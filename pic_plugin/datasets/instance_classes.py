@@ -100,8 +100,8 @@ class InstanceKey(NamedTuple):
             try:
                 re.compile(options['pattern'])
             except re.error as error:
-                raise ValueError(f'instance_key: the pattern {options["pattern"]!r} is no regular '
-                                 f'expression: {error}.') from error
+                raise ValueError(f'instance_key: the pattern {options["pattern"]!r} is not a '
+                                 f'regular expression: {error}.') from error
         return cls(**options)
 
 
@@ -165,7 +165,7 @@ def read_pairs(file: str | Path, similarity: float,
                     continue
             except ValueError as error:
                 raise ValueError(f'{printable(file)}: pair {number} has the similarity '
-                                 f'{row["similarity"]!r}, which is no number.') from error
+                                 f'{row["similarity"]!r}, which is not a number.') from error
             found = [find(os.fsencode(row[name])) for name in ('first', 'second')]
             pairs.unknown.extend(row[name] for name, place in zip(('first', 'second'), found)
                                  if place is None)

@@ -100,8 +100,8 @@ def _refuse_strangers(folder: Path, splits: dict[str, Split]) -> None:
     expected = {path for path, _ in _expected(splits)}
     for file in folder.rglob('*'):
         if not file.is_dir() and file.relative_to(folder).as_posix() not in expected:
-            raise FileExistsError(f'{file} is no image of this source: remove {folder} or choose '
-                                  'another folder.')
+            raise FileExistsError(f'{file} is not an image of this source: remove {folder} or '
+                                  'choose another folder.')
 
 
 def _compare(folder: Path, splits: dict[str, Split]) -> None:

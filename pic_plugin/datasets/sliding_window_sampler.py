@@ -74,8 +74,8 @@ class SlidingWindowSampler(Sampler[int]):
 
     Args:
         dataset (Sized): The data set, of N samples.
-        window_size (int, optional): Images. One that exceeds N becomes N, and of one that exceeds
-            N / 2 the log warns. Defaults to None: a tenth of N, at least four global batches (if
+        window_size (int, optional): Images. One that exceeds N becomes N, and the log warns of one
+            that exceeds N / 2. Defaults to None: a tenth of N, at least four global batches (if
             :meth:`set_global_batch` says how many images that is) and at most half of N.
         stride (int, optional): Images by which the window moves, at most ``window_size``; an image
             is visited window_size / stride times in a row of windows. One that exceeds N becomes N.

@@ -170,9 +170,9 @@ def _check_some(part: Part, file: str) -> None:
     paths = [part.path(last * step // 31) for step in range(32)] if last >= 0 else []
     if part.kind == 'list' and paths and not any(
             '://' in path or os.path.exists(path) for path in paths):
-        raise FileNotFoundError(f'of some images that {printable(file)} names, such as '
-                                f'{printable(paths[0])}, none is there: set data_root to the '
-                                'folder that its paths start from.')
+        raise FileNotFoundError(f'the images that {printable(file)} names are not there, such '
+                                f'as {printable(paths[0])}: set data_root to the folder that its '
+                                'paths start from.')
 
 
 def _hashed(index: FileIndex, prefix: bytes = b'') -> FileIndex:

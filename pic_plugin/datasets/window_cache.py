@@ -136,7 +136,7 @@ class WindowCache:
             ValueError: If the size of the window is not known.
         """
         if not self._state['window_size']:
-            raise ValueError('cache needs window_size where no SlidingWindowSampler says it.')
+            raise ValueError('cache needs window_size, as no SlidingWindowSampler gives it.')
         pixels = np.ascontiguousarray(image.pixels)
         if pixels.nbytes == 0 or pixels.nbytes > self.max_bytes:
             return False
@@ -248,7 +248,7 @@ class WindowCache:
             if error.errno != errno.ENOSPC:
                 raise
             raise ValueError(f'a cache of {self.max_bytes / 2**30:.1f} GiB, and {place} has '
-                             f'{free / 2**30:.1f} GiB free: choose another folder, or fewer '
+                             f'{free / 2**30:.1f} GiB free: choose another folder, or lower '
                              'max_bytes. Each process has a cache of its own.') from None
 
     def _open(self) -> None:

@@ -134,8 +134,8 @@ def check_drawn_ids(runner: Runner, epoch: int, batch: int, ids: np.ndarray) -> 
             raise ValueError(
                 f'{type(loader.dataset).__name__} gives image {index} the id {given}, which is '
                 f'that of another image: they would be trained as one class. Let sample_idx be the '
-                'place of the image in the data set. ConcatDataset and RepeatDataset join and '
-                'repeat data sets, and are numbered through.')
+                'place of the image in the data set. To join or repeat data sets use ConcatDataset '
+                'and RepeatDataset, whose images get unique ids.')
 
 
 def _id_of(sample: Any) -> Any:

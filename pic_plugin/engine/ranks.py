@@ -28,7 +28,7 @@ def on_all_ranks(work: Callable[[], T]) -> T:
         raise error
     for rank, failure in enumerate(failures):
         if failure is not None:
-            raise RuntimeError(f'process {rank} failed, and so all end: {failure}')
+            raise RuntimeError(f'process {rank} failed, so all processes end: {failure}')
     return result
 
 

@@ -54,7 +54,7 @@ class RowStatistics:
             runner.logger.warning(
                 f'Class weights that return to the softmax have missed {staleness:.0f} steps on '
                 f'average, in which weight decay shrinks them by exp(-{decay:.1f}), as it would '
-                'without sampling. From so short a weight a step leaps far. Let images return '
+                'without sampling. A step turns so short a weight too far. Let images return '
                 'sooner (a smaller window_size), or lower the weight decay of class weights: '
                 "optim_wrapper=dict(paramwise_cfg=dict(custom_keys={'head.weight': "
                 'dict(decay_mult=0)})).')

@@ -85,7 +85,7 @@ class StreamPosition:
                 type(state[name]) is int and (name == 'seed' or state[name] >= 0)
                 for name in _NUMBERS if state.get(name) is not None):
             raise ValueError(f'this checkpoint cannot be resumed: its {KEY} is {state!r:.100}, '
-                             'which no run has saved. Resume from another one.')
+                             'which no run saves. Resume from another one.')
         self._restored = state
 
     def restore(self, runner: Runner) -> None:

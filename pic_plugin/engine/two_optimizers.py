@@ -140,7 +140,7 @@ class PICOptimWrapperConstructor:
         cfg = copy.deepcopy(dict(optim_wrapper_cfg))
         if 'class_weights_optimizer' not in cfg:
             raise ValueError(
-                'PICOptimWrapperConstructor is told of one optimizer only: write optim_wrapper='
+                'PICOptimWrapperConstructor needs a second optimizer: write optim_wrapper='
                 "dict(..., class_weights_optimizer=dict(type='SGD', lr=...)), or leave the "
                 'constructor out for one optimizer of network and class weights.')
         if type_name(cfg) == 'ApexOptimWrapper':

@@ -192,11 +192,11 @@ def embed(images: str | Path | Sequence[Any] | np.ndarray,
           batch_size: int = 64,
           device: str | None = None,
           progress: bool = True) -> Embedding:
-    """Features of pictures, for search, clustering and removing doubles.
+    """Features of pictures, for search, clustering and removing duplicates.
 
     Args:
-        images (str | Path | Sequence | np.ndarray): A folder (with those in it), a list of files or
-            of PIL images or (H, W, 3) uint8 arrays in RGB, or one array (n, H, W, 3).
+        images (str | Path | Sequence | np.ndarray): A folder (with its subfolders), a list of files
+            or of PIL images or (H, W, 3) uint8 arrays in RGB, or one array (n, H, W, 3).
         checkpoint (str | Path | LoadedBackbone): As for :func:`load_backbone`, or what that
             returned with ``normalise=True``.
         out (str | Path, optional): File to write, by its ending ``.npy`` (names in ``.txt`` beside
@@ -220,10 +220,10 @@ def embed(images: str | Path | Sequence[Any] | np.ndarray,
     if side is not None and side < 1:
         raise ValueError(f'side must be at least 1 pixel, not {side}.')
     if isinstance(images, np.ndarray) and (images.ndim < 3 or images.shape[2:] in ((3, ), (4, ))):
-        raise ValueError(f'an array of pictures must be (n, H, W, 3), not {images.shape}: of one '
+        raise ValueError(f'an array of pictures must be (n, H, W, 3), not {images.shape}: for one '
                          'picture give picture[None].')
     if isinstance(images, Image.Image):
-        raise ValueError('a picture alone is no list: give [picture].')
+        raise ValueError('images must be a list, for one picture too: give [picture].')
     if out is not None:
         check_writable(out)
     if isinstance(checkpoint, LoadedBackbone):

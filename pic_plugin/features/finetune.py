@@ -48,8 +48,8 @@ def write_finetuning(checkpoint: str | Path, labels: str | Path,
                          f'{batch_size}.')
     folder = Path(out).expanduser().absolute()
     if (folder / CONFIG).is_file():
-        raise ValueError(f'{folder} holds a fine-tuning: go on with it by `{go_on(folder)}`, or '
-                         'choose another --out.')
+        raise ValueError(f'{folder} holds a fine-tuning: continue it with `{go_on(folder)}`, '
+                         'or choose another --out.')
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f'{folder} is not an empty folder: choose another --out.')
     check_folder(folder)

@@ -42,16 +42,16 @@ class PICHead(BaseModule):
             ``with_accuracy`` of the same arguments that gives the top-1 accuracy too. One that
             spans processes says ``takes_shards = True``, and its ``with_accuracy`` takes
             ``shards`` as well.
-        correct_weights (bool): Whether a class that returns to the softmax is owed the momentum
-            and weight decay of the steps it missed. False leaves rows as they were (the uncorrected
-            variant of the paper's Table 2). Defaults to True.
+        correct_weights (bool): Whether a class that returns to the softmax gets the momentum and
+            weight decay of the steps that it missed. False leaves rows as they were (the
+            uncorrected variant of the paper's Table 2). Defaults to True.
         storage (dict): Where the other rows are: ``dict(type='memory')``, the default, or
             ``dict(type='mmap', path=...)`` for a sparse scratch file of N records (``path``
             defaults to ``class_weights.bank`` in the work directory). With
             ``dtype='float16'`` or ``'bfloat16'`` they are rounded to take half the space; the
             rows in the softmax are not. ``dtype`` defaults to 'float32'.
-        pending_rows (int): Room for classes that are pushed out of the softmax while the
-            optimizer has not yet applied their gradient; 0 without gradient accumulation. Set
+        pending_rows (int): Room for classes that leave the softmax before the optimizer has
+            applied their gradient; 0 without gradient accumulation. Set
             automatically before training, except under DistributedDataParallel, where it has to
             be given: (accumulative_counts - 1) * global batch size. Defaults to 0.
         sharded (bool): Whether each process holds, and trains, a part of the active classes only:
@@ -60,8 +60,8 @@ class PICHead(BaseModule):
             between them should carry. ``num_instances`` and ``pending_rows`` need not be given.
             Without effect in a single process. Defaults to False.
         refresh_returning (float): Share, 0 to 1, by which the row of an image that comes back
-            after an absence is turned to the image's present feature before the loss. Its
-            direction alone changes, and what the optimizer keeps for it is cleared. 0: rows are
+            after an absence is turned to the image's present feature before the loss. Only
+            its direction changes, and the optimizer's state for it is cleared. 0: rows are
             exactly as the optimizer makes them. Defaults to 0.
         returning_after (int, optional): Optimizer steps of absence beyond which an image counts as
             having been away, whatever K is. Defaults to None: those of two windows of the

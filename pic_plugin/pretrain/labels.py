@@ -81,8 +81,8 @@ def read_labels(source: str | Path, most: int | None = MOST,
             queries += [(file, number) for file in readable[1::2]]
     if not queries:
         first = f' (not {broken[0]})' if broken else ''
-        raise ValueError(f'no class of {source} has two readable pictures{first}: one is needed to '
-                         'look among, and one to look for.')
+        raise ValueError(f'no class of {source} has two readable pictures{first}: one is needed as '
+                         'a reference, and one to classify.')
     return Labelled(sorted(by_class), references, queries, len(broken))
 
 
@@ -95,8 +95,8 @@ def _from_folder(path: Path, reader: PictureReader | None) -> list[tuple[str, st
     parts = [name.split(os.sep) for name in found.files]
     tops = sorted({part[0] for part in parts})
     if tops and {top.lower() for top in tops} <= SPLITS and all(len(part) > 2 for part in parts):
-        raise ValueError(f'{path} holds {", ".join(tops)}, which are parts of a data set and no '
-                         f'classes: give one of them, {path / tops[0]} say.')
+        raise ValueError(f'{path} holds {", ".join(tops)}, which are parts of a data set and not '
+                         f'classes: give one of them, such as {path / tops[0]}.')
     return [(os.path.join(found.root, name), part[0]) for name, part in zip(found.files, parts)]
 
 

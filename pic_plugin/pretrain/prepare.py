@@ -188,7 +188,7 @@ def halved(wishes: Wishes, plan: Plan, say: Say, then: str) -> Wishes:
         ValueError: If there is nothing to halve.
     """
     if plan.batch_size < 4:
-        raise ValueError(f'the memory does not suffice for {plan.batch_size} images of '
+        raise ValueError(f'there is not enough memory for {plan.batch_size} images of '
                          f'{plan.image_size} pixels: choose a smaller --backbone or --image-size.')
     smaller = plan.batch_size // 2
     say(f'Out of memory with {plan.batch_size} images a step: {then} {smaller}; learning rate and '
@@ -250,11 +250,12 @@ def _look_for_pictures(found: Found, state: dict[str, Any], work: WorkFolder, sa
                 'folder that they are in, or choose another --out.')
     work.follow(found.root, found.folders)
     if gone:
-        say(f'Gone: {some.rstrip(",")}. What is gone is skipped, as broken files are.')
+        say(f'Gone: {some.rstrip(",")}. Missing pictures are skipped, like broken files.')
     new = len(sizes) + len(gone) - state.get('num_found', len(listed))
     if new > 0:
-        say(f'New since the run began: {counted(new, "picture")}. It goes on without; a new run '
-            f'can begin with its network: --from {shlex.quote(str(work.path))} --out NEW.')
+        say(f'New since the run began: {counted(new, "picture")}. This run goes on without '
+            'them; a new one can begin with its network: '
+            f'--from {shlex.quote(str(work.path))} --out NEW.')
 
 
 def _place(path: str | None) -> str | None:
@@ -275,5 +276,6 @@ def _check_same(options: Options, state: dict[str, Any], work: WorkFolder) -> No
                        f'{shlex.join(options.folders)} --from {shlex.quote(str(work.path))} --out '
                        'NEW.' if name in rules.LENGTHS else '')
             value = duration(value) if name == 'budget' else value
-            raise ValueError(f'--resume goes on with {work.config} as it is, which did not begin '
-                             f'with --{name.replace("_", "-")} {value}: leave that out.{further}')
+            raise ValueError(f'--resume goes on with {work.config} as it is, and the run did not '
+                             f'begin with --{name.replace("_", "-")} {value}: leave that '
+                             f'out.{further}')

@@ -95,7 +95,7 @@ class WorkFolder:
         if self.config.is_file() and (
                 state.get('digest') not in (None, _digest(self.config.read_bytes()))):
             raise ValueError(
-                f'{self.config} was changed by hand, and this would write over it: train it with '
+                f'{self.config} was changed by hand, and this would overwrite it: train it with '
                 f'`python -m pic_plugin.tools.train {quote(str(self.config))} --work-dir '
                 f'{quote(str(self.path))}`, or remove it.')
 

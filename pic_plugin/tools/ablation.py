@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         except RuntimeError as error:
             raise SystemExit(f'ablation: {error}') from error
         except KeyboardInterrupt:
-            raise SystemExit('ablation: interrupted; the same command goes on') from None
+            raise SystemExit('ablation: interrupted; the same command continues') from None
     if failed:
         raise SystemExit(f'ablation: {len(failed)} trainings failed; their output is named above.')
 

@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(
         prog='extract_backbone', description='Take the backbone out of a PIC checkpoint.')
-    parser.add_argument('checkpoint', help='file that training wrote, or '
-                        'convert_official; or a work folder, for its newest')
+    parser.add_argument('checkpoint', help='file that a training or '
+                        'convert_official wrote, or a work folder, for its newest')
     parser.add_argument('out', help='file to write; digits of its hash are added to the name')
     parser.add_argument('--format', choices=FORMATS, default='openmmlab', dest='form',
                         help='names of the weights; default: %(default)s')

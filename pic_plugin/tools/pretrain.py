@@ -44,7 +44,7 @@ def seconds_of(text: str) -> float:
     """'2h', '90min', '1.5d', '45s' or hours as a bare number -> seconds."""
     match = re.fullmatch(r'(\d+(?:\.\d+)?)\s*(s|min|m|h|d|)', text.strip().lower())
     if match is None:
-        raise argparse.ArgumentTypeError(f'{text!r} is no time: write 2h, 90min or 1.5d')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a time: write 2h, 90min or 1.5d')
     unit = {'s': 1, 'm': 60, 'min': 60, 'h': 3600, '': 3600, 'd': 86400}[match[2]]
     return float(match[1]) * unit
 

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_picture_arguments(parser, out=None)
     parser.set_defaults(num_images=1000)
     parser.add_argument('--serve', action='store_true',
-                        help='a page that renews itself, instead of the file')
+                        help='serve a page that refreshes itself, instead of a file')
     parser.add_argument('--port', type=int, help='of --serve; default: one that is free')
     args = vars(parser.parse_args(argv))
     live, port = args.pop('serve'), args.pop('port')

@@ -42,10 +42,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         prog='train', description='Train with a config.', allow_abbrev=False)
     parser.add_argument('config', help='path, or name of a config of pic_plugin')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='continue from a checkpoint, by itself from the newest one in the '
-                        'work folder')
+                        help='continue from a checkpoint; without a name, from the newest one '
+                        'in the work folder')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
-    parser.add_argument('--no-validate', action='store_true', help='do not evaluate meanwhile')
+    parser.add_argument('--no-validate', action='store_true',
+                        help='do not evaluate during training')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help="scale the learning rate by the batch size over the config's "
                         'auto_scale_lr.base_batch_size')

@@ -182,9 +182,9 @@ def export_backbone(weights: StateDict, cfg: dict[str, Any], form: str) -> Expor
     difference = _feature_difference(network, other, _side(cfg, network))
     if not difference < TOLERANCE:
         raise ValueError(
-            f'{name} takes every weight and gives other features (they differ by {difference:.1e} '
-            f'of the largest): {_describe(cfg)} is another network, whose stride, stem or pooling '
-            'lies elsewhere. Use --format openmmlab.')
+            f'{name} takes every weight but gives other features (they differ by {difference:.1e} '
+            f'of the largest): {_describe(cfg)} is another network, with its stride, stem or '
+            'pooling elsewhere. Use --format openmmlab.')
     checks = [f'features equal to {difference:.1e} of the largest']
     if form == 'timm':
         checks.append("compared in torchvision's network; then given the names of timm's")

@@ -113,7 +113,7 @@ def test_long_training_with_a_restored_twin():
 
 @pytest.mark.parametrize('ids, pending, message', [
     ([0, 1, 2, 3, 4], False, 'global batch of 5 instances.*num_negatives=4'),
-    ([7, 8, 9], True, r'3 classes of this batch find only 2 slots.*pending_rows'),
+    ([7, 8, 9], True, r'brings 3 classes into the softmax, and only 2 slots.*pending_rows'),
 ])
 def test_errors_leave_it_as_it_was(ids, pending, message):
     active_set = ActiveSet(4, 6)

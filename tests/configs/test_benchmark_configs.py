@@ -296,7 +296,7 @@ def test_labels_and_paths_of_inaturalist(data):
 
 @pytest.mark.parametrize('content, message', [
     (None, 'unpack train2018.json.tar.gz'),
-    ('{', 'is no annotation file'),
+    ('{', 'is not an annotation file'),
     ('{"images": []}', "no 'annotations'"),
     ('{"images": [{"id": 1, "file_name": "a"}], "annotations": []}', 'test2018.json has none'),
     ('{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "category_id": '

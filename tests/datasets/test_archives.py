@@ -77,8 +77,8 @@ def test_order_is_that_of_names(tmp_path, encoded):
 
 @pytest.mark.parametrize('name, content, message', [
     ('a.tar.gz', b'x', 'no picture in it can be read without those before it'),
-    ('a.tar', b'x' * 2000, 'no whole archive'),
-    ('a.zip', b'x' * 2000, 'no whole archive'),
+    ('a.tar', b'x' * 2000, 'not a complete archive'),
+    ('a.zip', b'x' * 2000, 'not a complete archive'),
 ])
 def test_what_is_no_archive(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
@@ -98,7 +98,7 @@ def test_a_tar_that_is_cut_or_damaged_anywhere(tmp_path, encoded):
     for content in (whole[:header + 200], whole[:data + picture.size // 2],
                     whole[:header] + b'?' * 512 + whole[data:]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match='no whole archive'):
+        with pytest.raises(ValueError, match='not a complete archive'):
             read_all(str(path))
     path.write_bytes(whole[:folder.offset_data])  # a writer that was stopped before the end mark
     assert len(read_all(str(path))) == len(NAMES)

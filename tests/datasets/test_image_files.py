@@ -82,7 +82,7 @@ def test_several_folders_and_names_for_them(tmp_path, images):
 def test_a_folder_in_another_one(tmp_path, images, roots):
     pack_tars(images(tmp_path / 'a', ['b/1.png']), tmp_path / 'a', 1)
     os.symlink('a', tmp_path / 'link')
-    with pytest.raises(ValueError, match='is it or lies in it.*leave one'):
+    with pytest.raises(ValueError, match='is the same folder or lies in it.*leave one'):
         ImageFiles([str(tmp_path / root) for root in roots])
 
 
@@ -103,7 +103,7 @@ def test_labels_are_folders(tmp_path, images):
     assert dataset.get_cat_ids(1) == [1]
     dataset = ImageFiles(str(tmp_path), with_label=True, classes=['dog', 'cat'])
     assert [info['gt_label'] for info in infos_of(dataset)] == [1, 0, 0]
-    with pytest.raises(ValueError, match='folder dog is none of the classes'):
+    with pytest.raises(ValueError, match='folder dog is not among the classes'):
         ImageFiles(str(tmp_path), with_label=True, classes=['cat'])
     images(tmp_path, ['loose.png'])
     with pytest.raises(ValueError, match='loose.png lies in no folder'):
@@ -122,7 +122,7 @@ def test_lists(tmp_path, images):
     dataset = ImageFiles(str(tmp_path / 'data'), ann_file=str(tmp_path / 'x.csv'), with_label=True,
                          classes=['dog', 'bird', 'cat'])
     assert [info['gt_label'] for info in infos_of(dataset)] == [0, 2, 0]
-    with pytest.raises(ValueError, match='label cat is none of the classes'):
+    with pytest.raises(ValueError, match='label cat is not among the classes'):
         ImageFiles(str(tmp_path / 'data'), ann_file=str(tmp_path / 'x.csv'), with_label=True,
                    classes=['dog'])
     # Beside the images, and below data_root.
@@ -148,7 +148,7 @@ def test_an_image_that_is_listed_again_is_one_class(tmp_path, images):
 
 def test_a_list_whose_images_are_not_there(tmp_path):
     (tmp_path / 'x.txt').write_text('1.png\n2.png\n')
-    with pytest.raises(FileNotFoundError, match='1.png, none is there: set data_root'):
+    with pytest.raises(FileNotFoundError, match='1.png: set data_root'):
         ImageFiles(ann_file=str(tmp_path / 'x.txt'))
     with pytest.raises(FileNotFoundError, match='no list .*check ann_file'):
         ImageFiles(ann_file=str(tmp_path / 'y.txt'))

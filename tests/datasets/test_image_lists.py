@@ -81,7 +81,7 @@ def test_a_mark_of_the_byte_order():
     (b'path,label\na.jpg,1\nb.jpg,\n', 'x.csv', dict(with_label=True), "entry 2 has no 'label'"),
     (b'label,path\n1,a.jpg\n2\n', 'x.csv', {}, "entry 2 has no 'path'"),
     (b'path,label\na,b.jpg,1\n', 'x.csv', {}, "entry 1 has more cells .* hold a ',' in double"),
-    (b'a', 'x.xml', {}, 'no list of images.*must end in'),
+    (b'a', 'x.xml', {}, 'not a list of images.*must end in'),
     (b'a,b\n1,2\n', 'x.csv', {}, r"columns \['a', 'b'\].*say which with path_column"),
     (b'path,b\n1,2\n', 'x.csv', dict(key_column='c'), "none is 'c': say which with instance_key"),
     (b'path,b\n1,2\n', 'x.csv', dict(with_label=True), 'say which with label_column'),

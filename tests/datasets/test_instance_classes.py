@@ -96,7 +96,7 @@ def test_unknown_keys(value):
 
 
 def test_a_pattern_that_is_none():
-    with pytest.raises(ValueError, match='no regular expression: '):
+    with pytest.raises(ValueError, match='not a regular expression: '):
         InstanceKey.of(dict(pattern='('))
     assert InstanceKey.of(None) is None
     assert InstanceKey.of(dict(column='a', _scope_='mmpretrain')).column == 'a'

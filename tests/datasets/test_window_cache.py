@@ -69,7 +69,7 @@ def test_the_sampler_says_how_long(tmp_path, num_processes, monkeypatch):
     crop = DecodeRandomCrop(8, cache=dict(short_edge=8, max_bytes=2 * 256 * num_bytes,
                                           folder=tmp_path, image_bytes=96))
     leaf = Namespace(pipeline=Namespace(transforms=[Namespace(), crop]))
-    with pytest.raises(ValueError, match='cache needs window_size where no'):
+    with pytest.raises(ValueError, match='cache needs window_size, as no'):
         crop.cache.put(0, image(0, size))
 
     class Joined(list):
@@ -249,7 +249,7 @@ def test_its_space_is_taken_at_once(tmp_path, monkeypatch):
     refuse(errno.EOPNOTSUPP)  # by file systems that only grow by writing
     assert WindowCache(1000, 5, folder=tmp_path, image_bytes=16).put(1, image(1, (5, 5)))
     refuse(errno.ENOSPC)
-    with pytest.raises(ValueError, match='free: choose another folder, or fewer max_bytes'):
+    with pytest.raises(ValueError, match='free: choose another folder, or lower max_bytes'):
         WindowCache(1000, 5, folder=tmp_path, image_bytes=16)
     assert not list(tmp_path.iterdir())
 

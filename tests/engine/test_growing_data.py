@@ -114,7 +114,7 @@ def test_other_processes_take_over_rows_of_moved_images(tmp_path):
 
 @pytest.mark.parametrize('names, message', [
     (OLD[:-1], 'had 50 instances and this one has 49'),
-    (OLD[:-1] + ['900'], r'1 of the 50 images .*by their place then: 49'),
+    (OLD[:-1] + ['900'], r'1 of the 50 images .*by their number then: 49'),
     (OLD[1:] + ['900', '900'], 'listed more than once'),
 ])
 def test_what_cannot_be_told_is_refused(tmp_path, names, message):

@@ -387,7 +387,7 @@ def test_a_run_with_more_room_for_accumulation_goes_on(tmp_path, copy):
     for name in ('class_weights', 'active_ids', 'stored values'):
         assert (first[name] == second[name]).all()
     # And back: the rows that there are need their slots.
-    with pytest.raises(ValueError, match=r'cannot be resumed.* 24 rows in it, and 16 in this run. '
+    with pytest.raises(ValueError, match=r'cannot be resumed.* 24 rows for .* this run has 16. '
                        r'Set PICHead\(pending_rows=8\)'):
         train(copy, resume=True, max_epochs=5)
     train(copy, resume=True, max_epochs=5, **room)

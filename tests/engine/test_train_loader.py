@@ -65,4 +65,4 @@ def test_no_process_waits_for_one_that_has_no_space_for_its_cache(tmp_path):
     results = run_ranks(load_and_train, 2, [[dict(type='ToyPixels'), pack], [crop, pack]],
                         str(tmp_path), dict(seed=0, max_epochs=1, batch_size=4), seconds=60)
     for result, error in zip(results, ('RuntimeError: process 1 failed', 'ValueError: a cache of')):
-        assert error in result and 'choose another folder, or fewer max_bytes' in result
+        assert error in result and 'choose another folder, or lower max_bytes' in result

@@ -240,7 +240,7 @@ def test_every_parameter_is_in_one_optimizer():
 
 
 @pytest.mark.parametrize('options, message', [
-    (dict(optimizer=dict(ADAMW)), 'told of one optimizer only'),
+    (dict(optimizer=dict(ADAMW)), 'needs a second optimizer'),
     (dict(optimizer=dict(ADAMW), class_weights_optimizer=dict(SGD), type='ApexOptimWrapper'),
      "write type='AmpOptimWrapper'"),
     (dict(optimizer=dict(ADAMW), class_weights_optimizer=dict(SGD), type=ApexOptimWrapper),

@@ -247,7 +247,7 @@ def test_what_is_wrong_is_said(checkpoint, tmp_path):
     with pytest.raises(ValueError, match='none of the 1 images'):
         pic_plugin.embed([np.zeros((4, 4, 3))], checkpoint)
     for one in (picture(1), picture(1)[..., 0]):
-        with pytest.raises(ValueError, match='of one picture'):
+        with pytest.raises(ValueError, match='for one picture'):
             pic_plugin.embed(one, checkpoint)
     with pytest.raises(ValueError, match=r'give \[picture\]'):
         pic_plugin.embed(Image.fromarray(picture(1)), checkpoint)

@@ -328,7 +328,7 @@ def test_pictures_that_came_and_went(data, work_dir, lines, quick):
     forget_runners()
     call(data, '--out', work_dir, *SMALL, '--resume')
     text = '\n'.join(lines)
-    assert 'Gone: 1 of its 48 pictures, such as ' in text and 'is skipped, as' in text
+    assert 'Gone: 1 of its 48 pictures, such as ' in text and 'pictures are skipped' in text
     assert 'New since the run began: 3 pictures.' in text
     config = work_dir / 'pretrain.py'
     config.write_text(config.read_text().replace(f'data_root={str(data)!r}', "data_root='/' + 'x'"))

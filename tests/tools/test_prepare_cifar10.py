@@ -128,8 +128,8 @@ def test_killed_run_leaves_no_half_folder_and_is_continued(tmp_path, source):
 
 
 @pytest.mark.parametrize('damage, named', [
-    (lambda out: (out / 'train/cat/extra.png').write_bytes(b''), 'extra.png is no image of this'),
-    (lambda out: (out / 'notes.txt').write_text('mine'), 'notes.txt is no image of this'),
+    (lambda out: (out / 'train/cat/extra.png').write_bytes(b''), 'extra.png is not an image'),
+    (lambda out: (out / 'notes.txt').write_text('mine'), 'notes.txt is not an image of this'),
     (lambda out: next(out.rglob('*.png')).unlink(), 'is missing or differs'),
     (lambda out: next(out.rglob('*.png')).write_bytes(b'x'), 'is missing or differs'),
 ])
@@ -147,7 +147,7 @@ def test_stranger_in_the_partial_folder_is_refused(tmp_path, source):
     partial = tmp_path / 'cifar10.partial'
     (partial / 'train').mkdir(parents=True)
     (partial / 'train' / 'mine.png').write_bytes(b'precious')
-    with pytest.raises(FileExistsError, match='mine.png is no image of this source'):
+    with pytest.raises(FileExistsError, match='mine.png is not an image of this source'):
         prepare_cifar10(source, tmp_path / 'cifar10', SIZE)
     assert [f for f in partial.rglob('*') if f.is_file()] == [partial / 'train' / 'mine.png']
 

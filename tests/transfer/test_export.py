@@ -197,7 +197,7 @@ def test_a_network_that_torchvision_does_not_have(tmp_path):
     """The same names and shapes: features alone tell them apart."""
     caffe = pic_content(dict(type='ResNet', depth=50, style='caffe'), 2048)
     message = fault(write(tmp_path, caffe), tmp_path, '--format', 'torchvision')
-    assert 'takes every weight and gives other features' in message
+    assert 'takes every weight but gives other features' in message
 
 
 def test_a_file_that_does_not_say_what_it_is(tmp_path, content18, capsys):

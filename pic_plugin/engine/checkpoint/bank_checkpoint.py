@@ -161,7 +161,7 @@ class BankCheckpoint:
         try:
             state = BankState.from_dict(entry)
         except ValueError as error:
-            raise ValueError(f'this checkpoint cannot be resumed: {error}, which no run has saved. '
+            raise ValueError(f'this checkpoint cannot be resumed: {error}, which no run saves. '
                              'It is damaged, or not of this plugin: resume from another one.'
                              ) from error
         check_same_run(state, BankState.of(self.bank, optimizer=self.optimizer))
@@ -188,8 +188,8 @@ class BankCheckpoint:
             (self._new_ids != np.arange(num_saved)).sum())
         self.runner.logger.warning(
             f'The data set has changed since the checkpoint was saved: {num_saved} instances then, '
-            f'{bank.num_instances} now. {moved} images have another place in it, and their class '
-            'weights go with them; new images start as any that was never visited.')
+            f'{bank.num_instances} now. {moved} images have moved to another place in it, and '
+            'their class weights with them; new images start like any that was never visited.')
 
     def _resume(self, resume: Callable, filename: str, *args: Any, **kwargs: Any) -> None:
         on_all_ranks(lambda: check_checkpoint_file(filename))

@@ -82,11 +82,11 @@ def read_bank_files(paths: Iterable[Path],
             if not checked:
                 raise BankFileError(f'{path} does not say which checkpoint it belongs to: {ADVICE}')
             if kind == 'rows' and _outside(arrays['ids'], state.num_instances):
-                raise BankFileError(f"{path} holds ids that are none of its run's "
+                raise BankFileError(f"{path} holds ids outside of its run's "
                                     f'{state.num_instances} instances: {ADVICE}')
             num_slots = state.num_instances if state.active_set is None else state.num_slots
             if kind == 'head' and _outside(arrays['slots'], num_slots):
-                raise BankFileError(f'{path} has rows for slots that are none: {ADVICE}')
+                raise BankFileError(f'{path} has rows for slots that do not exist: {ADVICE}')
             yield kind, values, arrays
         yield 'end', {}, {}
 

@@ -222,8 +222,8 @@ def check_same_run(saved: BankState, own: BankState) -> None:
                 f'and this run has {is_now}. {advice} The checkpoint is left as it is.')
     if saved.num_negatives is not None and saved.num_slots > own.num_slots:
         raise ValueError(
-            f'this checkpoint cannot be resumed: active classes and those that wait for an '
-            f'optimizer step have {saved.num_slots} rows in it, and {own.num_slots} in this run. '
+            f'this checkpoint cannot be resumed: it has {saved.num_slots} rows for active classes '
+            f'and those that wait for an optimizer step, and this run has {own.num_slots}. '
             f'Set PICHead(pending_rows={saved.num_slots - saved.num_negatives}), room for gradient '
             'accumulation. The checkpoint is left as it is.')
     for was, is_now in ((saved.optimizer or own.optimizer, own.optimizer),
@@ -249,11 +249,11 @@ def _check_active_set(arrays: Any, state: dict) -> None:
     held = ids >= 0
     if (ids.min(initial=-1) < -1 or ids.max(initial=-1) >= state['num_instances']
             or len(np.unique(ids[held])) < held.sum()):
-        raise ValueError('its active set has classes that are repeated or are none')
+        raise ValueError('its active set has classes that are repeated or do not exist')
     if (active & ~held).any() or active.sum() > num_negatives or stamps.min(initial=0) < 0:
         raise ValueError('its active set contradicts itself')
     if not np.array_equal(np.sort(free), np.flatnonzero(~held)):
-        raise ValueError('the free slots of its active set are others than those without a class')
+        raise ValueError('the free slots of its active set are not those without a class')
 
 
 def _is_array(value: Any, dtype: torch.dtype) -> bool:

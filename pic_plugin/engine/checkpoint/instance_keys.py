@@ -99,7 +99,7 @@ def match_instances(saved: np.ndarray | None, num_saved: int, current: np.ndarra
     if len(gone):
         raise ValueError(
             f'{len(gone)} of the {len(saved)} images of the saved run are not in the data set now '
-            f'(by their place then: {", ".join(map(str, gone[:NUM_NAMED]))}'
+            f'(by their number then: {", ".join(map(str, gone[:NUM_NAMED]))}'
             f'{", ..." if len(gone) > NUM_NAMED else ""}): {_GONE}')
     # Classes that were left room for and had no image take the places that are left.
     spare = np.setdiff1d(np.arange(num_current), found)

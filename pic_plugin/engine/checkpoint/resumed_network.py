@@ -29,7 +29,7 @@ def take_trained(runner: Runner, checkpoint: dict[str, Any]) -> None:
         name[len(PREFIX):]: value for name, value in checkpoint[TRAINED].items()
         if name.startswith(PREFIX)})
     runner.logger.warning('The checkpoint has averages of an EMAHook, and this run has no EMAHook: '
-                          'the trained weights go on, and the averages end here.')
+                          'the training goes on from the trained weights, without averages.')
 
 
 def check_network(model: nn.Module, checkpoint: dict[str, Any]) -> None:

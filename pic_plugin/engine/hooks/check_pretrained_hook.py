@@ -36,8 +36,8 @@ class CheckPretrainedHook(Hook):
     mmengine's ``Pretrained`` initialisation takes what fits and goes on with random numbers for the
     rest, with no more than a line in the log. This hook reads which file each module was to be
     initialised from out of its ``init_cfg``, prints ``loaded n of n``, and raises if a weight of
-    the network or of the file is left over. Of a training that starts from ``load_from`` it asks
-    that this file has all weights of the modules; of one that resumes, nothing.
+    the network or of the file is left over. If a training starts from ``load_from``, this file
+    must have all weights of the modules; a resumed training is not checked.
 
     Args:
         modules (Sequence[str]): Names of the modules that share out the backbone's weights. Those
@@ -124,8 +124,8 @@ class CheckPretrainedHook(Hook):
             raise ValueError(
                 f'the network took {len(own) - len(wrong)} of {len(own)} weights of '
                 f'{" and ".join(self.modules)} from load_from={file} ({wrong[0]}): the rest would '
-                f'be random. To start from pre-training, give `--cfg-options {OPTION}={file}` in '
-                'the place of load_from.')
+                f'be random. To start from pre-training, give `--cfg-options {OPTION}={file}` '
+                'instead of load_from.')
 
     def _init_cfg(self, runner: Any, name: str) -> dict[str, Any]:
         cfg = attrgetter(name)(get_ori_model(runner.model)).init_cfg

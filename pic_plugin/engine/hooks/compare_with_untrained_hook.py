@@ -32,11 +32,11 @@ class CompareWithUntrainedHook(Hook):
     or with one more if the last was not after the last step. The table ends with the path of the
     last checkpoint.
 
-    Training goes on as if the first evaluation had not been: the states of Python's, NumPy's and
-    torch's random generators are put back, and no other hook sees the evaluation, so that neither
-    logs nor counters nor "best" checkpoints nor early stopping know of it. The numbers are in the
-    message hub and thereby in checkpoints, as a dict of floats: a resumed run compares with them,
-    and does not evaluate before it goes on.
+    Training goes on as if the first evaluation had not happened: the states of Python's,
+    NumPy's and torch's random generators are put back, and no other hook sees the evaluation, so
+    that neither logs nor counters nor "best" checkpoints nor early stopping know of it. The numbers
+    are in the message hub and thereby in checkpoints, as a dict of floats: a resumed run
+    compares with them, and does not evaluate before it goes on.
 
     Needs ``val_dataloader``, ``val_cfg`` and ``val_evaluator``.
 

@@ -67,15 +67,15 @@ class InstanceBankHook(Hook):
         log_interval (int, optional): Iterations between two updates of the logged scalars (active
             classes, staleness of returning rows in optimizer steps, mean norm of active class
             weights). Defaults to None: the LoggerHook's interval.
-        id_key (str, optional): Entry of a data info that tells an image from all others for good,
-            so that a resumed run finds each image's class weight again when images were added, or
+        id_key (str, optional): Entry of a data info that identifies an image once and for all, so
+            that a resumed run finds each image's class weight again when images were added, or
             are listed in another order. Defaults to 'img_path', which is taken relative to the
             data set's folder. None, or a data set without it: images are known by their place.
 
     Raises:
         ValueError: At the start of training, if the data set's ids may collide, processes see
-            different images, the head's sizes do not fit, the optimizer is none whose effect on
-            absent rows is known, the runner is not mmengine's Runner, or the hook is there twice.
+            different images, the head's sizes do not fit, no correction is known for the
+            optimizer, the runner is not mmengine's Runner, or the hook is there twice.
     """
 
     # Before hooks of NORMAL priority, so that these see the classes of the step.

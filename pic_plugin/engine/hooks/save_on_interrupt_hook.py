@@ -45,7 +45,7 @@ class SaveOnInterruptHook(Hook):
 
     The first signal lets the training finish its step, or the validation it is in, and save
     ``interrupted.pth`` in the work folder, to which ``last_checkpoint`` then points: ``--resume``
-    goes on from there, and a run that has gone on to its end removes it. Ctrl-C again, two seconds
+    continues from there, and a run that reaches its end removes it. Ctrl-C again, two seconds
     later or more, ends the process at once, and so does the first signal before the first step.
 
     With a ``SlidingWindowSampler`` and an ``InstanceBankHook`` (or ``PlainCheckpointHook``) the
@@ -71,7 +71,7 @@ class SaveOnInterruptHook(Hook):
                  interval: int = 10) -> None:
         unknown = [name for name in signals if name not in signal.Signals.__members__]
         if unknown:
-            raise ValueError(f'{unknown[0]!r} is no signal of this system: choose from '
+            raise ValueError(f'{unknown[0]!r} is not a signal of this system: choose from '
                              f'{", ".join(sorted(signal.Signals.__members__))}.')
         if interval < 1:
             raise ValueError(f'interval must be at least 1 iteration, not {interval}.')

@@ -23,11 +23,11 @@ CACHED_NUMBERS = 600_000  # float32: 2.4 MB, and a few temporaries of a third ea
 
 @MODELS.register_module()
 class AugmentPreprocessor(BaseDataPreprocessor):
-    """Augments and normalises whole batches on the device, each image by numbers of its own.
+    """Augments and normalises whole batches on the device, each image in its own way.
 
     Takes the place of mmpretrain's ``SelfSupDataPreprocessor``. The loader delivers crops as they
     were read, uint8 as a rule (``DecodeRandomCrop``); in training each view gets flip, colour
-    jitter in an order of its own, greyscale, and Gaussian blur, with the probabilities of its
+    jitter in random order, greyscale, and Gaussian blur, with the probabilities of its
     recipe. In evaluation images are only normalised.
 
     The distribution is that of torchvision's ``ColorJitter``, ``RandomGrayscale`` and

@@ -67,7 +67,7 @@ def test_room_left_for_images_is_filled():
 
 
 @pytest.mark.parametrize('saved, current, message', [
-    ('abc', 'abd', r'1 of the 3 images .* are not in the data set now \(by their place then: 2\)'),
+    ('abc', 'abd', r'1 of the 3 images .* are not in the data set now \(by their number then: 2\)'),
     ('abc', 'ab', 'had 3 instances and this one has 2'),
     ('abc', 'xyz', '3 of the 3 images'),
     ('abcdefg', 'ghijklmn', r'then: 0, 1, 2, 3, 4, \.\.\.\)'),

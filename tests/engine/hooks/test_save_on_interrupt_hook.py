@@ -197,7 +197,7 @@ def test_processes_stop_after_the_same_step(tmp_path):
 
 
 def test_arguments():
-    with pytest.raises(ValueError, match="'SIGNONE' is no signal"):
+    with pytest.raises(ValueError, match="'SIGNONE' is not a signal"):
         SaveOnInterruptHook(signals=('SIGNONE', ))
     with pytest.raises(ValueError, match='at least 1 iteration, not 0'):
         SaveOnInterruptHook(interval=0)
