@@ -103,12 +103,13 @@ def choose_image_size(facts: Facts, wishes: Wishes) -> Choice:
     if wishes.image_size is not None:
         return Choice(wishes.image_size, 'as asked for')
     side = facts.median_side
+    on_cpu = facts.machine.device == 'cpu'
     for limit, size in ((44, 32), (80, 64), (120, 96), (200, 128)):
-        if side <= limit:
+        if side <= limit and not (on_cpu and size > 96):
             return Choice(size, f'half of the pictures are at most {side} pixels high or wide')
-    if facts.machine.device == 'cpu':
-        return Choice(96, 'the pictures have more pixels, but 224 would take a CPU five times as '
-                      'long')
+    if on_cpu:
+        return Choice(96, 'the pictures have more pixels, but 128 or 224 would take a CPU two or '
+                      'five times as long')
     return Choice(224, "the field's usual size, and the pictures have as many pixels")
 
 

@@ -130,7 +130,8 @@ def test_small_memory_takes_a_smaller_batch():
 
 
 @pytest.mark.parametrize('side, machine, size', [
-    (32, CPU, 32), (64, GPU, 64), (96, CPU, 96), (150, GPU, 128), (500, CPU, 96), (500, GPU, 224)])
+    (32, CPU, 32), (64, GPU, 64), (96, CPU, 96), (150, CPU, 96), (150, GPU, 128),
+    (500, CPU, 96), (500, GPU, 224)])
 def test_resolution(side, machine, size):
     assert plan_of(5000, machine, side).image_size == size
 
