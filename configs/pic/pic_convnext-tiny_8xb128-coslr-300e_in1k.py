@@ -4,7 +4,7 @@
 Optimizer, warm-up and drop path are those of ConvNeXt's supervised training (arXiv 2201.03545),
 which Swin's is like. Nobody has trained this at full length yet.
 """
-_base_ = 'pic_vit-small-p16_8xb128-coslr-300e_in1k.py'
+_base_ = 'pic_resnet50_4xb64-coslr-200e_in1k.py'
 
 model = dict(
     backbone=dict(
@@ -12,10 +12,12 @@ model = dict(
     # ConvNeXt pools its last map and normalises what comes out: a vector.
     neck=dict(in_channels=768, with_avg_pool=False))
 
+train_dataloader = dict(batch_size=128)
 optim_wrapper = dict(
     # 4e-3 for 4096 images.
-    optimizer=dict(lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0, bias_decay_mult=0.0),
+    optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.05),
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+    # Swin's; ConvNeXt's training does not clip.
     clip_grad=dict(max_norm=5.0))
 max_epochs = 300
 warmup_epochs = 20
@@ -39,3 +41,4 @@ param_scheduler = [
 ]
 if warmup_epochs == 0:
     del param_scheduler[0]
+auto_scale_lr = dict(base_batch_size=1024)

@@ -4,7 +4,7 @@
 Optimizer, warm-up and drop path are those of Swin's supervised training (arXiv 2103.14030). Nobody
 has trained this at full length yet.
 """
-_base_ = 'pic_vit-small-p16_8xb128-coslr-300e_in1k.py'
+_base_ = 'pic_resnet50_4xb64-coslr-200e_in1k.py'
 
 model = dict(
     backbone=dict(
@@ -18,10 +18,10 @@ model = dict(
     # Swin gives a map, which the neck pools.
     neck=dict(in_channels=768, with_avg_pool=True))
 
+train_dataloader = dict(batch_size=128)
 optim_wrapper = dict(
-    optimizer=dict(lr=1e-3, weight_decay=0.05),
+    optimizer=dict(_delete_=True, type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(
-        _delete_=True,
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
         custom_keys={'.relative_position_bias_table': dict(decay_mult=0.0)}),
@@ -48,3 +48,4 @@ param_scheduler = [
 ]
 if warmup_epochs == 0:
     del param_scheduler[0]
+auto_scale_lr = dict(base_batch_size=1024)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """ViT-S/16 on ImageNet-1K, 300 epochs, one view: PIC with the recipe of transformers.
 
-The PIC paper has no transformers. Data, window and head are those of its ResNet-50 setting; network
-and optimizer are those of MoCo v3 (arXiv 2104.02057). Nobody has trained this at full length yet.
+The PIC paper has no transformers. Data, window and head are those of its ResNet-50 setting;
+network, learning rate, weight decay and warm-up are those of MoCo v3 (arXiv 2104.02057), and what
+MoCo v3 does without (comments name it) is DINO's (arXiv 2104.14294). Nobody has trained this at
+full length yet.
 """
 _base_ = 'pic_resnet50_4xb64-coslr-200e_in1k.py'
 
@@ -16,6 +18,7 @@ model = dict(
         img_size=224,
         patch_size=16,
         stop_grad_conv1=True,
+        # DINO's; MoCo v3 has none.
         drop_path_rate=0.1,
         # The class token. 'avg_featmap' is the mean over patches; docs/transformers.md.
         out_type='cls_token'),
@@ -34,7 +37,8 @@ optim_wrapper = dict(
         # MoCo v3: 1.5e-4 for each 256 images.
         lr=6e-4,
         weight_decay=0.1),
-    # No decay on what is not a matrix of weights; class weights have it.
+    # No decay on what is not a matrix of weights, as in DINO; class weights have it. MoCo v3 decays
+    # everything.
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
@@ -42,6 +46,7 @@ optim_wrapper = dict(
             '.cls_token': dict(decay_mult=0.0),
             '.pos_embed': dict(decay_mult=0.0),
         }),
+    # DINO's; MoCo v3 does not clip.
     clip_grad=dict(max_norm=3.0))
 param_scheduler = [
     # MoCo v3's 40 epochs.
@@ -54,6 +59,7 @@ param_scheduler = [
         convert_to_iter_based=True),
     dict(
         type='CosineAnnealingLR',
+        # DINO's; MoCo v3 ends at 0.
         eta_min=1e-6,
         by_epoch=True,
         begin=warmup_epochs,

@@ -49,7 +49,7 @@ def set_names(file: Path, cfg: Config, values: dict[str, Any]) -> Config:
             continue
         alone = again if len(values) == 1 else _read_with(file, {name: value})
         if _without(alone, name) == _without(cfg, name):
-            raise ValueError(_no_effect(cfg, name))
+            raise ValueError(no_effect(cfg, name))
     # Config refuses to be given attributes.
     object.__setattr__(again, '_filename', str(file))
     return again
@@ -120,7 +120,8 @@ def _without(cfg: Config, name: str) -> dict[str, Any]:
     return {key: value for key, value in cfg.to_dict().items() if key != name}
 
 
-def _no_effect(cfg: Config, name: str) -> str:
+def no_effect(cfg: Config, name: str) -> str:
+    """A sentence on a variable that changes nothing but itself, and what to set in its place."""
     places = [path for path, _ in items_of(cfg.to_dict())
               if path.split('.')[0] in RUNNER_KEYS and path.split('.')[-1] == name]
     value = cfg[name]

@@ -19,7 +19,13 @@ from mmpretrain import registry
 from torch.utils.data import DataLoader
 
 from pic_plugin.engine.config_file import LOADERS
-from pic_plugin.engine.config_names import RUNNER_KEYS, assigned_names, items_of, set_names
+from pic_plugin.engine.config_names import (
+    RUNNER_KEYS,
+    assigned_names,
+    items_of,
+    no_effect,
+    set_names,
+)
 
 DEFAULT_TYPES = {'optim_wrapper': 'OptimWrapper', 'model.head.loss': 'CosineSoftmaxLoss'}
 LOOPS = dict(train_cfg='EpochBasedTrainLoop', val_cfg='ValLoop', test_cfg='TestLoop')
@@ -57,13 +63,17 @@ def apply_options(file: Path, cfg: Config, options: dict[str, Any]) -> Config:
             variable from which nothing is computed.
     """
     names = assigned_names(file) - RUNNER_KEYS
+    # Of files that are not read again: of another package, or in mmengine's new style.
+    fixed = set(cfg) - RUNNER_KEYS - names
     variables = {key: value for key, value in options.items() if key in names}
     for key in options:
         first, _, rest = key.partition('.')
-        if rest and first in names:
+        if rest and first in names | fixed:
             raise ValueError(
                 f'--cfg-options {key}: {first} is a variable of {file}, whose parts are copied '
                 f'when the file is read: set {_place_of(cfg, first)}.{rest}.')
+        if first in fixed:
+            raise ValueError(f'--cfg-options {key}: {no_effect(cfg, first)}')
     if variables:
         cfg = set_names(file, cfg, variables)
     before = cfg.to_dict()
@@ -84,8 +94,16 @@ def apply_options(file: Path, cfg: Config, options: dict[str, Any]) -> Config:
 def _place_of(cfg: Config, name: str) -> str:
     """Where the Runner finds the value of a variable."""
     whole = {key: value for key, value in cfg.items() if key in RUNNER_KEYS}
-    return next((place for place, value in items_of(whole) if value == cfg[name]),
+    wanted = _without_scopes(cfg[name])
+    return next((place for place, value in items_of(whole) if _without_scopes(value) == wanted),
                 'the entry of the config')
+
+
+def _without_scopes(value: Any) -> Any:
+    """mmengine marks what is inherited from another package, in one place and not in the other."""
+    if isinstance(value, dict):
+        return {key: _without_scopes(child) for key, child in value.items() if key != '_scope_'}
+    return [_without_scopes(child) for child in value] if isinstance(value, list) else value
 
 
 def _check_key(key: str, before: Any, after: Any) -> None:

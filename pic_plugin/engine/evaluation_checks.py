@@ -10,29 +10,34 @@ import mmengine.dist as dist
 import numpy as np
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS
+from mmpretrain.utils import get_ori_model
 
 from pic_plugin.datasets.skip_broken import skip_broken
 from pic_plugin.datasets.transforms import MarkReference
 from pic_plugin.engine.type_names import type_name
+from pic_plugin.models.pic import PIC
 
 MAX_LABELS = 200_000  # of a data set whose labels are gone through: a second
 
 
 def check_evaluation(runner: Runner, loop: Any) -> None:
-    """Look at the data of a kNN evaluation, and let it pass over broken pictures.
+    """Look at the metrics and the data of an evaluation, and let kNN pass over broken pictures.
 
-    Concerns metrics that have ``check_references``, as KNNMetric does. No picture is read. Of
-    classes that only one split has images of the log warns.
+    The data concern metrics that have ``check_references``, as KNNMetric does. No picture is read.
+    Of classes that only one split has images of the log warns.
 
     Args:
         runner (Runner): For its log.
         loop: A validation or test loop that has been built; None does nothing.
 
     Raises:
-        ValueError: If there are fewer references than a k.
+        ValueError: If there are fewer references than a k, or a metric asks for labels that a PIC
+            model does not predict.
     """
-    metrics = [metric for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', [])
-               if hasattr(metric, 'check_references')]
+    metrics = getattr(getattr(loop, 'evaluator', None), 'metrics', [])
+    if getattr(type(get_ori_model(runner.model)), 'predict', None) is PIC.predict:
+        _check_metrics(metrics)
+    metrics = [metric for metric in metrics if hasattr(metric, 'check_references')]
     if not metrics:
         return
     dataset = loop.dataloader.dataset
@@ -46,6 +51,17 @@ def check_evaluation(runner: Runner, loop: Any) -> None:
         if only and dist.is_main_process():
             runner.logger.warning('kNN evaluation: ' + only)
     skip_broken(dataset)
+
+
+def _check_metrics(metrics: list[Any]) -> None:
+    """Of mmpretrain's metrics, which its data sets' configs bring along, none takes features."""
+    for metric in metrics:
+        if type(metric).process.__module__.startswith('mmpretrain.'):
+            raise ValueError(
+                f'{type(metric).__name__} compares predicted labels, and PIC predicts none, but '
+                "features: set val_evaluator=dict(type='KNNMetric', topk=(20, 200)) and "
+                'val_dataloader as docs/evaluate.md has them, or, to train without evaluation, '
+                'val_dataloader=None, val_evaluator=None and val_cfg=None.')
 
 
 def _marks_references(part: Any) -> bool:

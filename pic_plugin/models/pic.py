@@ -39,7 +39,7 @@ class PIC(BaseSelfSupervisor):
         init_cfg (dict, optional): mmengine's. Defaults to None.
 
     Raises:
-        ValueError: If ``num_update_views`` is not positive.
+        ValueError: If ``num_update_views`` is not positive, or ``neck`` is None.
     """
 
     def __init__(self,
@@ -53,6 +53,10 @@ class PIC(BaseSelfSupervisor):
         if not isinstance(num_update_views, int) or num_update_views < 1:
             raise ValueError('num_update_views must be an integer of at least 1, not '
                              f'{num_update_views!r}: class weights that no view trains stay noise.')
+        if neck is None:
+            raise ValueError('neck=None: a neck gives the head one vector of each image. Without a '
+                             "projection, write neck=dict(type='GlobalAveragePooling') for maps, "
+                             "and for feat_dim of the head the backbone's channels.")
         backbone, neck = with_in_channels(backbone, neck)
         super().__init__(
             backbone=backbone,

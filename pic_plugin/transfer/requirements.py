@@ -30,8 +30,8 @@ def check_downstream(library: str,
         RuntimeError: In one line with the command to run.
     """
     version = importer('mmcv').__version__
-    command = ('run `pip uninstall -y mmcv mmcv-lite`, then compile mmcv 2.1.0 (README, '
-               f'troubleshooting), or make an environment that has it with `{ENVIRONMENT}`.')
+    command = ('run `pip uninstall -y mmcv mmcv-lite`, then compile mmcv 2.1.0 as in '
+               f'docs/troubleshooting.md, or make an environment that has it with `{ENVIRONMENT}`.')
     if parse_version(version) >= (2, 2):
         raise RuntimeError(f'{library} refuses mmcv {version}, it needs mmcv>=2.0,<2.2: {command}')
     try:

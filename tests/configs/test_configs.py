@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every pre-training config: the values it resolves to, and a training of two steps."""
+import ast
 import inspect
 from pathlib import Path
 
@@ -147,6 +148,21 @@ def resolved(cfg):
 
 def test_every_config_has_expectations():
     assert NAMES == sorted(EXPECTED) == sorted(CROPS)
+
+
+def inheritance(file):
+    """Levels of files that a config inherits from; another package's count as one."""
+    bases = [ast.literal_eval(node.value) for node in ast.parse(file.read_text()).body
+             if isinstance(node, ast.Assign) and node.targets[0].id == '_base_']
+    return max((1 if '::' in base else 1 + inheritance(file.parent / base)
+                for given in bases for base in ([given] if isinstance(given, str) else given)),
+               default=0)
+
+
+@pytest.mark.parametrize('file', sorted(CONFIGS.rglob('*.py')), ids=lambda file: file.stem)
+def test_two_levels_of_inheritance_at_most(file):
+    """A reader has to look into three files, and no more."""
+    assert inheritance(file) <= 2
 
 
 @pytest.mark.parametrize('name', NAMES)

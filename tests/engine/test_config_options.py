@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 import pic_plugin  # noqa: F401
 from pic_plugin.command_line import read_runner_config
+from pic_plugin.engine.config_names import items_of
 from pic_plugin.engine.config_options import apply_options, arguments_of
 from pic_plugin.tools import train as train_tool
 
@@ -89,6 +90,30 @@ def test_a_dumped_config_says_what_to_set(tmp_path):
         apply_options(file, Config.fromfile(file), dict(batch_size=16))
     with pytest.raises(ValueError, match='learning_rate .*: set optim_wrapper.optimizer.lr'):
         apply_options(file, Config.fromfile(file), dict(learning_rate=0.5))
+
+
+NEW_STYLE = '''from torch.optim import SGD
+batch = 8
+steps = [dict(type='PackInputs'), dict(type='CenterCrop', crop_size=3)]
+train_dataloader = dict(batch_size=batch, dataset=dict(pipeline=steps))
+'''
+INHERITED = "_base_ = ['mmpretrain::_base_/datasets/imagenet_bs64_pil_resize.py']\n"
+
+
+@pytest.mark.parametrize('text, key, meant', [
+    (NEW_STYLE, 'batch', 'train_dataloader.batch_size'),
+    (NEW_STYLE, 'steps.1.crop_size', 'train_dataloader.dataset.pipeline.1.crop_size'),
+    (INHERITED, 'dataset_type', 'train_dataloader.dataset.type'),
+    (INHERITED, 'train_pipeline.1.scale', 'train_dataloader.dataset.pipeline.1.scale'),
+])
+def test_a_variable_of_a_file_that_is_not_read_again(tmp_path, text, key, meant):
+    """Nothing would be computed from it: of another package, or in mmengine's new style."""
+    file = tmp_path / 'mine.py'
+    file.write_text(text)
+    with pytest.raises(ValueError, match=f'--cfg-options {key}: .*mine.py.*: set {meant}'):
+        apply_options(file, Config.fromfile(file), {key: 32})
+    cfg = apply_options(file, Config.fromfile(file), {meant: 32})
+    assert dict(items_of(cfg.to_dict()))[meant] == 32
 
 
 def test_a_variable_that_is_adjusted_further_down(tmp_path):

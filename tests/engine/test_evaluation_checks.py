@@ -12,6 +12,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from pic_plugin.engine.evaluation_checks import _classes_in_one
+from pic_plugin.models import PIC
 from pic_plugin.tools import train as train_tool
 from toys.training import make_config
 
@@ -26,6 +27,16 @@ class PictureToyBackbone(nn.Module):
 
     def forward(self, images):
         return (self.linear(nn.functional.interpolate(images.float(), (8, 8)).flatten(1)), )
+
+
+@MODELS.register_module()
+class PredictingPIC(PIC):
+    """With a classifier of its own, which says the first class."""
+
+    def predict(self, inputs, data_samples=None):
+        for sample in super().predict(inputs, data_samples):
+            sample.set_pred_label(0)
+        return data_samples
 
 
 @pytest.fixture
@@ -85,6 +96,28 @@ def test_fewer_references_than_neighbours(folder, work_dir):
     with pytest.raises(ValueError, match=r'topk=\(3, 20\), but there are 8 references'):
         runner.train()
     assert runner.iter == 0
+
+
+@pytest.mark.parametrize('metric', [
+    dict(type='Accuracy', topk=(1, 5)), dict(type='RetrievalRecall', topk=1),
+    [dict(type='KNNMetric', topk=3), dict(type='ConfusionMatrix')]])
+def test_metrics_of_labels_that_are_not_predicted(folder, work_dir, metric):
+    """mmpretrain's data sets bring them along: a KeyError at the first validation, hours later."""
+    cfg = config(folder, work_dir)
+    cfg.val_evaluator = metric
+    runner = Runner.from_cfg(cfg)
+    with pytest.raises(ValueError, match=r'\w+ compares predicted labels, and PIC predicts none'):
+        runner.train()
+    assert runner.iter == 0
+
+
+def test_metrics_of_a_network_that_predicts(folder, work_dir):
+    cfg = config(folder, work_dir)
+    cfg.model.type = 'PredictingPIC'
+    cfg.val_evaluator = dict(type='Accuracy')
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.message_hub.get_scalar('val/accuracy/top1').current() == 50.0
 
 
 @pytest.mark.parametrize('load', ['LoadImageFromFile', 'LoadImageOrSkip'])

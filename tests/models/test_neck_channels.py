@@ -42,6 +42,15 @@ def test_what_is_given_is_left_alone():
         assert with_in_channels(RESNET, neck) == (RESNET, neck)
 
 
+def test_no_neck_at_all():
+    """It was None that could not be called, in the first step. What the message says works."""
+    cfg = dict(type='PIC', backbone=RESNET, neck=None, head=dict(type='PICHead', feat_dim=64))
+    with pytest.raises(ValueError, match=r"neck=None: .*neck=dict\(type='GlobalAveragePooling'\)"):
+        MODELS.build(cfg)
+    built = MODELS.build(dict(cfg, neck=dict(type='GlobalAveragePooling')))
+    assert built.neck(built.backbone(torch.rand(2, 3, 64, 64)))[-1].shape == (2, 64)
+
+
 def test_a_backbone_that_cannot_be_asked():
     backbone = torch.nn.Sequential(torch.nn.Linear(5, 2))
     with pytest.raises(ValueError, match='Sequential cannot be asked .* 3 x 64 x 64'):

@@ -3,7 +3,7 @@
 
 For the comparison of what the two look at: docs/results/saliency/reproduce.sh runs it.
 """
-_base_ = ['pic_saliency.py']
+_base_ = ['../../pic/pic_demo.py']
 
 model = dict(
     _delete_=True,
@@ -59,6 +59,25 @@ val_dataloader = dict(
         img_file='cifar10_test_1000.webp',
         pipeline=[dict(type='PackInputs')]))
 val_evaluator = dict(_delete_=True, type='Accuracy', topk=(1, ))
+
+# As in pic_saliency.py.
+train_cfg = dict(max_epochs=30, val_interval=15)
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=0.01,
+        by_epoch=True,
+        begin=0,
+        end=2,
+        convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=0.04,
+        by_epoch=True,
+        begin=2,
+        end=30,
+        convert_to_iter_based=True),
+]
 
 # No bank of class weights to keep; checkpoints that load without running code.
 custom_imports = dict(

@@ -154,6 +154,13 @@ class CheckPretrainedHook(Hook):
                 f'no name in {file} begins with `{prefix}` ({next(iter(state))} is the first): '
                 'take the backbone out with `python -m pic_plugin.tools.extract_backbone '
                 'CHECKPOINT OUT`.')
+        own = attrgetter(name)(get_ori_model(runner.model)).state_dict()
+        if not prefix and not own.keys() & weights.keys() and any(
+                key.startswith('backbone.') for key in weights):
+            raise ValueError(
+                f'{name} would take none of the weights in {file}, whose names begin with '
+                f"`backbone.`: write init_cfg=dict(type='Pretrained', checkpoint='{file}', "
+                "prefix='backbone.') in its config, in the place of `pretrained` too.")
         check_finite(weights, file)
         return weights
 

@@ -168,6 +168,14 @@ def test_files_that_do_not_fit(train, checkpoint, tmp_path):
         train(checkpoint=checkpoint)
 
 
+@pytest.mark.parametrize('prefix', ['', None])
+def test_a_prefix_that_was_left_out(train, checkpoint, prefix):
+    """As mmseg's `pretrained=...` does: the file is that of the backbone, and none is taken."""
+    with pytest.raises(ValueError, match="backbone would take none .* begin with `backbone.`: "
+                                         f"write init_cfg=.*'{checkpoint}', prefix='backbone.'"):
+        train(checkpoint=checkpoint, prefix=prefix)
+
+
 @pytest.mark.parametrize('kind, line', [
     ('bare', 'bare weights of a ResNet-18, .*extract_backbone CHECKPOINT OUT --format openmmlab'),
     ('official', "authors' code: convert it first with `python -m .*convert_official"),
