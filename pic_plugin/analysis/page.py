@@ -64,10 +64,20 @@ def data_uri(content: bytes, kind: str) -> str:
     return f'data:image/{kind};base64,{base64.b64encode(content).decode()}'
 
 
-def figure(draw: Callable[[], Figure], description: str, caption: str) -> dict[str, Any]:
-    """A figure for light and dark pages, which opens in full size."""
-    light, dark = (data_uri(png_bytes(draw, dark), 'png') for dark in (False, True))
-    return dict(kind='figure', light=light, dark=dark, description=description, caption=caption)
+def figure(draw: Callable[[], Figure], description: str, caption: str,
+           drawn: Figure | None = None) -> dict[str, Any]:
+    """A figure for light and dark pages, which opens in full size.
+
+    Args:
+        draw (Callable[[], Figure]): Makes it in the style that is set.
+        description (str): What is seen in it, for those who do not see it.
+        caption (str): What stands under it.
+        drawn (Figure, optional): The light one, if it has been drawn.
+    """
+    light = png_bytes(draw if drawn is None else lambda: drawn)
+    return dict(kind='figure', light=data_uri(light, 'png'),
+                dark=data_uri(png_bytes(draw, dark=True), 'png'), description=description,
+                caption=caption)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]], summary: str) -> dict[str, Any]:

@@ -193,8 +193,7 @@ class _Report:
     def figure(self, name: str, draw: Callable[[], Figure], description: str,
                caption: str) -> dict[str, Any]:
         """A figure of the page, which is written as PNG and SVG too."""
-        write_figure(draw, self.out / name)
-        return figure(draw, description, caption)
+        return figure(draw, description, caption, write_figure(draw, self.out / name))
 
     def verdicts(self) -> Parts:
         """What the logged numbers mean."""

@@ -82,13 +82,16 @@ def hide_axes(axes: Any) -> None:
     axes.spines[:].set_visible(False)
 
 
-def write_figure(draw: Callable[[], Figure], out: Path) -> None:
+def write_figure(draw: Callable[[], Figure], out: Path) -> Figure:
     """Draw a figure and write it as ``out`` with .png, for the screen, and .svg, for papers."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with styled():
         figure = draw()
         figure.savefig(out.with_name(f'{out.name}.png'), dpi=150)
+        # Where its parts go is found by now, which took as long as drawing them.
+        figure.set_layout_engine('none')
         figure.savefig(out.with_name(f'{out.name}.svg'), dpi=150, metadata={'Date': None})
+    return figure
 
 
 def png_bytes(draw: Callable[[], Figure], dark: bool = False) -> bytes:

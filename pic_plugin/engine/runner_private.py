@@ -195,6 +195,21 @@ def restart_workers(runner: Runner) -> None:
             runner.train_loop.dataloader_iterator = type(iterator)(loader)
 
 
+def end_workers(runner: Runner) -> None:
+    """Let data workers end with the training: those that persist, and those of an endless loader.
+
+    They hold memory while they live, and torch has to wait for them if the Runner becomes garbage
+    first, five seconds for each: the queue by which it tells them to end is closed by then.
+    """
+    for loop in (runner._train_loop, runner._val_loop):
+        loader = getattr(loop, 'dataloader', None)
+        if loader is not None:
+            forget_workers(loader)
+        endless = getattr(loop, 'dataloader_iterator', None)
+        if endless is not None:
+            endless._iterator = None
+
+
 def last_checkpoint_file(runner: Runner) -> Path:
     """The file in which mmengine notes the newest checkpoint."""
     return Path(runner.work_dir) / 'last_checkpoint'

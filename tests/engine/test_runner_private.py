@@ -3,6 +3,7 @@
 
 Kept to seconds: .ci/run runs it with every version of mmengine that setup.py allows.
 """
+import multiprocessing
 from types import SimpleNamespace
 
 import mmengine
@@ -108,6 +109,22 @@ def test_workers_that_persist_are_started_anew_too():
     runner_private.restart_workers(SimpleNamespace(train_loop=loop, train_dataloader=loader))
     assert loader._iterator is not before and next(loop.dataloader_iterator) == 0
     assert torch.equal(torch.get_rng_state(), state)  # the weights are drawn after it
+
+
+@pytest.mark.parametrize('by_epoch', [False, True])
+def test_no_worker_outlives_the_training(work_dir, by_epoch):
+    """Else torch waits five seconds for each when the Runner becomes garbage."""
+    config = make_config(work_dir, max_epochs=1, validate=True, param_scheduler=[])
+    if not by_epoch:
+        config['train_cfg'] = dict(by_epoch=False, max_iters=3)
+    config = Config(config)
+    for loader in (config.train_dataloader, config.val_dataloader):
+        loader.update(num_workers=1, persistent_workers=True)
+    before = set(multiprocessing.active_children())
+    runner = Runner.from_cfg(config)
+    runner.train()
+    assert set(multiprocessing.active_children()) <= before
+    runner.val()  # starts them again
 
 
 def test_the_loader_of_a_runner_is_replaced(work_dir):

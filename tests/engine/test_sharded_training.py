@@ -13,7 +13,7 @@ from toys.processes import run_ranks
 from toys.sharded import for_ranks, in_one_process, in_ranks, options
 from toys.training import assert_equal, bank_paths, make_config
 
-LONG = 25  # epochs: 100 steps with four processes, 175 with two
+LONG = 12  # epochs: 48 steps with four processes, 84 with two
 FULL = dict(num_negatives=None)
 TWO_VIEWS = [
     # The second view trains the network alone.
@@ -56,7 +56,7 @@ def test_several_processes_train_as_one(tmp_path, ranks, name):
     outcome = outcomes[name]
     losses = np.mean([rank['losses'] for rank in outcome], axis=0)
     assert len(losses) == len(alone['losses'])
-    # float32 with other orders of summation, over up to 175 steps at a learning rate of 0.1.
+    # float32 with other orders of summation, over up to 84 steps at a learning rate of 0.1.
     np.testing.assert_allclose(losses, alone['losses'], rtol=1e-4)
     state, expected = outcome[0]['state'], alone['state']
     np.testing.assert_array_equal(state['active_ids'], expected['active_ids'])

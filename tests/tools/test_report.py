@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
+from pic_plugin.analysis import report
 from pic_plugin.analysis.inputs import network_name
 from pic_plugin.analysis.work_folder import earlier_checkpoints
 from pic_plugin.datasets import ImageGrid
@@ -22,6 +23,13 @@ from pic_plugin.tools import embedding
 from pic_plugin.tools.report import main
 
 pytest.importorskip('sklearn', reason="scikit-learn is not installed: pip install '.[analysis]'")
+
+
+@pytest.fixture(autouse=True)
+def few_neighbours(monkeypatch):
+    """A figure with a hundred thumbnails takes longer than all the rest."""
+    monkeypatch.setattr(report, 'QUERIES', 3)
+    monkeypatch.setattr(report, 'NEIGHBOURS', 3)
 
 
 def write_run(folder, checkpoint=True):

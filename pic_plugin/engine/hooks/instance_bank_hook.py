@@ -37,6 +37,7 @@ from pic_plugin.engine.row_prefetch import RowPrefetcher
 from pic_plugin.engine.row_statistics import RowStatistics, is_time_to_log
 from pic_plugin.engine.runner_private import (
     accumulative_counts,
+    end_workers,
     find_wrapper,
     has_loaded,
     is_training,
@@ -182,12 +183,13 @@ class InstanceBankHook(Hook):
             self.statistics.log(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Let no thread outlive the training; say what it had to leave out."""
+        """Let no thread and no worker outlive the training; say what it had to leave out."""
         notice = skipped_notice(runner.train_dataloader)
         if notice is not None:
             runner.logger.warning(notice)
         if self.prefetcher is not None:
             self.prefetcher.close()
+        end_workers(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Plain containers only, and with them what belongs to the bank."""

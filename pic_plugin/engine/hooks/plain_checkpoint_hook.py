@@ -15,7 +15,7 @@ from pic_plugin.engine.checkpoint.plain_checkpoint import (
 )
 from pic_plugin.engine.checkpoint.resumed_network import check_network, take_trained
 from pic_plugin.engine.random_state import seed_iteration
-from pic_plugin.engine.runner_private import is_training, resume_on_host, resumes
+from pic_plugin.engine.runner_private import end_workers, is_training, resume_on_host, resumes
 from pic_plugin.engine.stream_position import StreamPosition
 
 
@@ -49,6 +49,10 @@ class PlainCheckpointHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed all random generators for the iteration."""
         seed_iteration(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Let no worker outlive the training."""
+        end_workers(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Turn mmengine's objects into plain containers."""

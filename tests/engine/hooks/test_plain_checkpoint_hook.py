@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trainings of other algorithms: interrupted and resumed they are what they would have been."""
+import multiprocessing
 import random
 
 import numpy as np
@@ -60,6 +61,14 @@ def test_two_epochs_and_two_more_are_four(work_dir, tmp_path):
     # The same from epoch 1 on would be no resume.
     other = torch.load(tmp_path / 'parts' / 'epoch_2.pth')['state_dict']['head.fc.weight']
     assert not torch.equal(other, whole['head.fc.weight'])
+
+
+def test_no_worker_outlives_the_training(work_dir):
+    given = config(work_dir, 1)
+    given['train_dataloader'].update(num_workers=1, persistent_workers=True)
+    before = set(multiprocessing.active_children())
+    Runner(**given, experiment_name='workers').train()
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_another_network_is_refused(work_dir):
